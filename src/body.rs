@@ -1,0 +1,167 @@
+//! The bodies of our own responses: [`StreamBody`] over any stream, [`SubscriptionBody`] over a
+//! subscription.
+//!
+//! Every chunk holds whole events, or whole lines between events (law 9), and the first bytes go
+//! out at once. Neither body ever fails: what ends a stream ends it cleanly, and the client
+//! reconnects (rules 63, 64).
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http_body::{Body, Frame};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    error::BoxError, event::Event, frame, heartbeat::Heartbeat, subscription::Subscription,
+};
+
+/// A chunk goes out once it is this large, or holds this many events: a source that is always
+/// ready must not keep what is there from the client.
+const CHUNK: usize = 16 * 1024;
+const CHUNK_EVENTS: usize = 256;
+
+/// Appends an item as a whole event, or fails and appends nothing.
+pub(crate) type EncodeItem<T> = fn(T, &mut Vec<u8>) -> Result<(), BoxError>;
+
+/// Makes the last event out of the error that ends a stream.
+pub(crate) type OnError = Box<dyn FnOnce(BoxError) -> Option<Event> + Send>;
+
+pin_project! {
+    /// A stream's items as events, with a heartbeat where there are none for a while.
+    pub(crate) struct StreamBody<S: Stream> {
+        // `None` once it has ended.
+        #[pin]
+        source: Option<S>,
+        #[pin]
+        timer: Option<Sleep>,
+        // When the connection will have been silent for an interval. The timer may be set to an
+        // earlier time, since it is not reset with every write.
+        due: Option<Instant>,
+        encode: EncodeItem<S::Item>,
+        on_error: Option<OnError>,
+        prelude: Vec<u8>,
+        heartbeat: Heartbeat,
+    }
+}
+
+impl<S: Stream> StreamBody<S> {
+    pub(crate) fn new(
+        source: S,
+        encode: EncodeItem<S::Item>,
+        on_error: Option<OnError>,
+        retry: Option<u32>,
+        heartbeat: Heartbeat,
+    ) -> Self {
+        let mut prelude = frame::HEARTBEAT.to_vec();
+        if let Some(millis) = retry {
+            frame::retry(&mut prelude, millis);
+        }
+        Self {
+            source: Some(source),
+            timer: None,
+            due: None,
+            encode,
+            on_error,
+            prelude,
+            heartbeat,
+        }
+    }
+}
+
+impl<S: Stream> Body for StreamBody<S> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let mut this = self.project();
+        let mut chunk = std::mem::take(this.prelude);
+        let mut events = 0;
+        while chunk.len() < CHUNK && events < CHUNK_EVENTS {
+            let Some(source) = this.source.as_mut().as_pin_mut() else {
+                break;
+            };
+            let error = match source.poll_next(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Some(item)) => {
+                    events += 1;
+                    match (this.encode)(item, &mut chunk) {
+                        Ok(()) => continue,
+                        Err(error) => Some(error),
+                    }
+                }
+                Poll::Ready(None) => None,
+            };
+            this.source.set(None);
+            if let Some(error) = error {
+                #[cfg(feature = "tracing")]
+                tracing::warn!(%error, "an error ends an event stream");
+                let last = this.on_error.take().and_then(|make| make(error));
+                if let Some(event) = last {
+                    event.encode(&mut chunk);
+                }
+            }
+        }
+
+        let interval = this.heartbeat.interval();
+        if !chunk.is_empty() {
+            *this.due = interval.map(|interval| Instant::now() + interval);
+            return Poll::Ready(Some(Ok(Frame::data(chunk.into()))));
+        }
+        if this.source.is_none() {
+            return Poll::Ready(None);
+        }
+        let (Some(interval), Some(due)) = (interval, *this.due) else {
+            return Poll::Pending;
+        };
+        loop {
+            let Some(mut timer) = this.timer.as_mut().as_pin_mut() else {
+                this.timer.set(Some(tokio::time::sleep_until(due)));
+                continue;
+            };
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= due {
+                *this.due = Some(Instant::now() + interval);
+                return Poll::Ready(Some(Ok(Frame::data(this.heartbeat.bytes()))));
+            }
+            timer.reset(due);
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_none() && self.prelude.is_empty()
+    }
+}
+
+impl<S: Stream> fmt::Debug for StreamBody<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamBody").finish_non_exhaustive()
+    }
+}
+
+/// A subscription as a body; all the work is the subscription's.
+#[derive(Debug)]
+pub(crate) struct SubscriptionBody(pub(crate) Subscription);
+
+impl Body for SubscriptionBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let chunk = ready!(self.get_mut().0.poll_chunk(cx));
+        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}

@@ -1,0 +1,114 @@
+//! The head of an event stream: what its response headers say, and what they must not say.
+//!
+//! One place for our own responders and for the layer. Knows `http` and nothing of ours.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        ACCEPT_RANGES, AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPIRES,
+        LAST_MODIFIED, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+/// nginx holds back even the response headers until the stream ends, unless told not to.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Rule 49: nothing in between may store the stream, answer from a store, or change it.
+const CACHE_DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "no-transform"];
+
+/// What a stream of unknown length has no use for, or what is fatal to it: with a validator, a
+/// cache could answer 304, after which an `EventSource` never comes back (rules 51, 54).
+const UNFIT: [HeaderName; 11] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+    CONTENT_LENGTH,
+    ETAG,
+    LAST_MODIFIED,
+    ACCEPT_RANGES,
+    AGE,
+    EXPIRES,
+];
+
+/// Marks a response whose body hands out whole events or whole lines in every chunk, so that it
+/// may be ended between any two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WholeChunks;
+
+/// Makes these the headers of an event stream. A handler's own cache directives and its own
+/// `X-Accel-Buffering` are kept (rule 53).
+pub(crate) fn apply(headers: &mut HeaderMap) {
+    for name in &UNFIT {
+        headers.remove(name);
+    }
+    // Exactly this: Chromium refuses a charset other than UTF-8, and some clients compare the
+    // start of the value case-sensitively (rule 48).
+    headers.insert(CONTENT_TYPE, EVENT_STREAM);
+    let cache_control = cache_control(headers);
+    headers.insert(CACHE_CONTROL, cache_control);
+    headers
+        .entry(X_ACCEL_BUFFERING)
+        .or_insert(HeaderValue::from_static("no"));
+}
+
+/// One field with the directives that are there and those that are missing.
+fn cache_control(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get_all(CACHE_CONTROL).iter();
+    let given = given.filter_map(|value| value.to_str().ok());
+    let mut directives: Vec<&str> = given
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|directive| !directive.is_empty())
+        .collect();
+    for ours in CACHE_DIRECTIVES {
+        if !directives.iter().any(|given| given.eq_ignore_ascii_case(ours)) {
+            directives.push(ours);
+        }
+    }
+    HeaderValue::try_from(directives.join(", "))
+        .unwrap_or(HeaderValue::from_static("no-cache, no-store, no-transform"))
+}
+
+/// Whether these are the headers of an event stream, whatever the parameters and the case.
+#[cfg(feature = "layer")]
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default();
+        essence
+            .trim_ascii()
+            .eq_ignore_ascii_case(EVENT_STREAM.as_bytes())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directives(given: &[&'static str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in given {
+            headers.append(CACHE_CONTROL, HeaderValue::from_static(value));
+        }
+        apply(&mut headers);
+        assert_eq!(headers.get_all(CACHE_CONTROL).iter().count(), 1);
+        headers[CACHE_CONTROL].to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn rules_49_and_53_cache_directives_are_merged_into_one_field() {
+        assert_eq!(directives(&[]), "no-cache, no-store, no-transform");
+        assert_eq!(
+            directives(&["private", "No-Store, max-age=0"]),
+            "private, No-Store, max-age=0, no-cache, no-transform"
+        );
+        assert_eq!(
+            directives(&["no-cache, no-store, no-transform"]),
+            "no-cache, no-store, no-transform"
+        );
+    }
+}

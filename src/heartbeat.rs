@@ -1,0 +1,116 @@
+//! [`Heartbeat`]: what a silent connection says, and how often.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    error::{Error, ErrorKind},
+    event::Event,
+    frame,
+};
+
+/// Bytes that go out on a connection that has been silent for a while, so that no proxy takes it
+/// for dead, and a client that is gone is noticed.
+///
+/// By default one comment line every 15 seconds, which every client skips. Keep the interval
+/// under 25 seconds: several proxies and CDNs cut a connection after 30 silent ones (rule 40).
+///
+/// ```
+/// use axum_sse::Heartbeat;
+/// use std::time::Duration;
+///
+/// let heartbeat = Heartbeat::every(Duration::from_secs(10))?;
+/// assert_eq!(heartbeat.interval(), Some(Duration::from_secs(10)));
+/// assert!(Heartbeat::every(Duration::ZERO).is_err());
+/// assert_eq!(Heartbeat::OFF.interval(), None);
+/// # Ok::<(), axum_sse::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    interval: Option<Duration>,
+    bytes: Bytes,
+}
+
+impl Heartbeat {
+    /// No heartbeat at all: for tests, or where another layer sends one.
+    pub const OFF: Self = Self {
+        interval: None,
+        bytes: frame::HEARTBEAT,
+    };
+
+    /// The shortest interval.
+    pub const MIN: Duration = Duration::from_millis(100);
+
+    /// The longest interval: an hour.
+    pub const MAX: Duration = Duration::from_secs(3600);
+
+    /// A heartbeat after this much silence. It is never early, and on a channel's connections at
+    /// most a sixteenth of the interval late.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::OutOfRange`] if `interval` is shorter than [`Heartbeat::MIN`] or longer than
+    /// [`Heartbeat::MAX`] (rule 43).
+    pub fn every(interval: Duration) -> Result<Self, Error> {
+        if !(Self::MIN..=Self::MAX).contains(&interval) {
+            return Err(Error::new(
+                ErrorKind::OutOfRange,
+                format!(
+                    "a heartbeat every {interval:?}: the interval lies between {:?} and {:?}",
+                    Self::MIN,
+                    Self::MAX
+                ),
+            ));
+        }
+        Ok(Self {
+            interval: Some(interval),
+            ..Self::OFF
+        })
+    }
+
+    /// Sends an event in place of the comment, for pages that want to see that the connection
+    /// lives. The event needs a name of its own, so that it does not reach `onmessage`, and no
+    /// id, so that it does not move the `Last-Event-ID` (rule 45).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidName`] for an event without a name, [`ErrorKind::InvalidId`] for one
+    /// with an id.
+    pub fn with_event(mut self, event: &Event) -> Result<Self, Error> {
+        if matches!(event.name_str(), None | Some("message")) {
+            return Err(Error::new(
+                ErrorKind::InvalidName,
+                "a heartbeat event needs a name of its own: without, it would reach onmessage",
+            ));
+        }
+        if event.has_id() {
+            return Err(Error::new(
+                ErrorKind::InvalidId,
+                "a heartbeat event may not have an id: it would move the Last-Event-ID",
+            ));
+        }
+        self.bytes = event.to_bytes();
+        Ok(self)
+    }
+
+    /// The interval, or `None` if there is no heartbeat.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
+    pub(crate) fn bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
+}
+
+impl Default for Heartbeat {
+    /// One comment line every 15 seconds, as the HTML standard suggests.
+    fn default() -> Self {
+        Self {
+            interval: Some(Duration::from_secs(15)),
+            ..Self::OFF
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! [`Clock`]: draws the ids of one life of a hub, and says whether an id is one of them.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    id::EventId,
+    subscription::GapReason,
+    sync::{AtomicU64, Ordering},
+};
+
+#[derive(Debug)]
+pub(crate) struct Clock {
+    hi: u64,
+    lo: AtomicU64,
+}
+
+impl Clock {
+    /// A life of its own: the time in the high half, so that later lives sort behind earlier
+    /// ones, and 32 random bits in the low half, so that two that start in the same second differ.
+    pub(crate) fn new() -> Self {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        let seconds = time.unwrap_or(Duration::ZERO).as_secs();
+        Self::with_life((seconds << 32) | (random() >> 32))
+    }
+
+    pub(crate) fn with_life(hi: u64) -> Self {
+        Self {
+            hi,
+            lo: AtomicU64::new(0),
+        }
+    }
+
+    /// The id of the next event. Only called under the lock of the log that it is for (law 1).
+    pub(crate) fn draw(&self) -> EventId {
+        // Release, with the acquire below: who sees this id drawn also sees that its log's
+        // version turned odd before (see `Core::publish`).
+        EventId::new(self.hi, self.lo.fetch_add(1, Ordering::AcqRel) + 1)
+    }
+
+    /// The newest id drawn. Its event may not be in its log yet, but whoever locks that log after
+    /// this call finds it there.
+    pub(crate) fn newest(&self) -> EventId {
+        EventId::new(self.hi, self.lo.load(Ordering::Acquire))
+    }
+
+    /// The id in front of the first event.
+    pub(crate) fn start(&self) -> EventId {
+        EventId::new(self.hi, 0)
+    }
+
+    /// Whether this clock has drawn `id` (its start counts as drawn), or why not.
+    pub(crate) fn check(&self, id: EventId) -> Result<EventId, GapReason> {
+        if id.hi() != self.hi {
+            Err(GapReason::Restarted)
+        } else if id > self.newest() {
+            Err(GapReason::Unknown)
+        } else {
+            Ok(id)
+        }
+    }
+}
+
+/// 64 bits that differ from call to call and from process to process. Not for secrets.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}

@@ -1,0 +1,335 @@
+//! The hub's one task: it wakes readers when there is news, and when a heartbeat is due.
+//!
+//! A publisher appends and signals, and never wakes a client itself (law 10). The task takes the
+//! channels with news and wakes their readers in slices, round robin, yielding in between, so
+//! that more events arrive meanwhile and each reader picks up all of them in one write.
+//!
+//! The task starts with the first poll of a subscription, on that runtime, and ends with the
+//! last subscriber. It holds nothing of the hub but this module's [`Wake`]. If its runtime dies
+//! under it, a guard says so and wakes all readers; the next one that is polled starts the task
+//! anew, on a runtime that lives (law 12).
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::core::Core;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, lock};
+
+/// Ticks in a heartbeat's interval: a heartbeat is at most one tick late.
+const TICKS: u64 = 16;
+
+/// A reader's due tick is at most this far ahead; one more than [`TICKS`], since the tick in
+/// which it wrote had begun already, and a heartbeat must not be early.
+const AHEAD: u64 = TICKS + 1;
+
+/// Readers woken in one go, before other tasks get their turn.
+const SLICE: usize = 256;
+
+/// How often the task looks around when heartbeats are off.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+
+/// What the task knows of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    pub(crate) waker: WakerSlot,
+    /// The tick at which a heartbeat is due if nothing is written until then.
+    due: AtomicU64,
+    /// The task asks for a heartbeat.
+    beat: AtomicBool,
+    gone: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Wake {
+    tick_length: Duration,
+    beats: bool,
+    coalesce: Duration,
+    epoch: Instant,
+    tick: AtomicU64,
+    /// The first publisher after the task went idle sets it and wakes the task.
+    signalled: AtomicBool,
+    task: WakerSlot,
+    /// The task died with its runtime. Checked by every reader before it goes to sleep.
+    driverless: AtomicBool,
+    queue: Mutex<Vec<Arc<Core>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: bool,
+    readers: usize,
+    /// Readers by the tick at which they are looked at next, modulo the length of the wheel. A
+    /// reader that is gone leaves when its turn comes.
+    wheel: Vec<Vec<Arc<Reader>>>,
+}
+
+impl State {
+    fn slot(&mut self, tick: u64) -> &mut Vec<Arc<Reader>> {
+        let slots = self.wheel.len() as u64;
+        let slot = usize::try_from(tick % slots).unwrap_or(0);
+        &mut self.wheel[slot]
+    }
+}
+
+impl Wake {
+    /// `heartbeat` is the interval, if there are any; `coalesce` the least time between two
+    /// wake rounds.
+    pub(crate) fn new(heartbeat: Option<Duration>, coalesce: Duration) -> Self {
+        let slots = usize::try_from(AHEAD).unwrap_or(0) + 1;
+        Self {
+            tick_length: heartbeat.map_or(IDLE_TICK, |every| every / 16),
+            beats: heartbeat.is_some(),
+            coalesce,
+            epoch: Instant::now(),
+            tick: AtomicU64::new(0),
+            signalled: AtomicBool::new(false),
+            task: WakerSlot::default(),
+            driverless: AtomicBool::new(false),
+            queue: Mutex::default(),
+            state: Mutex::new(State {
+                running: false,
+                readers: 0,
+                wheel: vec![Vec::new(); slots],
+            }),
+        }
+    }
+
+    /// A new reader. Starts the task if it is not running.
+    pub(crate) fn register(self: &Arc<Self>) -> Arc<Reader> {
+        let reader = Arc::new(Reader::default());
+        let tick = self.tick_at(Instant::now());
+        reader.due.store(tick + AHEAD, Ordering::Relaxed);
+        let mut state = lock(&self.state);
+        state.readers += 1;
+        state.slot(tick + AHEAD).push(reader.clone());
+        drop(state);
+        self.ensure_running();
+        reader
+    }
+
+    pub(crate) fn unregister(&self, reader: &Reader) {
+        reader.gone.store(true, Ordering::Release);
+        let mut state = lock(&self.state);
+        state.readers -= 1;
+        let last = state.readers == 0;
+        drop(state);
+        if last {
+            self.signal();
+        }
+    }
+
+    /// Something was written: the next heartbeat is due a whole interval from now.
+    pub(crate) fn wrote(&self, reader: &Reader) {
+        reader
+            .due
+            .store(self.tick.load(Ordering::Relaxed) + AHEAD, Ordering::Relaxed);
+    }
+
+    /// Whether a heartbeat is due; asked once per heartbeat.
+    pub(crate) fn beat(&self, reader: &Reader) -> bool {
+        reader.beat.load(Ordering::Relaxed) && reader.beat.swap(false, Ordering::AcqRel)
+    }
+
+    /// To be asked by a reader after it stored its waker and before it sleeps: is there somebody
+    /// who will wake it?
+    pub(crate) fn is_driverless(&self) -> bool {
+        self.driverless.load(Ordering::Acquire)
+    }
+
+    /// Puts a channel with news in the task's queue. The channel's `dirty` flag has just been set
+    /// by the caller, so that a channel is queued at most once.
+    pub(crate) fn enqueue(&self, core: Arc<Core>) {
+        lock(&self.queue).push(core);
+        self.signal();
+    }
+
+    fn signal(&self) {
+        if !self.signalled.swap(true, Ordering::AcqRel)
+            && let Some(task) = self.task.take()
+        {
+            task.wake();
+        }
+    }
+
+    /// Starts the task if it is not running, on the runtime of the caller.
+    pub(crate) fn ensure_running(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        if state.running || state.readers == 0 {
+            return;
+        }
+        // Without a runtime there is nothing to run the task; a body polled there stays without
+        // heartbeats, and is woken once somebody else starts the task.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            self.driverless.store(true, Ordering::Release);
+            return;
+        };
+        state.running = true;
+        self.driverless.store(false, Ordering::Release);
+        drop(state);
+        // Made before the spawn: a runtime that is shutting down drops the task unpolled, and
+        // the guard with it.
+        runtime.spawn(run(Guard {
+            wake: self.clone(),
+            armed: true,
+        }));
+    }
+
+    /// Whether the task may end; if so, it counts as ended from now on.
+    fn stop_if_idle(&self) -> bool {
+        let mut state = lock(&self.state);
+        if state.readers == 0 {
+            state.running = false;
+            for slot in &mut state.wheel {
+                slot.clear();
+            }
+        }
+        !state.running
+    }
+
+    fn tick_at(&self, now: Instant) -> u64 {
+        let ticks = now.saturating_duration_since(self.epoch).as_nanos()
+            / self.tick_length.as_nanos().max(1);
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+
+    /// Takes the wakers of all readers whose heartbeat is due, and moves the others to where
+    /// they are due. Only looks at one slot per tick.
+    fn turn_wheel(&self, wakers: &mut Vec<Waker>) {
+        let now = self.tick_at(Instant::now());
+        let mut state = lock(&self.state);
+        let last = self.tick.swap(now, Ordering::Relaxed);
+        let behind = (now - last.min(now)).min(AHEAD + 1);
+        for tick in (now - behind + 1)..=now {
+            for reader in std::mem::take(state.slot(tick)) {
+                if reader.gone.load(Ordering::Acquire) {
+                    continue;
+                }
+                let mut due = reader.due.load(Ordering::Relaxed);
+                if due <= tick {
+                    if self.beats {
+                        reader.beat.store(true, Ordering::Release);
+                        wakers.extend(reader.waker.take());
+                    }
+                    due = now + AHEAD;
+                    reader.due.store(due, Ordering::Relaxed);
+                }
+                state.slot(due).push(reader);
+            }
+        }
+    }
+}
+
+/// Says so when the task goes without having been told to.
+struct Guard {
+    wake: Arc<Wake>,
+    armed: bool,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let mut state = lock(&self.wake.state);
+        state.running = false;
+        self.wake.driverless.store(true, Ordering::Release);
+        let readers: Vec<_> = state.wheel.iter().flatten().cloned().collect();
+        drop(state);
+        for reader in readers {
+            if let Some(waker) = reader.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+enum Turn {
+    Tick,
+    News,
+}
+
+async fn run(mut guard: Guard) {
+    let wake = guard.wake.clone();
+    let started = u32::try_from(wake.tick_at(Instant::now())).unwrap_or(0);
+    let mut ticks =
+        tokio::time::interval_at(wake.epoch + wake.tick_length * started, wake.tick_length);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut pause = pin!(tokio::time::sleep(Duration::ZERO));
+    let mut wakers = Vec::new();
+    let mut round = VecDeque::new();
+
+    loop {
+        // Heartbeats come first: a flood of events does not keep them from idle connections.
+        let turn = poll_fn(|cx| {
+            if ticks.poll_tick(cx).is_ready() {
+                return Poll::Ready(Turn::Tick);
+            }
+            if !round.is_empty() {
+                return Poll::Ready(Turn::News);
+            }
+            if !wake.coalesce.is_zero() && pause.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            wake.task.store(cx.waker());
+            if wake.signalled.swap(false, Ordering::AcqRel) {
+                return Poll::Ready(Turn::News);
+            }
+            Poll::Pending
+        })
+        .await;
+        match turn {
+            Turn::Tick => wake.turn_wheel(&mut wakers),
+            Turn::News => {
+                if round.is_empty() {
+                    if wake.stop_if_idle() {
+                        guard.armed = false;
+                        return;
+                    }
+                    if !wake.coalesce.is_zero() {
+                        pause.as_mut().reset(Instant::now() + wake.coalesce);
+                    }
+                    begin_round(&wake, &mut round);
+                }
+                collect_slice(&mut round, &mut wakers);
+            }
+        }
+        let mut woken = 0;
+        for waker in wakers.drain(..) {
+            waker.wake();
+            woken += 1;
+            if woken % SLICE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        if !round.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn begin_round(wake: &Wake, round: &mut VecDeque<(Arc<Core>, usize)>) {
+    let queue = std::mem::take(&mut *lock(&wake.queue));
+    for core in queue {
+        core.begin_round();
+        round.push_back((core, 0));
+    }
+}
+
+/// The wakers of the next readers in line, channel after channel.
+fn collect_slice(round: &mut VecDeque<(Arc<Core>, usize)>, wakers: &mut Vec<Waker>) {
+    while wakers.len() < SLICE
+        && let Some((core, from)) = round.pop_front()
+    {
+        if let Some(next) = core.take_wakers(from, SLICE - wakers.len(), wakers) {
+            round.push_back((core, next));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What [`Sse`](crate::Sse) and [`Channel`](crate::Channel) take: serde values and [`Event`]s,
+//! and on purpose no `Result`.
+
+use serde::Serialize;
+
+use crate::{
+    error::Error,
+    event::Event,
+    frame::{self, IdPlace},
+    named,
+};
+
+/// What becomes one event: any [`Serialize`] value (its JSON is the data), or an [`Event`].
+///
+/// Implemented for all there is; not to be implemented outside this crate.
+pub trait Payload: sealed::Encode {}
+
+impl<T: sealed::Encode + ?Sized> Payload for T {}
+
+/// Holds for every type but `Result`.
+///
+/// serde serialises a `Result`, so a stream of results given to [`Sse::new`](crate::Sse::new)
+/// would send `{"Err":…}` to browsers. For a `Result`, two implementations of this trait fit,
+/// and the compiler refuses to choose; the name of the second says what to do.
+pub trait NotAResult<Kind> {}
+
+impl<T: ?Sized> NotAResult<sealed::Value> for T {}
+
+impl<T, E> NotAResult<sealed::for_a_stream_of_results_call_try_new_instead_of_new>
+    for Result<T, E>
+{
+}
+
+/// Appends a whole event and tells where its id's line belongs, or appends nothing.
+pub(crate) type Encode<T> = fn(&T, &mut Vec<u8>) -> Result<IdPlace, Error>;
+
+pub(crate) mod sealed {
+    use super::{Error, IdPlace};
+
+    #[derive(Debug)]
+    pub enum Value {}
+
+    #[allow(non_camel_case_types)] // It is read in the compiler's message.
+    #[derive(Debug)]
+    pub enum for_a_stream_of_results_call_try_new_instead_of_new {}
+
+    pub trait Encode {
+        #[doc(hidden)]
+        fn encode(&self, out: &mut Vec<u8>) -> Result<IdPlace, Error>;
+    }
+}
+
+impl<T: Serialize + ?Sized> sealed::Encode for T {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<IdPlace, Error> {
+        let place = out.len();
+        frame::json(out, self)?;
+        frame::end(out);
+        Ok(place)
+    }
+}
+
+impl sealed::Encode for Event {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<IdPlace, Error> {
+        let start = out.len();
+        Event::encode(self, out);
+        Ok(start)
+    }
+}
+
+/// The encoding of a value that names its own event.
+pub(crate) fn encode_named<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<IdPlace, Error> {
+    let name = named::name(value)?;
+    let start = out.len();
+    frame::name(out, name.as_str());
+    let place = out.len();
+    if let Err(error) = named::content(out, value) {
+        out.truncate(start);
+        return Err(error);
+    }
+    frame::end(out);
+    Ok(place)
+}

@@ -1,0 +1,553 @@
+// The quickstart example in a real browser.
+//
+//     cargo build --release --examples --all-features
+//     cd tests/browser && npm ci && node --test
+//
+// QUICKSTART   the binary (default: target/release/examples/quickstart)
+// CHROMIUM     the browser (default: the first of chromium, chromium-browser, google-chrome on the PATH)
+// SCREENSHOTS  a directory; if set, pictures of the page are saved there
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { accessSync, constants, mkdirSync, statSync } from 'node:fs';
+import http from 'node:http';
+import net from 'node:net';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { chromium } from 'playwright-core';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const HOST = '127.0.0.1';
+const MAX_NOTE = 64 * 1024;
+const BOUND_MS = 20_000;
+const SHUTDOWN_BOUND_MS = 5_000;
+const TEST = { timeout: 90_000 };
+
+function isExecutable(file) {
+  try {
+    accessSync(file, constants.X_OK);
+    return statSync(file).isFile();
+  } catch {
+    return false;
+  }
+}
+
+function findChromium() {
+  if (process.env.CHROMIUM) return isExecutable(process.env.CHROMIUM) ? process.env.CHROMIUM : null;
+  const folders = (process.env.PATH ?? '').split(path.delimiter).filter(Boolean);
+  for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {
+    for (const folder of folders) {
+      const file = path.join(folder, name);
+      if (isExecutable(file)) return file;
+    }
+  }
+  return null;
+}
+
+// Before any test is declared: one plain line says more than every test failing with the same stack.
+function refuse(reason) {
+  console.error(reason);
+  process.exit(1);
+}
+
+const executablePath = findChromium();
+if (!executablePath) {
+  refuse('no Chromium found: set CHROMIUM to its executable, or put chromium, chromium-browser or google-chrome on the PATH');
+}
+const quickstart = path.resolve(process.env.QUICKSTART ?? path.join(here, '../../target/release/examples/quickstart'));
+if (!isExecutable(quickstart)) {
+  refuse(`no executable at ${quickstart}: build it with \`cargo build --release --examples --all-features\`, or set QUICKSTART`);
+}
+const screenshots = process.env.SCREENSHOTS;
+if (screenshots) mkdirSync(screenshots, { recursive: true });
+
+/* Waiting */
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function until(what, condition, bound = BOUND_MS) {
+  const end = Date.now() + bound;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > end) assert.fail(`still not so after ${bound} ms: ${what}`);
+    await pause(20);
+  }
+}
+
+async function within(what, promise, bound = BOUND_MS) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new assert.AssertionError({ message: `not within ${bound} ms: ${what}` })), bound);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/* The server */
+
+const children = new Set();
+process.on('exit', () => {
+  for (const child of children) child.kill('SIGKILL');
+});
+
+// Below the range from which systems take the ports of outgoing connections: while a server is down between two lives, a client that keeps
+// trying its port could otherwise be given that very port, and connect to itself.
+async function freePort() {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    const probe = net.createServer();
+    const free = await new Promise((resolve) => {
+      probe.once('error', () => resolve(false));
+      probe.listen(port, HOST, () => resolve(true));
+    });
+    if (!free) continue;
+    await new Promise((resolve) => probe.close(resolve));
+    return port;
+  }
+}
+
+function launch(port, history) {
+  const child = spawn(quickstart, [], {
+    env: { ...process.env, HOST, PORT: String(port), HISTORY: String(history) },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  children.add(child);
+  const process_ = { child, output: '', exit: null };
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => { process_.output += text; });
+  // `close`, not `exit`: by then all output has been read.
+  process_.closed = once(child, 'close').then(([code, signal]) => {
+    children.delete(child);
+    process_.exit = { code, signal };
+    return process_.exit;
+  });
+  return process_;
+}
+
+async function startServer(t, { port, history = 1000 } = {}) {
+  port ??= await freePort();
+  const server = launch(port, history);
+  server.port = port;
+  server.origin = `http://${HOST}:${port}`;
+  server.kill = async (signal) => {
+    server.child.kill(signal);
+    return server.closed;
+  };
+  t.after(() => server.kill('SIGKILL'));
+  await until(`${server.origin} answers`, async () => {
+    if (server.exit) assert.fail(`the server ended (${JSON.stringify(server.exit)}) and said: ${server.output}`);
+    try {
+      return (await fetch(`${server.origin}/`)).ok;
+    } catch {
+      return false;
+    }
+  });
+  return server;
+}
+
+// Not fetch: it refuses to send an Origin header of one's choice.
+function post(origin, body, headers = {}) {
+  const bytes = Buffer.from(body);
+  return new Promise((resolve, reject) => {
+    const request = http.request(`${origin}/publish`, {
+      method: 'POST',
+      agent: false,
+      headers: { 'Content-Type': 'text/plain;charset=UTF-8', 'Content-Length': bytes.length, ...headers },
+    });
+    request.setTimeout(BOUND_MS, () => request.destroy(new Error('POST /publish was not answered in time')));
+    request.on('error', reject);
+    request.on('response', (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (chunk) => { text += chunk; }).on('error', reject);
+      response.on('end', () => resolve({ status: response.statusCode, text }));
+    });
+    request.end(bytes);
+  });
+}
+
+async function publish(origin, body) {
+  const { status, text } = await post(origin, body);
+  assert.ok(status === 200 || status === 202, `publishing was answered with ${status}: ${text}`);
+}
+
+// A TCP proxy whose line can be cut.
+async function startProxy(t, port) {
+  const sockets = new Set();
+  const proxy = { mode: 'pass', refused: 0 };
+  const listener = net.createServer((client) => {
+    client.on('error', () => {});
+    if (proxy.mode === 'cut') {
+      proxy.refused += 1;
+      client.destroy();
+      return;
+    }
+    if (proxy.mode === 'unavailable') {
+      client.once('data', () => client.end('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'));
+      return;
+    }
+    const server = net.connect(port, HOST);
+    for (const [socket, other] of [[client, server], [server, client]]) {
+      sockets.add(socket);
+      socket.on('error', () => {});
+      socket.on('close', () => {
+        sockets.delete(socket);
+        other.destroy();
+      });
+      socket.pipe(other);
+    }
+  });
+  listener.listen(await freePort(), HOST);
+  await once(listener, 'listening');
+  proxy.origin = `http://${HOST}:${listener.address().port}`;
+  proxy.cut = (mode = 'cut') => {
+    proxy.mode = mode;
+    for (const socket of sockets) socket.destroy();
+  };
+  proxy.mend = () => { proxy.mode = 'pass'; };
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    return new Promise((resolve) => listener.close(resolve));
+  });
+  return proxy;
+}
+
+/* The page */
+
+let browser;
+
+before(async () => {
+  browser = await chromium.launch({
+    executablePath,
+    // The sandbox does not work for root, which CI machines often are. Everyone else keeps it.
+    chromiumSandbox: process.getuid?.() !== 0,
+    args: [
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  });
+});
+
+after(async () => {
+  for (const child of children) child.kill('SIGKILL');
+  await browser?.close();
+});
+
+async function openPage(t, url, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, ...options });
+  t.after(() => context.close());
+  const page = await context.newPage();
+  page.setDefaultTimeout(BOUND_MS);
+  page.faults = [];
+  page.on('pageerror', (error) => page.faults.push(error.message));
+  await page.goto(url);
+  return page;
+}
+
+async function openLive(t, url, options) {
+  const page = await openPage(t, url, options);
+  await stateIs(page, 'live');
+  return page;
+}
+
+async function stateIs(page, state) {
+  await until(`the page's state is ${state}`, async () => (await page.getAttribute('#state', 'data-state')) === state);
+}
+
+const notesOf = (page) => page.$$eval('#notes > li .note', (items) => items.map((item) => item.textContent));
+const numbersOf = (page) => page.evaluate(() => ({
+  n: Number(document.getElementById('sample').textContent),
+  id: document.getElementById('last-id').textContent,
+  points: Number(document.getElementById('chart').dataset.points),
+}));
+
+async function logOf(page, kind) {
+  const lines = await page.$$eval('#log > li', (items) => items.map((item) => ({ ...item.dataset, text: item.textContent })));
+  // The page shows the newest first.
+  return lines.reverse().filter((line) => kind === undefined || line.kind === kind);
+}
+
+async function noteShows(page, text) {
+  await until(`the note ${JSON.stringify(text)} shows`, async () => (await notesOf(page)).includes(text));
+}
+
+async function numbersMove(page) {
+  const first = await until('a sample shows', async () => {
+    const numbers = await numbersOf(page);
+    return numbers.n > 0 && numbers;
+  });
+  const later = await until('the numbers move', async () => {
+    const numbers = await numbersOf(page);
+    return numbers.n > first.n && numbers;
+  });
+  assert.notEqual(later.id, first.id);
+  return later;
+}
+
+async function shoot(page, name) {
+  if (screenshots) await page.screenshot({ path: path.join(screenshots, `${name}.png`), fullPage: true });
+}
+
+// A second EventSource beside the page's own: it keeps every event as it came.
+async function record(page) {
+  await page.evaluate(() => {
+    window.record = [];
+    const source = new EventSource('events');
+    for (const kind of ['open', 'error', 'message', 'note', 'gap']) {
+      source.addEventListener(kind, (event) => window.record.push({ kind, data: event.data, id: event.lastEventId }));
+    }
+  });
+}
+
+const recordOf = (page, kind) => page.evaluate((k) => window.record.filter((e) => k === undefined || e.kind === k), kind);
+
+async function recorded(page, what, condition) {
+  return until(what, async () => {
+    const events = await recordOf(page);
+    return condition(events) && events;
+  });
+}
+
+const samples = (events) => events.filter((e) => e.kind === 'message').map((e) => JSON.parse(e.data).n);
+const notes = (events) => events.filter((e) => e.kind === 'note').map((e) => Number(/^note (\d+)$/.exec(e.data)[1]));
+
+function assertContiguous(numbers, what) {
+  numbers.forEach((n, i) => {
+    if (i > 0) assert.equal(n, numbers[i - 1] + 1, `${what} are contiguous: ${numbers.join(' ')}`);
+  });
+}
+
+// Opens a recorded page through a proxy, publishes the first notes, cuts the line, publishes the rest, mends it.
+async function cutOffFor(t, server, { before: beforeCut, total }) {
+  const proxy = await startProxy(t, server.port);
+  const page = await openLive(t, proxy.origin);
+  await record(page);
+  for (let i = 1; i <= beforeCut; i += 1) await publish(server.origin, `note ${i}`);
+  await recorded(page, 'the first notes and a sample have come', (e) => notes(e).length === beforeCut && samples(e).length > 0);
+
+  proxy.cut();
+  // Until the browser has tried and failed, nothing proves that it was cut off at all.
+  await recorded(page, 'the browser notices the cut', (e) => e.some((x) => x.kind === 'error'));
+  await until('the browser has tried to connect and failed', () => proxy.refused > 0);
+  for (let i = beforeCut + 1; i <= total; i += 1) await publish(server.origin, `note ${i}`);
+  proxy.mend();
+  return page;
+}
+
+/* Tests */
+
+test('the page goes live, its numbers move, its chart fills', TEST, async (t) => {
+  const server = await startServer(t);
+  const page = await openLive(t, server.origin);
+  await numbersMove(page);
+  await until('the chart has points', async () => (await numbersOf(page)).points >= 3);
+  const cards = await page.evaluate(() => ['cpu', 'memory', 'received', 'sent'].map((id) => document.getElementById(id).textContent));
+  assert.match(cards[0], /^\d+\.\d %$/);
+  assert.match(cards[1], /^[\d.]+ [KMGT]iB$/);
+  assert.match(cards[2], /^[\d.]+ ([KMGT]i)?B\/s$/);
+  assert.match(cards[3], /^[\d.]+ ([KMGT]i)?B\/s$/);
+  assert.deepEqual((await logOf(page)).map((line) => line.kind), ['connected']);
+  await shoot(page, 'live-light');
+
+  const phone = await openLive(t, server.origin, { viewport: { width: 360, height: 740 }, colorScheme: 'dark' });
+  const points = await until('a page opened later has the history at once', async () => (await numbersOf(phone)).points);
+  assert.ok(points >= 3, `only ${points} points`);
+  const width = await phone.evaluate(() => document.documentElement.scrollWidth);
+  assert.ok(width <= 360, `the page is ${width} px wide on a screen of 360`);
+  await shoot(phone, 'phone-dark');
+  assert.deepEqual([...page.faults, ...phone.faults], []);
+});
+
+test('a note posted through the form shows as the text it is', TEST, async (t) => {
+  const server = await startServer(t);
+  const page = await openLive(t, server.origin);
+  const text = 'first "line"\r\n<b>second</b> & \'third\'\r\n\r\n  data: 😀 🇩🇪\r\nid: 7';
+  await page.fill('#note-text', text);
+  await page.click('#note-form button[type=submit]');
+  const shown = text.replaceAll('\r\n', '\n');
+  await noteShows(page, shown);
+  assert.equal(await page.$$eval('#notes b', (found) => found.length), 0);
+  await until('the form says that it is posted', async () => (await page.getAttribute('#note-result', 'data-result')) === 'ok');
+  assert.equal(await page.inputValue('#note-text'), '');
+
+  await page.fill('#note-text', 'x'.repeat(MAX_NOTE + 1));
+  await page.click('#note-form button[type=submit]');
+  await until('the form shows why a note was refused', async () => (await page.getAttribute('#note-result', 'data-result')) === 'error');
+  assert.match(await page.textContent('#note-result'), /\(413\): \S+/);
+  assert.deepEqual(await notesOf(page), [shown]);
+  assert.deepEqual(page.faults, []);
+});
+
+test('a note posted from outside shows on every open page', TEST, async (t) => {
+  const server = await startServer(t);
+  const pages = await Promise.all([openLive(t, server.origin), openLive(t, server.origin)]);
+  const answer = await fetch(`${server.origin}/publish`, { method: 'POST', body: 'one\r\ntwo\rthree\nfour 😀' });
+  assert.ok(answer.status === 200 || answer.status === 202, `answered with ${answer.status}`);
+  await answer.json();
+  for (const page of pages) await noteShows(page, 'one\ntwo\nthree\nfour 😀');
+});
+
+test('a killed and restarted server is told as lost, reconnected and a gap', TEST, async (t) => {
+  const server = await startServer(t);
+  const page = await openLive(t, server.origin);
+  await numbersMove(page);
+  await server.kill('SIGKILL');
+  await stateIs(page, 'reconnecting');
+  await until('the log tells the loss', async () => (await logOf(page, 'lost')).length === 1);
+
+  await startServer(t, { port: server.port });
+  await stateIs(page, 'live');
+  await until('the log tells the gap', async () => (await logOf(page, 'gap')).length > 0);
+  const lines = await logOf(page);
+  assert.deepEqual(lines.map((line) => line.kind), ['connected', 'lost', 'reconnected', 'gap']);
+  assert.equal(lines[3].reason, 'restarted');
+  await numbersMove(page);
+  await shoot(page, 'restarted');
+  assert.deepEqual(page.faults, []);
+});
+
+test('a client that was cut off gets exactly what it missed', TEST, async (t) => {
+  const server = await startServer(t);
+  const total = 30;
+  const page = await cutOffFor(t, server, { before: 5, total });
+  await recorded(page, 'every note has come', (e) => notes(e).includes(total));
+  const last = samples(await recordOf(page)).at(-1);
+  const events = await recorded(page, 'samples go on', (e) => samples(e).at(-1) > last);
+
+  assert.deepEqual(notes(events), Array.from({ length: total }, (_, i) => i + 1));
+  assertContiguous(samples(events), 'the samples');
+  assert.deepEqual(events.filter((e) => e.kind === 'gap'), []);
+  assert.equal(new Set(events.filter((e) => e.id).map((e) => e.id)).size, events.filter((e) => e.id).length, 'no id came twice');
+  await until('the page shows every note', async () => (await notesOf(page)).length === total);
+  assert.deepEqual((await logOf(page)).map((line) => line.kind), ['connected', 'lost', 'reconnected']);
+});
+
+test('history that is gone is told as one gap, before the first event that is left', TEST, async (t) => {
+  const server = await startServer(t, { history: 5 });
+  const total = 30;
+  const page = await cutOffFor(t, server, { before: 3, total });
+  await recorded(page, 'the last note has come', (e) => notes(e).includes(total));
+  // One more, live: delivery goes on after the history that was left.
+  await publish(server.origin, `note ${total + 1}`);
+  await recorded(page, 'a live note has come', (e) => notes(e).includes(total + 1));
+  const last = samples(await recordOf(page)).at(-1);
+  const events = await recorded(page, 'samples go on', (e) => samples(e).at(-1) > last);
+
+  const gaps = events.filter((e) => e.kind === 'gap');
+  assert.equal(gaps.length, 1);
+  const { reason, missed, oldest } = JSON.parse(gaps[0].data);
+  assert.equal(reason, 'evicted');
+  assert.equal(typeof missed, 'number');
+
+  const at = events.indexOf(gaps[0]);
+  const [head, tail] = [events.slice(0, at), events.slice(at + 1)];
+  assert.equal(head.at(-1).kind, 'open', 'the gap is the first event of the new connection');
+  assert.equal(tail[0].id, oldest, 'the gap names the event that follows it');
+  assert.deepEqual(notes(head), [1, 2, 3]);
+  assert.equal(notes(tail).at(-1), total + 1);
+  assertContiguous(notes(tail), 'the notes after the gap');
+  assertContiguous(samples(head), 'the samples before the gap');
+  assertContiguous(samples(tail), 'the samples after the gap');
+  const lost = notes(tail)[0] - notes(head).at(-1) - 1 + (samples(tail)[0] - samples(head).at(-1) - 1);
+  assert.ok(lost > 0);
+  assert.equal(missed, lost, 'the gap counts every note and sample that was lost');
+  assert.deepEqual((await logOf(page, 'gap')).map((line) => line.reason), ['evicted']);
+  await shoot(page, 'evicted');
+});
+
+test('when the browser gives up, the page says so, and its button goes on without loss', TEST, async (t) => {
+  const server = await startServer(t);
+  const proxy = await startProxy(t, server.port);
+  const page = await openLive(t, proxy.origin);
+  await numbersMove(page);
+  proxy.cut('unavailable');
+  await stateIs(page, 'closed');
+  await publish(server.origin, 'while closed, 1');
+  await publish(server.origin, 'while closed, 2');
+  proxy.mend();
+  await shoot(page, 'closed');
+  await page.click('#reconnect');
+  await stateIs(page, 'live');
+  await noteShows(page, 'while closed, 2');
+  const { n, points } = await numbersMove(page);
+  // The page began with the server's first sample, and draws one point for each.
+  assert.equal(points, n, 'no sample was lost and none came twice');
+  assert.deepEqual(await notesOf(page), ['while closed, 2', 'while closed, 1']);
+  assert.deepEqual(await logOf(page, 'gap'), []);
+  assert.equal(await page.isVisible('#reconnect'), false);
+});
+
+test('a page of another origin cannot publish', TEST, async (t) => {
+  const server = await startServer(t);
+  const page = await openLive(t, server.origin);
+  const other = http.createServer((_, response) => response.setHeader('Content-Type', 'text/html').end('<title>other</title>'));
+  other.listen(await freePort(), HOST);
+  await once(other, 'listening');
+  t.after(() => {
+    other.closeAllConnections();
+    other.close();
+  });
+  const otherOrigin = `http://${HOST}:${other.address().port}`;
+
+  const foreign = await openPage(t, otherOrigin);
+  const type = await foreign.evaluate(async (url) => {
+    const answer = await fetch(url, { method: 'POST', mode: 'no-cors', headers: { 'Content-Type': 'text/plain' }, body: 'foreign' });
+    return answer.type;
+  }, `${server.origin}/publish`);
+  assert.equal(type, 'opaque', 'the request went out and was answered');
+
+  const { status, text } = await post(server.origin, 'foreign, by hand', { Origin: otherOrigin });
+  assert.equal(status, 403);
+  assert.notEqual(text.trim(), '');
+
+  // Events keep their order: once a later note shows, an earlier one would have shown.
+  await publish(server.origin, 'later');
+  await noteShows(page, 'later');
+  assert.deepEqual(await notesOf(page), ['later']);
+});
+
+test('bad notes are refused with a reason', TEST, async (t) => {
+  const server = await startServer(t);
+  const refused = async (body) => {
+    const { status, text } = await post(server.origin, body);
+    assert.ok(status >= 400 && status < 500, `answered with ${status}`);
+    assert.match(text, /\w+ \w+/, 'the text says why');
+    return status;
+  };
+  await refused('');
+  await refused(Buffer.from([0x68, 0x69, 0xff, 0xfe]));
+  assert.equal(await refused('x'.repeat(MAX_NOTE + 1)), 413);
+
+  const page = await openLive(t, server.origin);
+  await publish(server.origin, 'x'.repeat(MAX_NOTE));
+  await noteShows(page, 'x'.repeat(MAX_NOTE));
+  assert.equal((await notesOf(page)).length, 1, 'no refused note shows');
+});
+
+test('a taken port ends the process with a message that names the address', TEST, async (t) => {
+  const server = await startServer(t);
+  const second = launch(server.port, 1000);
+  t.after(() => second.child.kill('SIGKILL'));
+  const { code } = await within('the second process ends', second.closed);
+  assert.equal(typeof code, 'number', 'it ended by itself');
+  assert.notEqual(code, 0);
+  assert.ok(second.output.includes(`${HOST}:${server.port}`), `it said: ${second.output}`);
+});
+
+test('SIGINT ends the process in time while two pages are open', TEST, async (t) => {
+  const server = await startServer(t);
+  const pages = await Promise.all([openLive(t, server.origin), openLive(t, server.origin)]);
+  for (const page of pages) await numbersMove(page);
+  const exit = await within('the process ends', server.kill('SIGINT'), SHUTDOWN_BOUND_MS);
+  assert.deepEqual(exit, { code: 0, signal: null }, server.output);
+  for (const page of pages) await stateIs(page, 'reconnecting');
+});

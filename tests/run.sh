@@ -1,0 +1,223 @@
+#!/usr/bin/env bash
+# Every check of this repository, in one command. `tests/run.sh --help` lists them.
+set -euo pipefail
+
+readonly STAGES=(format clippy tests doctests docs features examples package browser)
+readonly FEATURES=(layer cors listener testing metrics tracing)
+
+usage() {
+  cat <<TEXT
+Usage: tests/run.sh [--install] [STAGE...]
+
+Runs the stages in this order, or only the named ones, and stops at the first that fails:
+
+  format    the code is formatted
+  clippy    no lint warns, on all targets with all features
+  tests     unit and integration tests with all features
+  doctests  the examples in the documentation
+  docs      the documentation builds without a warning
+  features  each feature alone, none, the default and all of them compile
+  examples  the examples build in release mode
+  package   the crate packs, and builds from its package
+  browser   the quickstart example in a real browser; needs what 'examples' built
+
+  --install  first installs with apt what a fresh Debian 12 lacks (as root, or with sudo)
+  --help     prints this
+
+CHROMIUM names the browser's executable if it is not on the PATH. SCREENSHOTS names a directory for pictures of the page.
+TEXT
+}
+
+say() { printf '%s\n' "$*"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+install=false
+chosen=()
+for argument in "$@"; do
+  case "$argument" in
+    --install) install=true ;;
+    --help | -h)
+      usage
+      exit 0
+      ;;
+    *)
+      if [[ " ${STAGES[*]} " != *" $argument "* ]]; then
+        say "tests/run.sh: no stage is named '$argument'" >&2
+        usage >&2
+        exit 2
+      fi
+      chosen+=("$argument")
+      ;;
+  esac
+done
+if ((${#chosen[@]} == 0)); then
+  chosen=("${STAGES[@]}")
+fi
+readonly install chosen
+
+is_chosen() { [[ " ${chosen[*]} " == *" $1 "* ]]; }
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+readonly root
+
+# CI gives no input, so nothing may wait for one on a laptop either.
+exec </dev/null
+
+# One directory for every stage: they share what the dependencies compile to.
+CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}
+[[ $CARGO_TARGET_DIR == /* ]] || CARGO_TARGET_DIR=$root/$CARGO_TARGET_DIR
+export CARGO_TARGET_DIR
+
+# A shell that has not read its profile since rustup ran does not know cargo yet.
+if ! has cargo && [[ -x ${HOME:-}/.cargo/bin/cargo ]]; then
+  PATH=$HOME/.cargo/bin:$PATH
+fi
+
+find_chromium() {
+  if [[ -n ${CHROMIUM:-} ]]; then
+    [[ -x $CHROMIUM ]]
+  else
+    has chromium || has chromium-browser || has google-chrome
+  fi
+}
+
+install_missing() {
+  local packages=() as_root=()
+  find_chromium || packages+=(chromium)
+  has git || packages+=(git)
+  has curl || packages+=(curl ca-certificates)
+  has cc || packages+=(gcc libc6-dev)
+  if ((${#packages[@]} > 0)); then
+    if ((EUID != 0)); then
+      as_root=(sudo)
+    fi
+    say "installing: ${packages[*]}"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+  fi
+  # rustup's minimal profile comes without the two.
+  if has rustup; then
+    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+  fi
+}
+
+node_is_new_enough() {
+  has node && node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)'
+}
+
+# Only what the chosen stages use, and all of it at once: nobody should install one thing to be told of the next.
+check_tools() {
+  local missing=() list
+  if [[ ${chosen[*]} != browser ]]; then
+    has cargo || missing+=("cargo")
+  fi
+  if is_chosen format; then
+    cargo fmt --version >/dev/null 2>&1 || missing+=("cargo fmt (rustup component add rustfmt)")
+  fi
+  if is_chosen clippy; then
+    cargo clippy --version >/dev/null 2>&1 || missing+=("cargo clippy (rustup component add clippy)")
+  fi
+  if is_chosen browser; then
+    node_is_new_enough || missing+=("node >= 20")
+    has npm || missing+=("npm")
+    find_chromium || missing+=("a Chromium (chromium, chromium-browser or google-chrome on the PATH, or CHROMIUM)")
+  fi
+  if ((${#missing[@]} > 0)); then
+    printf -v list '%s, ' "${missing[@]}"
+    say "tests/run.sh: missing: ${list%, }" >&2
+    exit 1
+  fi
+}
+
+stage_format() { cargo fmt --all --check; }
+
+stage_clippy() { cargo clippy --all-targets --all-features --locked -- -D warnings; }
+
+stage_tests() { cargo test --all-features --locked --lib --bins --tests --examples; }
+
+stage_doctests() { cargo test --doc --all-features --locked; }
+
+stage_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --locked; }
+
+stage_features() {
+  local feature
+  check_with --no-default-features
+  for feature in "${FEATURES[@]}"; do
+    check_with --no-default-features --features "$feature"
+  done
+  check_with
+  check_with --all-features
+}
+
+check_with() {
+  say "  features: ${*:-(default)}"
+  cargo check --locked --quiet "$@"
+}
+
+stage_examples() { cargo build --release --examples --all-features --locked; }
+
+# --allow-dirty: the check is for work that is not committed yet, too, and this command publishes nothing.
+stage_package() { cargo package --locked --allow-dirty; }
+
+stage_browser() {
+  export QUICKSTART=${QUICKSTART:-$CARGO_TARGET_DIR/release/examples/quickstart}
+  cd tests/browser
+  npm ci --no-audit --no-fund
+  # In place of this shell: the runner's closing lines stay the last ones, and its exit status is the script's.
+  trap - EXIT
+  exec node --test
+}
+
+times=()
+current=
+
+print_times() {
+  local line
+  say ""
+  say "stage          time"
+  for line in "${times[@]}"; do
+    say "$line"
+  done
+}
+
+on_exit() {
+  local status=$?
+  if [[ -n $current ]]; then
+    say "tests/run.sh: stage '$current' failed (exit status $status)" >&2
+  fi
+}
+trap on_exit EXIT
+
+run_stage() {
+  local started=$SECONDS
+  current=$1
+  say ""
+  say "==> $1"
+  # Not in a condition: there, bash would ignore `set -e` inside the stage.
+  "stage_$1"
+  times+=("$(printf '%-10s %6d s' "$1" $((SECONDS - started)))")
+  say "<== $1: $((SECONDS - started)) s"
+  current=
+}
+
+if $install; then
+  current=install
+  install_missing
+  current=
+fi
+check_tools
+
+for stage in "${STAGES[@]}"; do
+  is_chosen "$stage" || continue
+  # The last stage ends with the test runner's own summary, so the table comes before it.
+  if [[ $stage == browser ]] && ((${#times[@]} > 0)); then
+    print_times
+  fi
+  run_stage "$stage"
+done
+
+print_times
+say ""
+say "tests/run.sh: all chosen stages passed"

@@ -56,6 +56,10 @@ pub enum ErrorKind {
     TooManyChannels,
     /// The hub has a channel of that name, but for values of another type.
     OtherType,
+    /// The channel has a snapshot already.
+    HasSnapshot,
+    /// The function that applies events to a board has panicked.
+    Poisoned,
     /// A setting lies outside its documented range.
     OutOfRange,
 }

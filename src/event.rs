@@ -12,7 +12,7 @@ use crate::{
     error::{Error, ErrorKind},
     frame::{self, IdPlace},
     id::shown,
-    named,
+    named, retry,
 };
 
 /// The longest id that [`Event::id`] takes, in bytes: longer ones would make browsers ask the
@@ -226,7 +226,7 @@ impl Event {
     /// milliseconds, at least [`MIN_RETRY`] and at most [`MAX_RETRY`] (rules 24 to 26).
     #[must_use]
     pub fn retry(mut self, time: Duration) -> Self {
-        self.retry = Some(retry_millis(time));
+        self.retry = Some(retry::millis(time));
         self
     }
 
@@ -305,18 +305,15 @@ impl fmt::Debug for Event {
     }
 }
 
-/// Milliseconds within what every client understands; rounded up, so never to 0.
-pub(crate) fn retry_millis(time: Duration) -> u32 {
-    let time = time.clamp(MIN_RETRY, MAX_RETRY);
-    u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
-}
-
 fn refuse_nul(what: &str, text: &str) -> Result<(), Error> {
     match memchr::memchr(0, text.as_bytes()) {
         None => Ok(()),
         Some(at) => Err(Error::new(
             ErrorKind::InvalidText,
-            format!("{what} {}: the NUL at byte {at} would be lost in some browsers", shown(text)),
+            format!(
+                "{what} {}: the NUL at byte {at} would be lost in some browsers",
+                shown(text)
+            ),
         )),
     }
 }

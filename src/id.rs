@@ -8,13 +8,15 @@ use crate::error::{Error, ErrorKind};
 
 /// 64 digits in ASCII order. All of them are visible, safe in a CORS request header and in a URL
 /// (rule 82; unreserved in RFC 3986), so an id never needs escaping on its way back.
-const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
+pub(crate) const DIGITS: &[u8; 64] =
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
 /// Digits of the largest `u64`.
 const MAX_DIGITS: usize = 11;
 
 /// The most bytes that the printed form of an id takes.
-pub(crate) const MAX_LEN: usize = 2 * MAX_DIGITS + 1;
+#[cfg(test)]
+const MAX_LEN: usize = 2 * MAX_DIGITS + 1;
 
 /// The id of an event in a channel: ordered, short, and of one life of a hub.
 ///
@@ -72,7 +74,7 @@ impl EventId {
     }
 }
 
-fn write_number(number: u64, out: &mut Vec<u8>) {
+pub(crate) fn write_number(number: u64, out: &mut Vec<u8>) {
     let digits = (u64::BITS - (number | 1).leading_zeros()).div_ceil(6);
     out.extend(
         (0..digits)
@@ -81,7 +83,7 @@ fn write_number(number: u64, out: &mut Vec<u8>) {
     );
 }
 
-fn parse_number(text: &[u8]) -> Option<u64> {
+pub(crate) fn parse_number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > MAX_DIGITS || (text[0] == b'0' && text.len() > 1) {
         return None;
     }
@@ -93,7 +95,7 @@ fn parse_number(text: &[u8]) -> Option<u64> {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Vec::with_capacity(MAX_LEN);
+        let mut text = Vec::with_capacity(2 * MAX_DIGITS + 1);
         self.write(&mut text);
         f.pad(std::str::from_utf8(&text).unwrap_or_default())
     }
@@ -180,9 +182,23 @@ mod tests {
 
     #[test]
     fn rule_79_defined_results_for_odd_spellings() {
-        for text in ["", "-", "1", "1-", "-1", "1-+5", "1-05", "01-5", "1-5 ", " 1-5", "1-5-6", "1.5",
-            "~~~~~~~~~~~-1", "000000000000-1", "1-é"]
-        {
+        for text in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "1-+5",
+            "1-05",
+            "01-5",
+            "1-5 ",
+            " 1-5",
+            "1-5-6",
+            "1.5",
+            "~~~~~~~~~~~-1",
+            "000000000000-1",
+            "1-é",
+        ] {
             assert!(text.parse::<EventId>().is_err(), "{text:?}");
         }
         let most = EventId::new(u64::MAX, u64::MAX);

@@ -35,7 +35,10 @@ pub(crate) fn name<T: Serialize + ?Sized>(value: &T) -> Result<EventName, Error>
     if variant == GAP.as_str() {
         return Err(Error::new(
             ErrorKind::InvalidName,
-            format!("event name {}: it is the name of the gap event", shown(variant)),
+            format!(
+                "event name {}: it is the name of the gap event",
+                shown(variant)
+            ),
         ));
     }
     EventName::new(variant)
@@ -152,7 +155,9 @@ macro_rules! refuse_all_but_variants {
             _: &'static str,
             _: usize,
         ) -> Result<Self::SerializeStruct, Self::Error> {
-            Err($refusal("a struct (or an internally or adjacently tagged enum)"))
+            Err($refusal(
+                "a struct (or an internally or adjacently tagged enum)",
+            ))
         }
     };
 }

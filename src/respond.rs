@@ -7,17 +7,18 @@ use axum_core::{
     response::{IntoResponse, Response},
 };
 use futures_core::Stream;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use std::time::Duration;
 
 use crate::{
     body::{EncodeItem, OnError, StreamBody, SubscriptionBody},
     error::BoxError,
-    event::{Event, retry_millis},
+    event::Event,
     head::{self, WholeChunks},
     heartbeat::Heartbeat,
     payload::{NotAResult, Payload, encode_named, sealed::Encode as _},
+    retry,
     subscription::Subscription,
 };
 
@@ -181,7 +182,7 @@ where
             retry,
             heartbeat,
         } = self;
-        let retry = retry.map(retry_millis);
+        let retry = retry.map(retry::millis);
         let body = StreamBody::new(source, encode, on_error, retry, heartbeat);
         event_stream(Body::new(body))
     }
@@ -189,6 +190,10 @@ where
 
 impl IntoResponse for Subscription {
     fn into_response(self) -> Response {
+        if self.is_over() {
+            // The standard's word for "do not come back" (rule 61).
+            return StatusCode::NO_CONTENT.into_response();
+        }
         event_stream(Body::new(SubscriptionBody(self)))
     }
 }

@@ -4,7 +4,7 @@
 
 #[cfg(not(axum_sse_loom))]
 pub(crate) use std::sync::{
-    Arc, Mutex, MutexGuard,
+    Arc, Mutex, MutexGuard, Weak,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -32,7 +32,10 @@ pub(crate) struct WakerSlot(Mutex<Option<Waker>>);
 
 impl WakerSlot {
     pub(crate) fn store(&self, waker: &Waker) {
-        if lock(&self.0).as_ref().is_some_and(|stored| stored.will_wake(waker)) {
+        if lock(&self.0)
+            .as_ref()
+            .is_some_and(|stored| stored.will_wake(waker))
+        {
             return;
         }
         // A waker's clone and drop are foreign code; neither runs under our lock.

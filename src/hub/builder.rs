@@ -4,19 +4,27 @@ use std::{marker::PhantomData, time::Duration};
 
 use serde::Serialize;
 
-use super::{Settings, Shared, channel::Channel, core::Core};
-use crate::{event::EventName, event::retry_millis, heartbeat::Heartbeat, sync::Arc};
+use super::{Hub, Settings, Shared, channel::Channel, clock::Clock};
+use crate::{event::EventName, heartbeat::Heartbeat, retry, sync::Arc};
 
-/// Sets the bounds and the manners of a channel.
+/// Sets the bounds and the manners of a channel, or of all channels of a hub.
 ///
 /// | setting | default |
 /// | --- | --- |
 /// | [`capacity`](Builder::capacity) | 1024 events |
 /// | [`bytes`](Builder::bytes) | 64 MiB |
+/// | [`age`](Builder::age) | unbounded |
 /// | [`retry`](Builder::retry) | none: browsers wait 3 to 5 seconds |
 /// | [`heartbeat`](Builder::heartbeat) | a comment line every 15 s |
 /// | [`gap_name`](Builder::gap_name) | `gap` |
 /// | [`checkpoint_name`](Builder::checkpoint_name) | `checkpoint` |
+/// | [`snapshot_name`](Builder::snapshot_name) | `snapshot` |
+/// | [`coalesce`](Builder::coalesce) | off |
+/// | [`max_channels`](Builder::max_channels) | 100,000 (of a hub) |
+/// | [`retire_after`](Builder::retire_after) | an hour (of a hub) |
+///
+/// `capacity`, `bytes` and `age` bound each channel, and hold all at once: a channel retains the
+/// longest run of newest events that meets all three.
 ///
 /// ```
 /// use axum_sse::{Channel, Heartbeat};
@@ -53,16 +61,24 @@ impl<Target> Builder<Target> {
     }
 
     /// How many bytes of framed events are retained at the most, and how large a single event
-    /// may be.
+    /// may be. Memory is freed in segments of up to 64 KiB, so up to one more may be in use;
+    /// what slow connections still hold is not counted.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.bytes = bytes;
+        self
+    }
+
+    /// How old an event may be for a returning client to get it. Applied when an event is
+    /// published, when a client resumes, and now and then while there are subscribers.
+    pub fn age(mut self, age: Duration) -> Self {
+        self.settings.limits.age = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         self
     }
 
     /// The reconnection time that every client is told when it connects, within
     /// [`MIN_RETRY`](crate::MIN_RETRY) and [`MAX_RETRY`](crate::MAX_RETRY).
     pub fn retry(mut self, time: Duration) -> Self {
-        self.settings.retry = Some(retry_millis(time));
+        self.settings.retry = Some(retry::millis(time));
         self
     }
 
@@ -85,14 +101,50 @@ impl<Target> Builder<Target> {
         self.settings.checkpoint = name.into();
         self
     }
+
+    /// The name of the event that carries a channel's snapshot; `None` sends it to `onmessage`,
+    /// like any other.
+    pub fn snapshot_name(mut self, name: impl Into<Option<EventName>>) -> Self {
+        self.settings.snapshot = name.into();
+        self
+    }
+
+    /// The least time between two writes to a connection: events that are published meanwhile go
+    /// out together. An event after a silence is not held back. Fewer writes cost less, at the
+    /// price of up to this much delay.
+    pub fn coalesce(mut self, time: Duration) -> Self {
+        self.settings.coalesce = time;
+        self
+    }
+}
+
+impl Builder<Hub> {
+    /// How many channels the hub may hold at once, those that are only subscribed to included.
+    /// An empty one takes some 300 bytes and its name twice.
+    pub fn max_channels(mut self, channels: usize) -> Self {
+        self.settings.max_channels = channels;
+        self
+    }
+
+    /// After which time a channel that nobody holds or subscribes to is retired, with its
+    /// events. A closed one stays known for at least this long, and for at least ten times
+    /// [`retry`](Builder::retry).
+    pub fn retire_after(mut self, time: Duration) -> Self {
+        self.settings.retire_after = time;
+        self
+    }
+
+    /// The hub.
+    #[must_use]
+    pub fn build(self) -> Hub {
+        Hub(Arc::new(Shared::hub(self.settings)))
+    }
 }
 
 impl<T: Serialize + ?Sized> Builder<Channel<T>> {
     /// The channel.
     #[must_use]
     pub fn build(self) -> Channel<T> {
-        let shared = Shared::new(self.settings);
-        let core = Core::new("", shared.settings.limits, shared.clock.start());
-        Channel::of(Arc::new(shared), Arc::new(core))
+        Channel::of(Shared::single(self.settings, Clock::new()))
     }
 }

@@ -1,18 +1,31 @@
 //! [`Channel<T>`]: the typed handle on one log.
 
-use std::{cell::Cell, fmt, future::poll_fn, marker::PhantomData, pin::pin, task::Poll};
+use std::{
+    cell::Cell,
+    fmt,
+    future::{Future, poll_fn},
+    marker::PhantomData,
+    pin::pin,
+    task::Poll,
+};
 
 use futures_core::Stream;
 use serde::Serialize;
 
-use super::{Shared, builder::Builder, core::Core};
+use super::{
+    Shared,
+    builder::Builder,
+    core::{Frame, Held},
+};
 use crate::{
-    error::{Error, ErrorKind},
+    error::{BoxError, Error, ErrorKind},
     event::Event,
     frame::IdPlace,
-    id::EventId,
+    id::{EventId, shown},
     last_event_id::LastEventId,
     payload::{Encode, NotAResult, encode_named, sealed::Encode as _},
+    snapshot::{Snapshot, Snapshots},
+    stats::Stats,
     subscription::Subscription,
     sync::Arc,
 };
@@ -37,11 +50,10 @@ const FORWARD_SLICE: usize = 64;
 ///     prices.subscribe(last)
 /// }
 ///
-/// let prices = Channel::new();
-/// let app: Router = Router::new().route("/prices", get(prices_handler())).with_state(prices.clone());
-/// # fn prices_handler() -> impl axum::handler::Handler<((), State<Channel<Price>>, LastEventId), Channel<Price>> { prices }
-/// let first = prices.publish(&Price { cents: 1205 })?;
-/// let second = prices.publish(&Price { cents: 1206 })?;
+/// let channel = Channel::new();
+/// let app: Router = Router::new().route("/prices", get(prices)).with_state(channel.clone());
+/// let first = channel.publish(&Price { cents: 1205 })?;
+/// let second = channel.publish(&Price { cents: 1206 })?;
 /// assert!(first < second);
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
@@ -53,8 +65,7 @@ const FORWARD_SLICE: usize = 64;
 /// **Full**: the log holds the newest events within its bounds (see [`Builder`]); older ones are
 /// forgotten. A client that comes back for them gets a gap event, and then what is retained.
 pub struct Channel<T: ?Sized> {
-    shared: Arc<Shared>,
-    core: Arc<Core>,
+    held: Held,
     encode: Encode<T>,
     values: PhantomData<fn(&T)>,
 }
@@ -72,10 +83,9 @@ impl<T: Serialize + ?Sized> Channel<T> {
         Builder::new()
     }
 
-    pub(crate) fn of(shared: Arc<Shared>, core: Arc<Core>) -> Self {
+    pub(crate) fn of(held: Held) -> Self {
         Self {
-            shared,
-            core,
+            held,
             encode: |value, out| value.encode(out),
             values: PhantomData,
         }
@@ -104,7 +114,20 @@ impl<T: Serialize + ?Sized> Channel<T> {
     where
         T: NotAResult<Kind>,
     {
-        self.append(|out| (self.encode)(value, out))
+        self.append(|out| {
+            let place = (self.encode)(value, out)?;
+            let head = out[..place].strip_prefix(b"event: ".as_slice());
+            match head.and_then(|head| head.strip_suffix(b"\n")) {
+                Some(name) if self.is_own_name(name) => Err(Error::new(
+                    ErrorKind::InvalidName,
+                    format!(
+                        "event name {}: only the channel itself may send it",
+                        shown(&String::from_utf8_lossy(name))
+                    ),
+                )),
+                _ => Ok(place),
+            }
+        })
     }
 
     /// Publishes every item of `stream` until it ends, and returns how many there were.
@@ -146,24 +169,32 @@ impl<T: ?Sized> Channel<T> {
     /// data, or bears the name of the channel's gap or checkpoint event, which only the channel
     /// may send. [`ErrorKind::TooLarge`] as for [`publish`](Channel::publish).
     pub fn publish_event(&self, event: &Event) -> Result<EventId, Error> {
-        let settings = &self.shared.settings;
-        let own = |name: &str| {
-            name == settings.gap.as_str()
-                || settings.checkpoint.as_ref().is_some_and(|own| name == own.as_str())
-        };
+        self.check(event)?;
+        self.append(|out| Ok(event.encode_without_id(out)))
+    }
+
+    /// Whether only the channel may send events of that name: nobody may forge a gap.
+    fn is_own_name(&self, name: &[u8]) -> bool {
+        let settings = &self.held.shared.settings;
+        let checkpoint = settings.checkpoint.as_ref();
+        name == settings.gap.as_str().as_bytes()
+            || checkpoint.is_some_and(|own| name == own.as_str().as_bytes())
+    }
+
+    fn check(&self, event: &Event) -> Result<(), Error> {
         let flaw = event.unfit_for_a_channel().or_else(|| {
             event
                 .name_str()
-                .is_some_and(own)
+                .is_some_and(|name| self.is_own_name(name.as_bytes()))
                 .then_some("it bears a name that only the channel itself may send")
         });
-        if let Some(flaw) = flaw {
-            return Err(Error::new(
+        match flaw {
+            None => Ok(()),
+            Some(flaw) => Err(Error::new(
                 ErrorKind::NotPublishable,
                 format!("this event cannot be published to a channel: {flaw}"),
-            ));
+            )),
         }
-        self.append(|out| Ok(event.encode_without_id(out)))
     }
 
     /// A subscription for the client that brings `last`: everything behind that id, or a gap
@@ -172,13 +203,143 @@ impl<T: ?Sized> Channel<T> {
     /// Takes a [`LastEventId`] as extracted, or an [`EventId`].
     #[must_use]
     pub fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
-        Subscription::new(self.shared.clone(), vec![self.core.clone()], last.into())
+        Subscription::new(
+            self.held.shared.clone(),
+            vec![self.held.clone()],
+            last.into(),
+        )
+    }
+
+    /// Closes the channel, behind one `last` event if there is one (on which a page can call
+    /// `close()`). Both happen under one lock: nothing comes in between, and nothing after.
+    /// Returns the last event's id.
+    ///
+    /// Subscribers get the rest and then the end. Clients that come back are told by a 204 not
+    /// to, once nothing is left for them: that is the standard's way to stop an `EventSource`.
+    /// A closed channel of a hub stays known for a while (see
+    /// [`retire_after`](Builder::retire_after)); then its name is free.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`] if it is closed already; for `last` those of
+    /// [`publish_event`](Channel::publish_event), and then the channel stays open.
+    pub fn close(&self, last: Option<&Event>) -> Result<Option<EventId>, Error> {
+        if let Some(last) = last {
+            self.check(last)?;
+        }
+        let Shared { clock, wake, .. } = &*self.held.shared;
+        let now = self.held.shared.now();
+        let mut bytes = Vec::new();
+        let frame = last.map(|event| {
+            let place = event.encode_without_id(&mut bytes);
+            Frame {
+                bytes: &mut bytes,
+                place,
+            }
+        });
+        self.held.close(frame, now, clock, wake)
+    }
+
+    /// Whether the channel has been closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.held.is_closed()
+    }
+
+    /// Figures of this channel.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let log = self.held.lock();
+        let (events, bytes) = log.retained();
+        let published = log.end();
+        drop(log);
+        let mut stats = Stats {
+            channels: 1,
+            subscribers: self.held.readers(),
+            events,
+            bytes,
+            published,
+            lag: self.held.lag(),
+            ..Stats::default()
+        };
+        self.held.counters.read_into(&mut stats);
+        stats
+    }
+
+    /// Gives the channel a snapshot: an async function that returns the state which the events
+    /// change, and the id that it stands at. New clients, and clients with a gap, first get that
+    /// state, as an event with that id, and then every event behind it.
+    ///
+    /// The id must be one up to which the state contains every event of this channel, and none
+    /// behind; [`Board`](crate::Board) gets that right without thinking. The function is called
+    /// when a client needs it, once for all who need it at the same time. If it fails, the
+    /// streams that wait for it end, and their clients come back.
+    ///
+    /// Do not capture the channel in the function: it is kept by the channel.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::HasSnapshot`] if the channel has one already.
+    pub fn snapshot<S, F, Making, E>(&self, make: F) -> Result<(), Error>
+    where
+        S: Serialize,
+        F: Fn() -> Making + Send + Sync + 'static,
+        Making: Future<Output = Result<(EventId, S), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.set_snapshots(Snapshots::new(move || {
+            let making = make();
+            Box::pin(async move {
+                let (id, state) = making.await.map_err(Into::into)?;
+                Ok(Snapshot::of(id, &state)?)
+            })
+        }))
+    }
+
+    /// The same for a function that does not know an id: the channel's position is read before
+    /// it is called. So an event that is published meanwhile may be in the state *and* follow
+    /// it: clients get each change at least once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`snapshot`](Channel::snapshot).
+    pub fn snapshot_at_least_once<S, F, Making, E>(&self, make: F) -> Result<(), Error>
+    where
+        S: Serialize,
+        F: Fn() -> Making + Send + Sync + 'static,
+        Making: Future<Output = Result<S, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let shared = Arc::downgrade(&self.held.shared);
+        self.set_snapshots(Snapshots::new(move || {
+            let id = shared.upgrade().map(|shared| shared.clock.newest());
+            let making = make();
+            Box::pin(async move {
+                let id = id.ok_or("the channel is gone")?;
+                let state = making.await.map_err(Into::into)?;
+                Ok(Snapshot::of(id, &state)?)
+            })
+        }))
+    }
+
+    pub(crate) fn set_snapshots(&self, snapshots: Snapshots) -> Result<(), Error> {
+        self.held.snapshots.set(snapshots).map_err(|_| {
+            Error::new(
+                ErrorKind::HasSnapshot,
+                format!("channel {:?} has a snapshot already", self.held.name()),
+            )
+        })
+    }
+
+    /// The newest id of all channels of this one's hub.
+    pub(crate) fn hub_newest(&self) -> EventId {
+        self.held.shared.clock.newest()
     }
 
     /// The id of the newest event, or of the start if there is none.
     #[must_use]
     pub fn newest(&self) -> EventId {
-        self.core.lock().newest()
+        self.held.lock().newest()
     }
 
     fn append(
@@ -187,8 +348,13 @@ impl<T: ?Sized> Channel<T> {
     ) -> Result<EventId, Error> {
         with_buffer(|buffer| {
             let place = encode(buffer)?;
-            let Shared { clock, wake, .. } = &*self.shared;
-            self.core.publish(buffer, place, self.shared.now(), clock, wake)
+            let Shared { clock, wake, .. } = &*self.held.shared;
+            let frame = Frame {
+                bytes: buffer,
+                place,
+            };
+            self.held
+                .publish(frame, self.held.shared.now(), clock, wake)
         })
     }
 }
@@ -228,14 +394,12 @@ async fn yield_now() {
 impl<T: ?Sized> Clone for Channel<T> {
     fn clone(&self) -> Self {
         let Self {
-            shared,
-            core,
+            held,
             encode,
             values,
         } = self;
         Self {
-            shared: shared.clone(),
-            core: core.clone(),
+            held: held.clone(),
             encode: *encode,
             values: *values,
         }
@@ -251,7 +415,7 @@ impl<T: Serialize + ?Sized> Default for Channel<T> {
 impl<T: ?Sized> fmt::Debug for Channel<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")
-            .field("name", &self.core.name())
+            .field("name", &self.held.name())
             .field("newest", &self.newest())
             .finish_non_exhaustive()
     }

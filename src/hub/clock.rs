@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    id::EventId,
+    id::{EventId, write_number},
     subscription::GapReason,
     sync::{AtomicU64, Ordering},
 };
@@ -14,6 +14,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Clock {
     hi: u64,
+    /// What stands in front of the count in a printed id.
+    prefix: Box<[u8]>,
     lo: AtomicU64,
 }
 
@@ -23,14 +25,27 @@ impl Clock {
     pub(crate) fn new() -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH);
         let seconds = time.unwrap_or(Duration::ZERO).as_secs();
-        Self::with_life((seconds << 32) | (random() >> 32))
+        let hi = (seconds << 32) | (random() >> 32);
+        let mut prefix = Vec::new();
+        write_number(hi, &mut prefix);
+        Self::with_prefix(hi, prefix)
     }
 
-    pub(crate) fn with_life(hi: u64) -> Self {
+    /// A life whose ids are printed with `prefix` in place of `hi`.
+    pub(crate) fn with_prefix(hi: u64, mut prefix: Vec<u8>) -> Self {
+        prefix.push(b'-');
         Self {
             hi,
+            prefix: prefix.into(),
             lo: AtomicU64::new(0),
         }
+    }
+
+    /// Appends an id of this life as it stands on the wire.
+    pub(crate) fn write(&self, id: EventId, out: &mut Vec<u8>) {
+        debug_assert_eq!(id.hi(), self.hi);
+        out.extend_from_slice(&self.prefix);
+        write_number(id.lo(), out);
     }
 
     /// The id of the next event. Only called under the lock of the log that it is for (law 1).

@@ -1,25 +1,31 @@
 //! [`Core`]: one channel without its type: the log, its readers, and the order in which they are
 //! touched.
 //!
-//! Lock order: a hub's map, then `log`; `readers` is taken alone. No code of a user, no waker and
-//! no `Serialize` runs under any of them (law 8).
+//! Lock order: a hub's registry, then `log`; `readers` is taken alone. No code of a user, no
+//! waker and no `Serialize` runs under any of them (law 8).
+
+use std::{ops::Deref, sync::OnceLock, task::Waker};
 
 use slab::Slab;
 
-use super::{clock::Clock, wake::Reader, wake::Wake};
+use super::{
+    Shared,
+    clock::Clock,
+    wake::{Reader, Wake},
+};
 use crate::{
     error::{Error, ErrorKind},
     frame::{self, IdPlace},
-    id::{EventId, MAX_LEN},
+    id::EventId,
     log::{Evicted, Limits, Log},
+    snapshot::Snapshots,
+    stats::Counters,
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
-use std::task::Waker;
 
-/// The bytes of an id's line that are written under the log's lock (law 1).
-const ID_LINE: usize = MAX_LEN + 5;
+/// The most bytes that are written under the log's lock: an id's line (law 1).
+const ID_LINE: usize = 64;
 
-#[derive(Debug)]
 pub(crate) struct Core {
     name: Box<str>,
     log: Mutex<Log>,
@@ -27,10 +33,32 @@ pub(crate) struct Core {
     /// append. Changed under the log's lock only, read without it: a reader whose last look saw
     /// this very number, and that loaded the clock before, knows that nothing new is here.
     version: AtomicU64,
-    readers: Mutex<Slab<Arc<Reader>>>,
+    /// Nothing is appended any more. Changed under the log's lock only.
+    closed: AtomicBool,
+    readers: Mutex<Slab<Arc<Place>>>,
     reader_count: AtomicUsize,
     /// Set while the channel stands in the wake task's queue.
     dirty: AtomicBool,
+    /// Handles and subscriptions. At zero, a channel in a registry is idle.
+    held: AtomicUsize,
+    pub(crate) counters: Counters,
+    /// Entries that the slowest reader had in front of it when the last wake round came by.
+    lag: AtomicU64,
+    pub(crate) snapshots: OnceLock<Snapshots>,
+}
+
+/// Where one connection stands in one channel.
+#[derive(Debug)]
+pub(crate) struct Place {
+    reader: Arc<Reader>,
+    /// The cursor's position, for the figures.
+    pub(crate) position: AtomicU64,
+}
+
+/// A framed event; its id's line belongs at `place`.
+pub(crate) struct Frame<'a> {
+    pub(crate) bytes: &'a mut Vec<u8>,
+    pub(crate) place: IdPlace,
 }
 
 impl Core {
@@ -40,9 +68,14 @@ impl Core {
             name: name.into(),
             log: Mutex::new(Log::new(limits, before)),
             version: AtomicU64::new(0),
-            readers: Mutex::default(),
+            closed: AtomicBool::new(false),
+            readers: Mutex::new(Slab::new()),
             reader_count: AtomicUsize::new(0),
             dirty: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            counters: Counters::default(),
+            lag: AtomicU64::new(0),
+            snapshots: OnceLock::new(),
         }
     }
 
@@ -58,21 +91,78 @@ impl Core {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Appends a framed event whose id's line belongs at `place`, and signals the readers. What
-    /// `frame` holds afterwards is of no use to anyone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn readers(&self) -> usize {
+        self.reader_count.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn lag(&self) -> u64 {
+        self.lag.load(Ordering::Relaxed)
+    }
+
+    /// Appends an event and signals the readers. What `frame` holds afterwards is of no use.
     pub(crate) fn publish(
         self: &Arc<Self>,
-        frame: &mut Vec<u8>,
-        place: IdPlace,
+        frame: Frame<'_>,
         now: u64,
         clock: &Clock,
         wake: &Wake,
     ) -> Result<EventId, Error> {
-        let size = frame.len();
-        frame.reserve(ID_LINE);
+        frame.bytes.reserve(ID_LINE);
         let mut log = self.lock();
+        let appended = self.append(&mut log, frame, now, clock);
+        drop(log);
+        let (id, evicted) = appended?;
+        drop(evicted);
+        self.signal(wake);
+        Ok(id)
+    }
+
+    /// Appends a last event, if there is one, and closes the channel, under one lock.
+    pub(crate) fn close(
+        self: &Arc<Self>,
+        last: Option<Frame<'_>>,
+        now: u64,
+        clock: &Clock,
+        wake: &Wake,
+    ) -> Result<Option<EventId>, Error> {
+        let mut log = self.lock();
+        let appended = match last {
+            Some(frame) => self.append(&mut log, frame, now, clock).map(Some),
+            None if self.is_closed() => Err(self.closed_error()),
+            None => Ok(None),
+        };
+        if appended.is_ok() {
+            self.closed.store(true, Ordering::Release);
+            let version = self.version.load(Ordering::Relaxed);
+            self.version.store(version + 2, Ordering::Release);
+        }
+        drop(log);
+        let appended = appended?;
+        self.signal(wake);
+        Ok(appended.map(|(id, _evicted)| id))
+    }
+
+    fn append(
+        &self,
+        log: &mut Log,
+        frame: Frame<'_>,
+        now: u64,
+        clock: &Clock,
+    ) -> Result<(EventId, Evicted), Error> {
+        let Frame { bytes, place } = frame;
+        let size = bytes.len();
+        if self.is_closed() {
+            return Err(self.closed_error());
+        }
         if !log.takes(size + ID_LINE) {
-            drop(log);
             return Err(Error::new(
                 ErrorKind::TooLarge,
                 format!(
@@ -85,59 +175,145 @@ impl Core {
         // Odd before the id is drawn: the draw is a release, so who sees the id sees this too.
         self.version.store(version + 1, Ordering::Relaxed);
         let id = clock.draw();
-        frame::id(frame, |out| id.write(out));
-        let (head, rest) = frame.split_at(place);
+        frame::id(bytes, |out| clock.write(id, out));
+        let (head, rest) = bytes.split_at(place);
         let (data, id_line) = rest.split_at(size - place);
         // A reader registers before it takes this lock for the first time. So either it is
         // counted here, or it will find this event in the log.
-        let readers = self.reader_count.load(Ordering::Acquire) > 0;
-        let evicted = log.append(id, &[head, id_line, data], now, readers);
+        let evicted = log.append(id, &[head, id_line, data], now, self.readers() > 0);
         self.version.store(version + 2, Ordering::Release);
-        drop(log);
-        drop(evicted);
-        if readers && !self.dirty.swap(true, Ordering::AcqRel) {
-            wake.enqueue(self.clone());
-        }
-        Ok(id)
+        Ok((id, evicted))
     }
 
-    pub(crate) fn add_reader(&self, reader: Arc<Reader>) -> usize {
+    fn closed_error(&self) -> Error {
+        let message = format!("channel {:?} has been closed", self.name);
+        Error::new(ErrorKind::Closed, message)
+    }
+
+    fn signal(self: &Arc<Self>, wake: &Wake) {
+        if self.readers() > 0 && !self.dirty.swap(true, Ordering::AcqRel) {
+            wake.enqueue(self.clone());
+        }
+    }
+
+    pub(crate) fn add_reader(&self, reader: Arc<Reader>) -> (usize, Arc<Place>) {
+        let place = Arc::new(Place {
+            reader,
+            position: AtomicU64::new(u64::MAX),
+        });
         self.reader_count.fetch_add(1, Ordering::AcqRel);
-        lock(&self.readers).insert(reader)
+        (lock(&self.readers).insert(place.clone()), place)
     }
 
     pub(crate) fn remove_reader(&self, key: usize) {
-        let reader = lock(&self.readers).try_remove(key);
+        let place = lock(&self.readers).try_remove(key);
         self.reader_count.fetch_sub(1, Ordering::AcqRel);
-        drop(reader);
+        drop(place);
     }
 
-    /// The wake task has taken this channel from its queue.
-    pub(crate) fn begin_round(&self) {
+    /// The wake task has taken this channel from its queue. Returns the log's end.
+    pub(crate) fn begin_round(&self) -> u64 {
         // Before the wakers are taken: a publisher that comes later queues the channel anew.
         self.dirty.swap(false, Ordering::AcqRel);
-        let evicted: Evicted = self.lock().begin_round();
+        self.lag.store(0, Ordering::Relaxed);
+        let mut log = self.lock();
+        let evicted = log.begin_round();
+        let end = log.end();
+        drop(log);
         drop(evicted);
+        end
     }
 
     /// Takes the wakers of at most `most` readers, from slot `from` on. Returns where to go on.
     pub(crate) fn take_wakers(
         &self,
+        end: u64,
         from: usize,
         most: usize,
         wakers: &mut Vec<Waker>,
     ) -> Option<usize> {
         let readers = lock(&self.readers);
+        let mut lag = 0;
         let mut taken = 0;
+        let mut next = None;
         for key in from..readers.capacity() {
             if taken == most {
-                return Some(key);
+                next = Some(key);
+                break;
             }
-            if let Some(reader) = readers.get(key) {
+            if let Some(place) = readers.get(key) {
                 taken += 1;
-                wakers.extend(reader.waker.take());
+                lag = lag.max(end.saturating_sub(place.position.load(Ordering::Relaxed)));
+                wakers.extend(place.reader.waker.take());
             }
         }
-        None
+        drop(readers);
+        self.lag.fetch_max(lag, Ordering::Relaxed);
+        next
+    }
+
+    /// Forgets what has grown too old, and what was kept for readers that have had their turn.
+    pub(crate) fn sweep(&self, now: u64) {
+        let mut log = self.lock();
+        let mut evicted = vec![log.expire(now)];
+        // While the channel is queued, its readers have yet to be woken.
+        if !self.dirty.load(Ordering::Acquire) {
+            evicted.push(log.begin_round());
+        }
+        drop(log);
+        drop(evicted);
+    }
+
+    /// Frees all events of a closed channel; its last id stays known.
+    pub(crate) fn forget_events(&self) {
+        let mut log = self.lock();
+        let evicted = log.clear();
+        drop(log);
+        drop(evicted);
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A channel that somebody uses: it is not idle, and stays in its hub.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) shared: Arc<Shared>,
+    core: Arc<Core>,
+}
+
+impl Held {
+    /// For a channel in a registry, to be called under the registry's lock.
+    pub(crate) fn new(shared: Arc<Shared>, core: Arc<Core>) -> Self {
+        core.held.fetch_add(1, Ordering::AcqRel);
+        Self { shared, core }
+    }
+}
+
+impl Deref for Held {
+    type Target = Arc<Core>;
+
+    fn deref(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        Self::new(self.shared.clone(), self.core.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.core.held.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.registry.release(&self.core);
+        }
     }
 }

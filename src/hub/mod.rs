@@ -1,25 +1,170 @@
-//! The shared state behind channels: settings, id clock, wake-up.
+//! [`Hub`]: many channels, one id clock, one task for wake-ups and heartbeats.
+//!
+//! `core.rs` is one channel, `registry.rs` finds it by name, `clock.rs` draws its ids, `wake.rs`
+//! wakes its readers. [`Shared`] is what they have in common; a channel made without a hub has
+//! one of its own.
 
 pub(crate) mod builder;
 pub(crate) mod channel;
 pub(crate) mod clock;
 pub(crate) mod core;
+mod registry;
 pub(crate) mod wake;
 
-use std::time::Duration;
+use std::{any::TypeId, fmt, time::Duration};
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
+    error::Error,
     event::EventName,
     heartbeat::Heartbeat,
     id::EventId,
+    last_event_id::LastEventId,
     log::{Limits, Log},
     named,
+    stats::{Counters, Stats},
+    subscription::Subscription,
     sync::Arc,
 };
+use builder::Builder;
+use channel::Channel;
 use clock::Clock;
+use core::{Core, Held};
+use registry::{Bounds, Registry};
 use wake::Wake;
+
+/// Many channels of which one connection can carry any set, resumed by the one id it saw last.
+///
+/// Chat rooms, a channel per user, prices by symbol: each name is a [`Channel`] of its own, and
+/// all of them share one id clock. An id seen on any of them is a point in time for all.
+///
+/// ```
+/// use axum::{extract::{Path, State}, response::IntoResponse};
+/// use axum_sse::{Channel, Hub, LastEventId};
+///
+/// async fn rooms(
+///     State(hub): State<Hub>,
+///     Path((room, user)): Path<(u32, u32)>,
+///     last: LastEventId,
+/// ) -> impl IntoResponse {
+///     hub.subscribe([format!("room/{room}"), format!("user/{user}")], last)
+/// }
+///
+/// let hub = Hub::builder().capacity(10_000).build();
+/// let room: Channel<str> = hub.channel("room/42")?;
+/// room.publish("hello, all")?;
+/// # Ok::<(), axum_sse::Error>(())
+/// ```
+///
+/// **Channels** are made on first use, whether to publish or to subscribe; only publishing makes
+/// them hold memory. One that nobody holds or subscribes to is retired after a while
+/// ([`retire_after`](Builder::retire_after)), with its events; a client that comes back to it
+/// with an older id gets a gap event (`unknown`). Their number is bounded
+/// ([`max_channels`](Builder::max_channels)): at the bound the channel that has been idle the
+/// longest is retired, and if none is idle, [`channel`](Hub::channel) is an error.
+///
+/// **Whoever may not read a channel must not subscribe to it**: a hub knows no permissions. Check
+/// them in the handler, at each request; a reconnect is one.
+///
+/// Cheap to clone; may live in a `static` and serve several runtimes.
+#[derive(Clone)]
+pub struct Hub(Arc<Shared>);
+
+impl Hub {
+    /// A hub with the defaults of [`Builder`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Starts from the defaults and sets what differs.
+    pub fn builder() -> Builder<Self> {
+        Builder::new()
+    }
+
+    /// The channel of that name, made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::OtherType`](crate::ErrorKind::OtherType) if the channel publishes values of
+    /// another type than `T`, [`ErrorKind::TooManyChannels`](crate::ErrorKind::TooManyChannels)
+    /// if the hub is full and no channel is idle,
+    /// [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName) if the name is longer than
+    /// 1 KiB.
+    pub fn channel<T>(&self, name: impl AsRef<str>) -> Result<Channel<T>, Error>
+    where
+        T: Serialize + ?Sized + 'static,
+    {
+        let held = self
+            .0
+            .registry
+            .look_up(&self.0, name.as_ref(), Some(TypeId::of::<T>()))?;
+        Ok(Channel::of(held))
+    }
+
+    /// A subscription to all these channels at once: everything behind the client's id on any of
+    /// them, in one order, and then live. See [`Subscription`].
+    ///
+    /// If the hub is full, the subscription ends at once and sends the client away for a few
+    /// seconds.
+    #[must_use]
+    pub fn subscribe<N>(
+        &self,
+        channels: impl IntoIterator<Item = N>,
+        last: impl Into<LastEventId>,
+    ) -> Subscription
+    where
+        N: AsRef<str>,
+    {
+        let mut sources: Vec<Held> = Vec::new();
+        for name in channels {
+            let name = name.as_ref();
+            if sources.iter().any(|source| source.name() == name) {
+                continue;
+            }
+            match self.0.registry.look_up(&self.0, name, None) {
+                Ok(held) => sources.push(held),
+                Err(_refused) => {
+                    #[cfg(feature = "tracing")]
+                    tracing::warn!(error = %_refused, "a subscription is refused");
+                    return Subscription::refused(self.0.clone());
+                }
+            }
+        }
+        Subscription::new(self.0.clone(), sources, last.into())
+    }
+
+    /// The newest id drawn on any channel, or the start if there is none.
+    ///
+    /// A client that is given this id beside a state that was read *afterwards* can resume from
+    /// it without missing anything.
+    #[must_use]
+    pub fn newest(&self) -> EventId {
+        self.0.clock.newest()
+    }
+
+    /// Figures over all channels. Looks at each of them.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("newest", &self.newest())
+            .finish_non_exhaustive()
+    }
+}
 
 /// What the channels of one hub share.
 #[derive(Debug)]
@@ -27,16 +172,37 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
     pub(crate) wake: Arc<Wake>,
+    pub(crate) registry: Registry,
+    pub(crate) counters: Counters,
     epoch: Instant,
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings) -> Self {
+    /// Of a hub.
+    fn hub(settings: Settings) -> Self {
+        let bounds = Bounds {
+            channels: settings.max_channels,
+            idle: settings.retire_after,
+            closed: settings.known_after_close(),
+        };
+        Self::new(settings, Clock::new(), Some(bounds))
+    }
+
+    /// Of a channel of its own.
+    pub(crate) fn single(settings: Settings, clock: Clock) -> Held {
+        let shared = Self::new(settings, clock, None);
+        let core = Core::new("", shared.settings.limits, shared.clock.start());
+        Held::new(Arc::new(shared), Arc::new(core))
+    }
+
+    fn new(settings: Settings, clock: Clock, bounds: Option<Bounds>) -> Self {
         let wake = Wake::new(settings.heartbeat.interval(), settings.coalesce);
         Self {
+            registry: Registry::new(bounds, clock.start()),
             settings,
-            clock: Clock::new(),
+            clock,
             wake: Arc::new(wake),
+            counters: Counters::default(),
             epoch: Instant::now(),
         }
     }
@@ -44,7 +210,9 @@ impl Shared {
     /// How many events are missing between `after` and what the log retains. Ids are dense in a
     /// hub, and hence in its channel only if it is the only one.
     pub(crate) fn missed(&self, log: &Log, after: EventId) -> Option<u64> {
-        log.before().lo().checked_sub(after.lo())
+        self.registry
+            .is_single()
+            .then(|| log.before().lo().saturating_sub(after.lo()))
     }
 
     /// The time that logs are told. Only asked where a log has an age.
@@ -53,6 +221,29 @@ impl Shared {
             None => 0,
             Some(_) => u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
+    }
+
+    /// Visits a bounded number of channels. Called by the wake task, once per tick.
+    pub(crate) fn sweep(&self) {
+        self.registry.sweep(self.now());
+    }
+
+    fn stats(&self) -> Stats {
+        let cores = self.registry.cores();
+        let mut stats = Stats {
+            channels: cores.len(),
+            subscribers: self.wake.readers(),
+            published: self.clock.newest().lo(),
+            ..Stats::default()
+        };
+        self.counters.read_into(&mut stats);
+        for core in cores {
+            let (events, bytes) = core.lock().retained();
+            stats.events += events;
+            stats.bytes += bytes;
+            stats.lag = stats.lag.max(core.lag());
+        }
+        stats
     }
 }
 
@@ -64,7 +255,22 @@ pub(crate) struct Settings {
     pub(crate) heartbeat: Heartbeat,
     pub(crate) gap: EventName,
     pub(crate) checkpoint: Option<EventName>,
+    pub(crate) snapshot: Option<EventName>,
     pub(crate) coalesce: Duration,
+    pub(crate) max_channels: usize,
+    pub(crate) retire_after: Duration,
+}
+
+impl Settings {
+    /// Ten times what clients wait before they reconnect, or longer.
+    pub(crate) fn known_after_close(&self) -> Duration {
+        /// What browsers wait that are told nothing, rounded up.
+        const UNTOLD: Duration = Duration::from_secs(6);
+        let retry = self
+            .retry
+            .map_or(UNTOLD, |millis| Duration::from_millis(millis.into()));
+        self.retire_after.max(retry * 10)
+    }
 }
 
 impl Default for Settings {
@@ -79,7 +285,10 @@ impl Default for Settings {
             heartbeat: Heartbeat::default(),
             gap: named::GAP,
             checkpoint: Some(crate::event_name!("checkpoint")),
+            snapshot: Some(crate::event_name!("snapshot")),
             coalesce: Duration::ZERO,
+            max_channels: 100_000,
+            retire_after: Duration::from_secs(3600),
         }
     }
 }

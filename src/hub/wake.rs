@@ -8,6 +8,8 @@
 //! last subscriber. It holds nothing of the hub but this module's [`Wake`]. If its runtime dies
 //! under it, a guard says so and wakes all readers; the next one that is polled starts the task
 //! anew, on a runtime that lives (law 12).
+//!
+//! With every tick it also sweeps a few channels: see [`Shared::sweep`].
 
 use std::{
     collections::VecDeque,
@@ -19,8 +21,8 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::core::Core;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, lock};
+use super::{Shared, core::Core};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, Weak, lock};
 
 /// Ticks in a heartbeat's interval: a heartbeat is at most one tick late.
 const TICKS: u64 = 16;
@@ -103,7 +105,7 @@ impl Wake {
     }
 
     /// A new reader. Starts the task if it is not running.
-    pub(crate) fn register(self: &Arc<Self>) -> Arc<Reader> {
+    pub(crate) fn register(self: &Arc<Self>, shared: &Arc<Shared>) -> Arc<Reader> {
         let reader = Arc::new(Reader::default());
         let tick = self.tick_at(Instant::now());
         reader.due.store(tick + AHEAD, Ordering::Relaxed);
@@ -111,12 +113,20 @@ impl Wake {
         state.readers += 1;
         state.slot(tick + AHEAD).push(reader.clone());
         drop(state);
-        self.ensure_running();
+        self.ensure_running(shared);
         reader
+    }
+
+    /// Connections that are open.
+    pub(crate) fn readers(&self) -> usize {
+        lock(&self.state).readers
     }
 
     pub(crate) fn unregister(&self, reader: &Reader) {
         reader.gone.store(true, Ordering::Release);
+        // The wheel may keep the reader for another interval, but not its task; and a waker's
+        // drop is foreign code, which may not run under the lock there.
+        drop(reader.waker.take());
         let mut state = lock(&self.state);
         state.readers -= 1;
         let last = state.readers == 0;
@@ -128,6 +138,8 @@ impl Wake {
 
     /// Something was written: the next heartbeat is due a whole interval from now.
     pub(crate) fn wrote(&self, reader: &Reader) {
+        // A heartbeat that was asked for and not sent yet would be early now.
+        reader.beat.store(false, Ordering::Relaxed);
         reader
             .due
             .store(self.tick.load(Ordering::Relaxed) + AHEAD, Ordering::Relaxed);
@@ -160,7 +172,7 @@ impl Wake {
     }
 
     /// Starts the task if it is not running, on the runtime of the caller.
-    pub(crate) fn ensure_running(self: &Arc<Self>) {
+    pub(crate) fn ensure_running(self: &Arc<Self>, shared: &Arc<Shared>) {
         let mut state = lock(&self.state);
         if state.running || state.readers == 0 {
             return;
@@ -176,10 +188,11 @@ impl Wake {
         drop(state);
         // Made before the spawn: a runtime that is shutting down drops the task unpolled, and
         // the guard with it.
-        runtime.spawn(run(Guard {
+        let guard = Guard {
             wake: self.clone(),
             armed: true,
-        }));
+        };
+        runtime.spawn(run(guard, Arc::downgrade(shared)));
     }
 
     /// Whether the task may end; if so, it counts as ended from now on.
@@ -256,7 +269,7 @@ enum Turn {
     News,
 }
 
-async fn run(mut guard: Guard) {
+async fn run(mut guard: Guard, shared: Weak<Shared>) {
     let wake = guard.wake.clone();
     let started = u32::try_from(wake.tick_at(Instant::now())).unwrap_or(0);
     let mut ticks =
@@ -286,7 +299,12 @@ async fn run(mut guard: Guard) {
         })
         .await;
         match turn {
-            Turn::Tick => wake.turn_wheel(&mut wakers),
+            Turn::Tick => {
+                wake.turn_wheel(&mut wakers);
+                if let Some(shared) = shared.upgrade() {
+                    shared.sweep();
+                }
+            }
             Turn::News => {
                 if round.is_empty() {
                     if wake.stop_if_idle() {
@@ -315,21 +333,21 @@ async fn run(mut guard: Guard) {
     }
 }
 
-fn begin_round(wake: &Wake, round: &mut VecDeque<(Arc<Core>, usize)>) {
+fn begin_round(wake: &Wake, round: &mut VecDeque<(Arc<Core>, u64, usize)>) {
     let queue = std::mem::take(&mut *lock(&wake.queue));
     for core in queue {
-        core.begin_round();
-        round.push_back((core, 0));
+        let end = core.begin_round();
+        round.push_back((core, end, 0));
     }
 }
 
 /// The wakers of the next readers in line, channel after channel.
-fn collect_slice(round: &mut VecDeque<(Arc<Core>, usize)>, wakers: &mut Vec<Waker>) {
+fn collect_slice(round: &mut VecDeque<(Arc<Core>, u64, usize)>, wakers: &mut Vec<Waker>) {
     while wakers.len() < SLICE
-        && let Some((core, from)) = round.pop_front()
+        && let Some((core, end, from)) = round.pop_front()
     {
-        if let Some(next) = core.take_wakers(from, SLICE - wakers.len(), wakers) {
-            round.push_back((core, next));
+        if let Some(next) = core.take_wakers(end, from, SLICE - wakers.len(), wakers) {
+            round.push_back((core, end, next));
         }
     }
 }

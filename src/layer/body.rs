@@ -4,7 +4,6 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,15 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::{
-    event::retry_millis,
-    frame,
-    hub::clock::random,
+    retry,
     shutdown::{Shutdown, Waiting},
 };
-
-/// Clients come back between once and twice this long after a shutdown, each at a moment of its
-/// own, so that the next server does not get them all at once.
-const RETURN: Duration = Duration::from_secs(2);
 
 pin_project! {
     /// The body of a response that went through [`SseLayer`](super::SseLayer).
@@ -90,7 +83,7 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
         };
         if until.is_over(cx) {
             this.inner.set(None);
-            return Poll::Ready((!until.encoded).then(|| Ok(Frame::data(come_back()))));
+            return Poll::Ready((!until.encoded).then(|| Ok(Frame::data(retry::come_back()))));
         }
         let frame = ready!(inner.poll_frame(cx));
         if let Some(Ok(frame)) = &frame
@@ -128,15 +121,6 @@ impl Until {
             .is_ready();
         begun && (self.whole_chunks || self.tail.is_boundary())
     }
-}
-
-/// `retry` with a moment of its own, and a comment line behind it (rule 68).
-fn come_back() -> Bytes {
-    let extra = RETURN.mul_f64((random() >> 11) as f64 / (1u64 << 53) as f64);
-    let mut out = Vec::with_capacity(24);
-    frame::retry(&mut out, retry_millis(RETURN + extra));
-    out.extend_from_slice(&frame::HEARTBEAT);
-    out.into()
 }
 
 /// The last bytes of a stream, as far as they tell whether an event is whole.

@@ -166,7 +166,10 @@ impl Log {
 
     /// How many events a seek can reach, and how many bytes they take.
     pub(crate) fn retained(&self) -> (u64, u64) {
-        (self.next - self.replay, self.written - self.offset(self.replay))
+        (
+            self.next - self.replay,
+            self.written - self.offset(self.replay),
+        )
     }
 
     /// The id of the entry at `position`, if it is kept.
@@ -226,6 +229,10 @@ impl Log {
         }
         if let Some(tail) = self.segments.back_mut() {
             tail.push(id, pieces, self.now);
+            // So that a large event is not copied for every reader.
+            if size >= SMALL {
+                tail.seal();
+            }
         }
         self.next += 1;
         self.written += size as u64;
@@ -243,6 +250,20 @@ impl Log {
         self.live = self.round;
         self.round = self.next;
         self.trim()
+    }
+
+    /// Evicts everything. The newest id stays known.
+    pub(crate) fn clear(&mut self) -> Evicted {
+        self.replay = self.next;
+        self.live = self.next;
+        self.before = self.newest;
+        self.before_is_hole = false;
+        self.trim()
+    }
+
+    /// Whether any event has ever been evicted.
+    pub(crate) fn has_evicted(&self) -> bool {
+        self.replay > 0
     }
 
     fn trim(&mut self) -> Evicted {
@@ -271,7 +292,11 @@ impl Log {
         {
             evicted._segments.extend(self.segments.pop_front());
         }
-        if self.gathered.as_ref().is_some_and(|last| last.to != self.next) {
+        if self
+            .gathered
+            .as_ref()
+            .is_some_and(|last| last.to != self.next)
+        {
             evicted._gathered = self.gathered.take();
         }
         evicted
@@ -282,7 +307,9 @@ impl Log {
         self.next - position > events as u64
             || self.bytes_from(position) > bytes as u64
             || age.is_some_and(|age| {
-                self.now.saturating_sub(self.segments[self.locate(position)].at(position)) > age
+                self.now
+                    .saturating_sub(self.segments[self.locate(position)].at(position))
+                    > age
             })
     }
 
@@ -325,9 +352,9 @@ impl Log {
 
     /// The position behind the last entry with an id up to `id`.
     fn after(&self, id: EventId) -> u64 {
-        let index = self.segments.partition_point(|segment| {
-            segment.last_id().is_some_and(|last| last < id)
-        });
+        let index = self
+            .segments
+            .partition_point(|segment| segment.last_id().is_some_and(|last| last < id));
         // A hole bears the id of the event in front of it, and may lie in the next segment.
         match self.segments.get(index) {
             None => self.next,
@@ -378,17 +405,15 @@ impl Log {
         let mut out = Vec::new();
         let next = self.copy(from, to, GATHER, &mut out);
         let chunk = Bytes::from(out);
-        // Only what ends at the end will be asked for again.
-        let old = if next == self.next {
-            self.gathered.replace(Gathered {
+        // Only what ends at the end will be asked for again. A large event is not kept a second
+        // time: nothing large may be dropped under the log's lock when it is replaced.
+        if next == self.next && chunk.len() <= GATHER {
+            self.gathered = Some(Gathered {
                 from,
                 to: next,
                 chunk: chunk.clone(),
-            })
-        } else {
-            None
-        };
-        drop(old);
+            });
+        }
         Read::Events { chunk, next }
     }
 
@@ -397,9 +422,10 @@ impl Log {
     fn copy(&self, from: u64, to: u64, limit: usize, out: &mut Vec<u8>) -> u64 {
         let start = self.offset(from);
         let mut position = from;
-        out.reserve_exact(usize::try_from(self.offset(to) - start).map_or(limit, |all| {
-            all.min(limit.max(self.size_at(from)))
-        }));
+        out.reserve_exact(
+            usize::try_from(self.offset(to) - start)
+                .map_or(limit, |all| all.min(limit.max(self.size_at(from)))),
+        );
         for segment in self.segments.range(self.locate(from)..) {
             let end = to.min(segment.end());
             let left = limit - out.len().min(limit);

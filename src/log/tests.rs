@@ -5,13 +5,21 @@ use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Append { size: usize },
+    Append {
+        size: usize,
+    },
     Hole,
     Pass(u64),
     Round,
     /// A reader takes what is there, up to `back` ids behind the newest.
-    Read { reader: usize, back: u64 },
-    Seek { reader: usize, back: u64 },
+    Read {
+        reader: usize,
+        back: u64,
+    },
+    Seek {
+        reader: usize,
+        back: u64,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -56,9 +64,7 @@ impl Model {
     fn meets_limits(&self, from: usize, with_readers: bool) -> bool {
         let run = &self.all[from..];
         let bytes: usize = run.iter().map(|entry| entry.bytes.len()).sum();
-        let young = |entry: &Entry| {
-            self.limits.age.is_none_or(|age| self.now - entry.at <= age)
-        };
+        let young = |entry: &Entry| self.limits.age.is_none_or(|age| self.now - entry.at <= age);
         bytes <= self.limits.bytes
             && (with_readers || (run.len() <= self.limits.events && run.iter().all(young)))
     }
@@ -66,9 +72,13 @@ impl Model {
     fn trim(&mut self) {
         let end = self.all.len();
         // Neither ever moves back: time passes and entries are added, no more.
-        self.replay = (self.replay..=end).find(|from| self.meets_limits(*from, false)).unwrap();
+        self.replay = (self.replay..=end)
+            .find(|from| self.meets_limits(*from, false))
+            .unwrap();
         let kept = self.replay.min(self.live).max(self.first);
-        self.first = (kept..=end).find(|from| self.meets_limits(*from, true)).unwrap();
+        self.first = (kept..=end)
+            .find(|from| self.meets_limits(*from, true))
+            .unwrap();
     }
 
     /// The index of the first entry behind the event `id`, holes included.
@@ -86,7 +96,9 @@ fn id(lo: u64) -> EventId {
 
 fn payload(lo: u64, size: usize) -> Vec<u8> {
     let mark = u8::try_from(lo % 251).unwrap();
-    (0..size).map(|at| mark ^ u8::try_from(at % 7).unwrap()).collect()
+    (0..size)
+        .map(|at| mark ^ u8::try_from(at % 7).unwrap())
+        .collect()
 }
 
 fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
@@ -115,12 +127,20 @@ fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
                 let (head, tail) = bytes.split_at(size / 3);
                 drop(log.append(id(newest), &[head, tail], model.now, true));
                 let at = model.now;
-                model.all.push(Entry { id: newest, bytes, at });
+                model.all.push(Entry {
+                    id: newest,
+                    bytes,
+                    at,
+                });
             }
             Op::Hole => {
                 drop(log.hole(model.now));
                 let at = model.now;
-                model.all.push(Entry { id: newest, bytes: Vec::new(), at });
+                model.all.push(Entry {
+                    id: newest,
+                    bytes: Vec::new(),
+                    at,
+                });
             }
             Op::Pass(time) => {
                 model.now += time;
@@ -132,7 +152,12 @@ fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
                 model.round = model.all.len();
             }
             Op::Read { reader, back } => {
-                read(&mut log, &model, &mut readers[reader], newest.saturating_sub(back));
+                read(
+                    &mut log,
+                    &model,
+                    &mut readers[reader],
+                    newest.saturating_sub(back),
+                );
             }
             Op::Seek { reader, back } => {
                 if let Seek::Exact { position, .. } = log.seek(id(newest.saturating_sub(back))) {
@@ -145,7 +170,9 @@ fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
         if every_id {
             (0..=newest).for_each(|lo| check_seek(&log, &model, lo));
         } else {
-            [0, newest / 2, newest].iter().for_each(|lo| check_seek(&log, &model, *lo));
+            [0, newest / 2, newest]
+                .iter()
+                .for_each(|lo| check_seek(&log, &model, *lo));
         }
     }
 }
@@ -168,11 +195,19 @@ fn read(log: &mut Log, model: &Model, position: &mut u64, up_to: u64) {
             let next_index = usize::try_from(next).unwrap();
             let run = &model.all[at..next_index];
             assert!(!run.is_empty());
-            assert!(run.iter().all(|entry| !entry.is_hole() && entry.id <= up_to));
-            assert_eq!(chunk, run.iter().flat_map(|e| e.bytes.clone()).collect::<Vec<_>>());
+            assert!(
+                run.iter()
+                    .all(|entry| !entry.is_hole() && entry.id <= up_to)
+            );
+            assert_eq!(
+                chunk,
+                run.iter().flat_map(|e| e.bytes.clone()).collect::<Vec<_>>()
+            );
             assert!(chunk.len() <= SEGMENT || run.len() == 1, "{}", chunk.len());
 
-            let Read::Events { next, .. } = merged else { panic!("{merged:?}") };
+            let Read::Events { next, .. } = merged else {
+                panic!("{merged:?}")
+            };
             let run = &model.all[at..usize::try_from(next).unwrap()];
             let expected: Vec<_> = run.iter().map(|e| (e.id, e.bytes.clone())).collect();
             assert_eq!(each, expected);
@@ -188,7 +223,10 @@ fn read(log: &mut Log, model: &Model, position: &mut u64, up_to: u64) {
         }
         Read::Overrun { missed, next } => {
             assert!(at < model.first);
-            assert_eq!((next, missed), (model.first as u64, (model.first - at) as u64));
+            assert_eq!(
+                (next, missed),
+                (model.first as u64, (model.first - at) as u64)
+            );
             assert!(matches!(merged, Read::Overrun { .. }));
             *position = next;
         }
@@ -203,10 +241,16 @@ fn check_bounds(log: &Log, model: &Model) {
     let run = &model.all[model.replay..];
     let bytes: usize = run.iter().map(|entry| entry.bytes.len()).sum();
     assert_eq!(log.retained(), (run.len() as u64, bytes as u64));
-    let holes = model.all[model.first..].iter().filter(|entry| entry.is_hole());
+    let holes = model.all[model.first..]
+        .iter()
+        .filter(|entry| entry.is_hole());
     assert_eq!(log.holes, holes.count());
     // Law 6: memory is freed per segment, at most one segment over.
-    assert!(log.segments.front().is_none_or(|front| front.end() > log.first));
+    assert!(
+        log.segments
+            .front()
+            .is_none_or(|front| front.end() > log.first)
+    );
 }
 
 fn check_seek(log: &Log, model: &Model, lo: u64) {
@@ -251,37 +295,80 @@ proptest! {
 
 #[test]
 fn rule_84_the_start_is_a_place_to_seek() {
-    let limits = Limits { events: 10, bytes: 1000, age: None };
+    let limits = Limits {
+        events: 10,
+        bytes: 1000,
+        age: None,
+    };
     let mut log = Log::new(limits, id(0));
-    assert_eq!(log.seek(id(0)), Seek::Exact { position: 0, pending: 0 });
+    assert_eq!(
+        log.seek(id(0)),
+        Seek::Exact {
+            position: 0,
+            pending: 0
+        }
+    );
     drop(log.append(id(1), &[b"x"], 0, false));
-    assert_eq!(log.seek(id(0)), Seek::Exact { position: 0, pending: 1 });
+    assert_eq!(
+        log.seek(id(0)),
+        Seek::Exact {
+            position: 0,
+            pending: 1
+        }
+    );
 }
 
 #[test]
 fn law_7_an_id_before_a_remade_log_is_evicted() {
-    let limits = Limits { events: 10, bytes: 1000, age: None };
+    let limits = Limits {
+        events: 10,
+        bytes: 1000,
+        age: None,
+    };
     let log = Log::new(limits, id(5));
     assert_eq!(log.seek(id(4)), Seek::Evicted);
-    assert_eq!(log.seek(id(5)), Seek::Exact { position: 0, pending: 0 });
-    assert_eq!(log.seek(id(9)), Seek::Exact { position: 0, pending: 0 });
+    assert_eq!(
+        log.seek(id(5)),
+        Seek::Exact {
+            position: 0,
+            pending: 0
+        }
+    );
+    assert_eq!(
+        log.seek(id(9)),
+        Seek::Exact {
+            position: 0,
+            pending: 0
+        }
+    );
 }
 
 #[test]
 fn an_empty_log_allocates_nothing_and_a_small_one_stays_small() {
-    let limits = Limits { events: 10, bytes: 1 << 20, age: None };
+    let limits = Limits {
+        events: 10,
+        bytes: 1 << 20,
+        age: None,
+    };
     let mut log = Log::new(limits, id(0));
     assert_eq!(log.segments.capacity(), 0);
     for lo in 1..10_000 {
         drop(log.append(id(lo), &[&[b'x'; 100]], 0, false));
         let held: usize = log.segments.len() * SMALLEST_SEGMENT;
-        assert!(held <= 3 * SMALLEST_SEGMENT, "{held} for ten events of 100 bytes");
+        assert!(
+            held <= 3 * SMALLEST_SEGMENT,
+            "{held} for ten events of 100 bytes"
+        );
     }
 }
 
 #[test]
 fn readers_at_one_place_share_a_chunk() {
-    let limits = Limits { events: 10, bytes: 1 << 20, age: None };
+    let limits = Limits {
+        events: 10,
+        bytes: 1 << 20,
+        age: None,
+    };
     let mut log = Log::new(limits, id(0));
     drop(log.append(id(1), &[b"one"], 0, true));
     let mut chunk = || match log.read(0, EventId::MAX) {
@@ -293,7 +380,11 @@ fn readers_at_one_place_share_a_chunk() {
 
 #[test]
 fn a_sealed_segment_is_handed_out_without_a_copy() {
-    let limits = Limits { events: 1000, bytes: 1 << 20, age: None };
+    let limits = Limits {
+        events: 1000,
+        bytes: 1 << 20,
+        age: None,
+    };
     let mut log = Log::new(limits, id(0));
     for lo in 1..200 {
         drop(log.append(id(lo), &[&[b'x'; 1000]], 0, true));
@@ -302,7 +393,9 @@ fn a_sealed_segment_is_handed_out_without_a_copy() {
     let mut shared = 0;
     while let Read::Events { chunk, next } = log.read(position, EventId::MAX) {
         let again = log.read(position, EventId::MAX);
-        let Read::Events { chunk: again, .. } = again else { panic!("{again:?}") };
+        let Read::Events { chunk: again, .. } = again else {
+            panic!("{again:?}")
+        };
         shared += usize::from(chunk.len() >= SMALL && chunk.as_ptr() == again.as_ptr());
         position = next;
     }

@@ -1,0 +1,195 @@
+//! [`Board<S, E>`]: a state and the channel of its changes, changed under one lock.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use serde::Serialize;
+
+use crate::{
+    error::{Error, ErrorKind},
+    hub::channel::Channel,
+    id::EventId,
+    last_event_id::LastEventId,
+    payload::NotAResult,
+    subscription::Subscription,
+};
+
+/// A state `S` that clients see whole when they arrive, and then event by event (`E`).
+///
+/// A change is published and applied under one lock, so a snapshot always stands exactly at the
+/// id of the last event that it contains: nothing between the two is lost, and nothing is
+/// applied twice.
+///
+/// ```
+/// use axum::{extract::State, response::IntoResponse};
+/// use axum_sse::{Board, LastEventId};
+/// use std::collections::BTreeMap;
+///
+/// #[derive(serde::Serialize)]
+/// struct Goal { team: String }
+///
+/// type Scores = BTreeMap<String, u32>;
+///
+/// async fn scores(State(board): State<Board<Scores, Goal>>, last: LastEventId) -> impl IntoResponse {
+///     board.subscribe(last)
+/// }
+///
+/// let board = Board::new(Scores::new(), |scores, goal: &Goal| {
+///     *scores.entry(goal.team.clone()).or_default() += 1;
+/// });
+/// board.publish(&Goal { team: "blue".into() })?;
+/// assert_eq!(board.read(|scores| scores["blue"])?, 1);
+/// # Ok::<(), axum_sse::Error>(())
+/// ```
+///
+/// A new client gets an event named `snapshot` (see
+/// [`snapshot_name`](crate::Builder::snapshot_name)) with the state as JSON, and then the events
+/// behind it; so does a client with a gap, behind its gap event. A client that can resume gets
+/// the events it missed, and no snapshot.
+///
+/// The state is serialised under the board's lock, once for all who ask at the same time. The
+/// function that applies an event must not use the board itself.
+///
+/// Cheap to clone; all clones are one board.
+pub struct Board<S, E> {
+    state: Arc<Mutex<At<S>>>,
+    apply: Apply<S, E>,
+    channel: Channel<E>,
+}
+
+type Apply<S, E> = Arc<dyn Fn(&mut S, &E) + Send + Sync>;
+
+struct At<S> {
+    state: S,
+    /// The id of the last event that `state` contains.
+    id: EventId,
+}
+
+impl<S, E> Board<S, E>
+where
+    S: Serialize + Send + 'static,
+    E: Serialize,
+{
+    /// A board with a channel of its own.
+    #[must_use]
+    pub fn new(state: S, apply: impl Fn(&mut S, &E) + Send + Sync + 'static) -> Self {
+        let channel = Channel::new();
+        let (board, snapshots) = Self::over(channel, state, apply);
+        // The channel is new, so this is its first snapshot.
+        let set = board.channel.set_snapshots(snapshots);
+        debug_assert!(set.is_ok());
+        board
+    }
+
+    /// A board over a given channel: one of a hub, or one with other settings. `state` contains
+    /// what was published to it before. From here on, publish through the board only.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::HasSnapshot`] if the channel has a snapshot already.
+    pub fn on(
+        channel: Channel<E>,
+        state: S,
+        apply: impl Fn(&mut S, &E) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let (board, snapshots) = Self::over(channel, state, apply);
+        board.channel.set_snapshots(snapshots)?;
+        Ok(board)
+    }
+
+    fn over(
+        channel: Channel<E>,
+        state: S,
+        apply: impl Fn(&mut S, &E) + Send + Sync + 'static,
+    ) -> (Self, crate::snapshot::Snapshots) {
+        let id = channel.hub_newest();
+        let state = Arc::new(Mutex::new(At { state, id }));
+        // Holds the state, and not the channel, which holds this.
+        let of_state = state.clone();
+        let snapshots = crate::snapshot::Snapshots::new(move || {
+            let made =
+                locked(&of_state).and_then(|at| crate::snapshot::Snapshot::of(at.id, &at.state));
+            Box::pin(std::future::ready(made.map_err(Into::into)))
+        });
+        let apply = Arc::new(apply);
+        let board = Self {
+            state,
+            apply,
+            channel,
+        };
+        (board, snapshots)
+    }
+
+    /// Publishes a change and applies it to the state.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Channel::publish`], and then the state is as it was.
+    /// [`ErrorKind::Poisoned`] if the function that applies events has panicked before: nobody
+    /// knows what the state is then.
+    pub fn publish<Kind>(&self, event: &E) -> Result<EventId, Error>
+    where
+        E: NotAResult<Kind>,
+    {
+        let mut at = locked(&self.state)?;
+        let id = self.channel.publish(event)?;
+        (self.apply)(&mut at.state, event);
+        at.id = id;
+        Ok(id)
+    }
+
+    /// Looks at the state. `look` runs under the board's lock.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Poisoned`] as for [`publish`](Board::publish).
+    pub fn read<R>(&self, look: impl FnOnce(&S) -> R) -> Result<R, Error> {
+        Ok(look(&locked(&self.state)?.state))
+    }
+
+    /// A subscription for the client that brings `last`; see [`Channel::subscribe`].
+    #[must_use]
+    pub fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
+        self.channel.subscribe(last)
+    }
+
+    /// The channel of the changes: for its figures, or to close it.
+    #[must_use]
+    pub fn channel(&self) -> &Channel<E> {
+        &self.channel
+    }
+}
+
+fn locked<S>(state: &Mutex<At<S>>) -> Result<MutexGuard<'_, At<S>>, Error> {
+    state.lock().map_err(|_| {
+        Error::new(
+            ErrorKind::Poisoned,
+            "the function that applies events to this board has panicked",
+        )
+    })
+}
+
+impl<S, E> Clone for Board<S, E> {
+    fn clone(&self) -> Self {
+        let Self {
+            state,
+            apply,
+            channel,
+        } = self;
+        Self {
+            state: state.clone(),
+            apply: apply.clone(),
+            channel: channel.clone(),
+        }
+    }
+}
+
+impl<S, E> fmt::Debug for Board<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board")
+            .field("channel", &self.channel)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,312 @@
+//! [`Registry`]: the named channels of a hub: made on first use, retired when idle, bounded in
+//! number.
+//!
+//! Lookup and retirement take the same lock, so two logs of one name never exist, and a channel
+//! that somebody holds is never retired (law 7). A retired channel leaves nothing behind but the
+//! watermark: the newest id of any channel that is gone.
+
+use std::{
+    any::TypeId,
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::{
+    Shared,
+    core::{Core, Held},
+};
+use crate::{
+    error::{Error, ErrorKind},
+    id::{EventId, shown},
+    sync::{Arc, Mutex, lock},
+};
+
+/// The longest name of a channel, in bytes.
+const MAX_NAME: usize = 1024;
+
+/// Idle channels that are looked at in one go.
+const AT_ONCE: usize = 64;
+
+/// Channels that one sweep visits.
+const SWEEP: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    /// `None` for a channel of its own, which is in no registry.
+    bounds: Option<Bounds>,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) channels: usize,
+    /// An idle channel is retired after this time.
+    pub(crate) idle: Duration,
+    /// A closed one stays known for this time.
+    pub(crate) closed: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    names: HashMap<Box<str>, usize>,
+    entries: Slab<Entry>,
+    /// Keys of idle channels, the longest idle first. A key whose stamp is not its entry's is
+    /// out of date.
+    idle: VecDeque<(usize, u64)>,
+    stamps: u64,
+    /// No channel that is gone has had a newer event.
+    watermark: EventId,
+    /// Where the next sweep goes on.
+    sweep: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    core: Arc<Core>,
+    /// What its handles publish, once there has been one.
+    value: Option<TypeId>,
+    idle: Option<Idle>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    stamp: u64,
+    since: Instant,
+}
+
+impl Registry {
+    pub(crate) fn new(bounds: Option<Bounds>, start: EventId) -> Self {
+        Self {
+            bounds,
+            state: Mutex::new(State {
+                names: HashMap::new(),
+                entries: Slab::new(),
+                idle: VecDeque::new(),
+                stamps: 0,
+                watermark: start,
+                sweep: 0,
+            }),
+        }
+    }
+
+    /// Whether the hub has one channel, which is not named.
+    pub(crate) fn is_single(&self) -> bool {
+        self.bounds.is_none()
+    }
+
+    /// The channel of that name, made if there is none. `value` is the type that is to be
+    /// published, if any.
+    pub(crate) fn look_up(
+        &self,
+        shared: &Arc<Shared>,
+        name: &str,
+        value: Option<TypeId>,
+    ) -> Result<Held, Error> {
+        if name.len() > MAX_NAME {
+            return Err(Error::new(
+                ErrorKind::InvalidName,
+                format!(
+                    "channel name {}: {} bytes, more than {MAX_NAME}",
+                    shown(name),
+                    name.len()
+                ),
+            ));
+        }
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        let mut retired = self.retire_expired(&mut state, now);
+        let key = match state.names.get(name) {
+            Some(key) => *key,
+            None => {
+                let bound = self.bounds.map_or(0, |bounds| bounds.channels);
+                if state.entries.len() >= bound {
+                    retired.extend(state.retire_longest_idle());
+                }
+                if state.entries.len() >= bound {
+                    drop(state);
+                    return Err(Error::new(
+                        ErrorKind::TooManyChannels,
+                        format!(
+                            "no room for channel {}: all {bound} are in use",
+                            shown(name)
+                        ),
+                    ));
+                }
+                let limits = shared.settings.limits;
+                let core = Core::new(name, limits, state.watermark);
+                let key = state.entries.insert(Entry {
+                    core: Arc::new(core),
+                    value: None,
+                    idle: None,
+                });
+                state.names.insert(name.into(), key);
+                key
+            }
+        };
+        let entry = &mut state.entries[key];
+        let known = entry
+            .value
+            .get_or_insert(value.unwrap_or(TypeId::of::<Untyped>()));
+        let fits = match value {
+            Some(value) if *known == TypeId::of::<Untyped>() => {
+                *known = value;
+                true
+            }
+            Some(value) => *known == value,
+            None => true,
+        };
+        let held = fits.then(|| {
+            entry.idle = None;
+            Held::new(shared.clone(), entry.core.clone())
+        });
+        drop(state);
+        drop(retired);
+        held.ok_or_else(|| {
+            Error::new(
+                ErrorKind::OtherType,
+                format!("channel {} publishes values of another type", shown(name)),
+            )
+        })
+    }
+
+    /// Nobody holds `core` any more, or so it seemed a moment ago.
+    pub(crate) fn release(&self, core: &Arc<Core>) {
+        if self.is_single() {
+            return;
+        }
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        let Some(&key) = state.names.get(core.name()) else {
+            return;
+        };
+        let stamp = state.stamps + 1;
+        let entry = &mut state.entries[key];
+        if !Arc::ptr_eq(&entry.core, core) || entry.core.is_held() {
+            return;
+        }
+        entry.idle = Some(Idle { stamp, since: now });
+        state.stamps = stamp;
+        state.idle.push_back((key, stamp));
+        state.compact();
+        let retired = self.retire_expired(&mut state, now);
+        drop(state);
+        drop(retired);
+    }
+
+    /// Retires what has been idle for long enough. What is returned is to be dropped without the
+    /// lock.
+    fn retire_expired(&self, state: &mut State, now: Instant) -> Vec<Arc<Core>> {
+        let Some(bounds) = self.bounds else {
+            return Vec::new();
+        };
+        let mut retired = Vec::new();
+        for _ in 0..AT_ONCE {
+            let Some(&(key, stamp)) = state.idle.front() else {
+                break;
+            };
+            let Some(since) = state.idle_since(key, stamp) else {
+                state.idle.pop_front();
+                continue;
+            };
+            let keep = match state.entries[key].core.is_closed() {
+                true => bounds.closed.max(bounds.idle),
+                false => bounds.idle,
+            };
+            if now.saturating_duration_since(since) < keep {
+                break;
+            }
+            state.idle.pop_front();
+            retired.push(state.retire(key));
+        }
+        retired
+    }
+
+    /// Visits a few channels: what is too old is forgotten, idle channels are retired.
+    pub(crate) fn sweep(&self, now: u64) {
+        let instant = Instant::now();
+        let mut state = lock(&self.state);
+        let retired = self.retire_expired(&mut state, instant);
+        let mut cores = Vec::new();
+        let capacity = state.entries.capacity();
+        for _ in 0..SWEEP.min(capacity) {
+            state.sweep = (state.sweep + 1) % capacity;
+            let entry = state.entries.get(state.sweep);
+            cores.extend(entry.map(|entry| entry.core.clone()));
+        }
+        drop(state);
+        drop(retired);
+        for core in cores {
+            core.sweep(now);
+            if core.is_closed() && !core.is_held() {
+                core.forget_events();
+            }
+        }
+    }
+
+    pub(crate) fn cores(&self) -> Vec<Arc<Core>> {
+        let state = lock(&self.state);
+        state
+            .entries
+            .iter()
+            .map(|(_, entry)| entry.core.clone())
+            .collect()
+    }
+}
+
+/// Stands for the type of a channel that has only been subscribed to.
+struct Untyped;
+
+impl State {
+    fn idle_since(&self, key: usize, stamp: u64) -> Option<Instant> {
+        let entry = self.entries.get(key)?;
+        let idle = entry.idle.filter(|idle| idle.stamp == stamp)?;
+        (!entry.core.is_held()).then_some(idle.since)
+    }
+
+    /// Open channels first: of a closed one, clients that come back should hear that it is.
+    fn retire_longest_idle(&mut self) -> Option<Arc<Core>> {
+        let mut closed = Vec::new();
+        let mut open = None;
+        while closed.len() < AT_ONCE
+            && let Some((key, stamp)) = self.idle.pop_front()
+        {
+            if self.idle_since(key, stamp).is_none() {
+                continue;
+            }
+            if !self.entries[key].core.is_closed() {
+                open = Some(key);
+                break;
+            }
+            closed.push((key, stamp));
+        }
+        let key = open.or_else(|| (!closed.is_empty()).then(|| closed.remove(0).0));
+        for entry in closed.into_iter().rev() {
+            self.idle.push_front(entry);
+        }
+        key.map(|key| self.retire(key))
+    }
+
+    fn retire(&mut self, key: usize) -> Arc<Core> {
+        let entry = self.entries.remove(key);
+        self.names.remove(entry.core.name());
+        let newest = entry.core.lock().newest();
+        self.watermark = self.watermark.max(newest);
+        entry.core
+    }
+
+    /// A channel that is held and released over and over leaves stale keys.
+    fn compact(&mut self) {
+        if self.idle.len() > 2 * self.entries.len() + AT_ONCE {
+            let entries = &self.entries;
+            self.idle.retain(|(key, stamp)| {
+                entries
+                    .get(*key)
+                    .and_then(|entry| entry.idle)
+                    .is_some_and(|idle| idle.stamp == *stamp)
+            });
+        }
+    }
+}

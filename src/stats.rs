@@ -1,0 +1,98 @@
+//! [`Stats`]: figures for operators. Counted where clients are served, never where events are
+//! published.
+
+use crate::{
+    subscription::{GapReason, Resume},
+    sync::{AtomicU64, Ordering},
+};
+
+/// Figures of a channel or of a hub, as of one moment (though not one instant: they are read one
+/// after the other).
+///
+/// ```
+/// let channel: axum_sse::Channel<str> = axum_sse::Channel::new();
+/// channel.publish("hello")?;
+/// let stats = channel.stats();
+/// assert_eq!((stats.published, stats.events, stats.subscribers), (1, 1, 0));
+/// # Ok::<(), axum_sse::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Channels that exist.
+    pub channels: usize,
+    /// Connections that are open (of a hub: a connection over three channels counts once).
+    pub subscribers: usize,
+    /// Events that a client can catch up on.
+    pub events: u64,
+    /// Bytes that these events take on the wire.
+    pub bytes: u64,
+    /// Events published since the start.
+    pub published: u64,
+    /// Events handed to connections since the start, replayed ones included.
+    pub delivered: u64,
+    /// Connections that began without an id.
+    pub fresh: u64,
+    /// Connections that resumed without a gap.
+    pub resumed: u64,
+    /// Gaps of each kind, at the start of a connection or (`lagged`) later. A hub counts a gap
+    /// once for each channel concerned.
+    pub gaps: Gaps,
+    /// Events that the slowest connection had in front of it when it was last woken.
+    pub lag: u64,
+}
+
+/// Gaps by [`GapReason`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gaps {
+    /// See [`GapReason::Evicted`].
+    pub evicted: u64,
+    /// See [`GapReason::Unknown`].
+    pub unknown: u64,
+    /// See [`GapReason::Restarted`].
+    pub restarted: u64,
+    /// See [`GapReason::Lagged`].
+    pub lagged: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    delivered: AtomicU64,
+    fresh: AtomicU64,
+    resumed: AtomicU64,
+    gaps: [AtomicU64; 4],
+}
+
+impl Counters {
+    pub(crate) fn delivered(&self, events: u64) {
+        self.delivered.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// A connection has begun. A gap counts when it is found.
+    pub(crate) fn began(&self, resume: Resume) {
+        match resume {
+            Resume::Fresh => self.fresh.fetch_add(1, Ordering::Relaxed),
+            Resume::Exact { .. } => self.resumed.fetch_add(1, Ordering::Relaxed),
+            Resume::Gap { .. } => 0,
+        };
+    }
+
+    pub(crate) fn gap(&self, reason: GapReason) {
+        self.gaps[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read_into(&self, stats: &mut Stats) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let gaps = |reason: GapReason| read(&self.gaps[reason as usize]);
+        stats.delivered = read(&self.delivered);
+        stats.fresh = read(&self.fresh);
+        stats.resumed = read(&self.resumed);
+        stats.gaps = Gaps {
+            evicted: gaps(GapReason::Evicted),
+            unknown: gaps(GapReason::Unknown),
+            restarted: gaps(GapReason::Restarted),
+            lagged: gaps(GapReason::Lagged),
+        };
+    }
+}

@@ -1,0 +1,649 @@
+//! [`Subscription`]: cursors into one or more logs, and the bytes that one client gets.
+//!
+//! Replay and live are the same loop: read what stands behind the cursor, move the cursor. There
+//! is no seam between them. A hole in what the client will have seen is always said (a gap
+//! event), exactly where it is.
+//!
+//! **Several channels** (law 5). The hub's newest id is loaded *before* any log is locked, and
+//! nothing beyond it is read: so no event with a smaller id can still turn up on a channel that
+//! was read before. What was read is merged by id (`read.rs`).
+//!
+//! **Going to sleep.** The waker is stored first, then the logs' versions are compared with those
+//! last read. A publisher changes the version first, and the wake task takes the waker after.
+
+mod control;
+mod gap;
+mod read;
+mod source;
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    event::EventName,
+    frame,
+    hub::{Shared, clock::Clock, core::Held, wake::Reader},
+    id::EventId,
+    last_event_id::LastEventId,
+    log::Seek,
+    retry,
+    sync::Arc,
+};
+
+pub use control::Control;
+use gap::Gap;
+pub use gap::GapReason;
+use source::{Awaited, Source};
+
+/// One client's place in one or more channels: a response that streams events from there.
+///
+/// Made by [`Channel::subscribe`](crate::Channel::subscribe) or
+/// [`Hub::subscribe`](crate::Hub::subscribe). Return it from a handler.
+///
+/// **Inert** until its body is first polled: making one registers nothing, so an answer to HEAD
+/// or a dropped response leaves no trace. Where it starts is settled when it is made, though:
+/// state that a handler reads afterwards has no hole between it and the stream.
+///
+/// **On the wire**: first a comment line, at once, and the reconnection time if the channel has
+/// one; then every event behind the client's id, each once, in order; live events follow without
+/// a seam. Where there is nothing to deliver at the start, a *checkpoint* is sent: a named event
+/// without data whose id is the place where the stream stands, so that the client has an id to
+/// come back with (rules 21, 22).
+///
+/// **Gaps.** Where something is missing, an event named `gap` says so, in the very place. It has
+/// no id of its own. Its data is JSON: `reason` (`evicted`, `unknown`, `restarted` or `lagged`),
+/// `missed` (how many events, or `null` where nobody knows), `oldest` (the id of the event that
+/// delivery goes on with, or `null` if none is there), and `channel` on a connection over more
+/// than one (rules 86, 89).
+///
+/// **Snapshots.** A channel that has one (see [`Channel::snapshot`](crate::Channel::snapshot))
+/// gives it to clients that are new or have a gap, as an event whose id is where the state
+/// stands; the events behind that id follow.
+///
+/// **Closed channels.** Once all channels are closed and the client has everything, the stream
+/// ends. A client that comes back then, with nothing left for it, gets a 204, after which an
+/// `EventSource` stays away.
+pub struct Subscription {
+    shared: Arc<Shared>,
+    sources: Vec<Source>,
+    /// Whether gap events name their channel.
+    many: bool,
+    start: From,
+    resume: Resume,
+    on_gap: OnGap,
+    on_lag: OnLag,
+    phase: Phase,
+    control: Option<Control>,
+    /// The first event is a checkpoint, whatever follows.
+    announced: bool,
+    /// Chunks that are on their way out.
+    ready: VecDeque<Bytes>,
+}
+
+enum Phase {
+    Inert,
+    Live(Arc<Reader>),
+    Ended,
+}
+
+#[derive(Clone, Copy)]
+enum From {
+    After(EventId),
+    /// The client's id cannot be found again.
+    Gap(GapReason),
+    Fresh {
+        newest: EventId,
+        start: Start,
+    },
+    /// The hub is full.
+    Refused,
+}
+
+/// Where a client begins that brings no id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Start {
+    /// With the channel's snapshot if it has one, and then live.
+    #[default]
+    Snapshot,
+    /// With what is published from now on.
+    Live,
+    /// With the oldest event that is retained.
+    Oldest,
+    /// With the newest *n* events that are retained (of each channel).
+    Newest(u64),
+}
+
+/// What follows a gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnGap {
+    /// The gap event, then the channel's snapshot if it has one, or else what is retained.
+    #[default]
+    Snapshot,
+    /// The gap event, and then everything that is retained.
+    Replay,
+    /// The gap event, and then what is published from now on. (A client that was too slow goes
+    /// on with what is retained.)
+    Live,
+}
+
+/// What happens to a client that reads so slowly that the log has moved on without it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnLag {
+    /// A gap event (`lagged`, with the number of events missed), and then as [`OnGap`] says. A
+    /// client that is too slow even for its snapshots, twice in a row, is sent away as with
+    /// [`End`](OnLag::End).
+    #[default]
+    Gap,
+    /// The stream ends; the client reconnects after a while, with its last id.
+    End,
+}
+
+/// How a resume stands, as of the call that made the [`Subscription`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resume {
+    /// The client brought no id.
+    Fresh,
+    /// The client's id was found: it misses nothing.
+    Exact {
+        /// Events between the client's id and the newest one.
+        pending: u64,
+    },
+    /// Something between the client's id and the oldest retained event is gone.
+    Gap {
+        /// Why.
+        reason: GapReason,
+        /// How many events, where that is known.
+        missed: Option<u64>,
+    },
+}
+
+impl Subscription {
+    pub(crate) fn new(shared: Arc<Shared>, channels: Vec<Held>, last: LastEventId) -> Self {
+        let start = match last {
+            LastEventId::Absent => From::Fresh {
+                newest: shared.clock.newest(),
+                start: Start::default(),
+            },
+            LastEventId::Known(id) => match shared.clock.check(id) {
+                Ok(id) => From::After(id),
+                Err(reason) => From::Gap(reason),
+            },
+            LastEventId::Unknown(_) => From::Gap(GapReason::Unknown),
+        };
+        Self::starting(shared, channels, start)
+    }
+
+    /// A stream that ends at once and sends its client away for a moment.
+    pub(crate) fn refused(shared: Arc<Shared>) -> Self {
+        Self::starting(shared, Vec::new(), From::Refused)
+    }
+
+    fn starting(shared: Arc<Shared>, channels: Vec<Held>, start: From) -> Self {
+        let mut subscription = Self {
+            shared,
+            many: channels.len() > 1,
+            sources: channels.into_iter().map(Source::new).collect(),
+            start,
+            resume: Resume::Fresh,
+            on_gap: OnGap::default(),
+            on_lag: OnLag::default(),
+            phase: Phase::Inert,
+            control: None,
+            announced: false,
+            ready: VecDeque::new(),
+        };
+        subscription.resume = subscription.look_ahead();
+        subscription
+    }
+
+    /// Where a client begins that brings no id; [`Start::Snapshot`] by default. Without effect on
+    /// one that brings an id.
+    #[must_use]
+    pub fn start(mut self, at: Start) -> Self {
+        if let From::Fresh { start, .. } = &mut self.start {
+            *start = at;
+        }
+        self
+    }
+
+    /// What follows a gap; [`OnGap::Snapshot`] by default.
+    #[must_use]
+    pub fn on_gap(mut self, then: OnGap) -> Self {
+        self.on_gap = then;
+        self
+    }
+
+    /// What happens when this client is too slow; [`OnLag::Gap`] by default.
+    #[must_use]
+    pub fn on_lag(mut self, then: OnLag) -> Self {
+        self.on_lag = then;
+        self
+    }
+
+    /// How the resume stands. By the time the body is polled, more may have been published or
+    /// evicted; the stream itself always says what is missing.
+    #[must_use]
+    pub fn resume(&self) -> Resume {
+        self.resume
+    }
+
+    /// A handle that adds channels of the hub to this subscription, or takes them away, while it
+    /// runs. From then on gap events name their channel.
+    pub fn control(&mut self) -> Control {
+        self.many = true;
+        let shared = &self.shared;
+        self.control
+            .get_or_insert_with(|| Control::new(shared.clone()))
+            .clone()
+    }
+
+    /// Gives the client an id before anything else.
+    pub(crate) fn announced(mut self) -> Self {
+        self.announced = true;
+        self
+    }
+
+    /// A read-only seek.
+    fn look_ahead(&self) -> Resume {
+        let id = match self.start {
+            From::Fresh { .. } | From::Refused => return Resume::Fresh,
+            From::Gap(reason) => {
+                return Resume::Gap {
+                    reason,
+                    missed: None,
+                };
+            }
+            From::After(id) => id,
+        };
+        let mut all_pending = 0;
+        for source in &self.sources {
+            match self.seek_after(&source.held, id) {
+                Ok((_, pending)) => all_pending += pending,
+                Err((Gap { reason, missed }, _)) => return Resume::Gap { reason, missed },
+            }
+        }
+        Resume::Exact {
+            pending: all_pending,
+        }
+    }
+
+    /// The position behind `id` and how much lies behind it, or the gap and the oldest position.
+    fn seek_after(&self, held: &Held, id: EventId) -> Result<(u64, u64), (Gap, u64)> {
+        let mut log = held.lock();
+        let evicted = log.expire(self.shared.now());
+        let sought = match log.seek(id) {
+            Seek::Exact { position, pending } => Ok((position, pending)),
+            Seek::Evicted if log.has_evicted() => {
+                let missed = self.shared.missed(&log, id);
+                let reason = GapReason::Evicted;
+                Err((Gap { reason, missed }, log.oldest()))
+            }
+            // The channel has been retired since, and made anew (law 7).
+            Seek::Evicted => {
+                let reason = GapReason::Unknown;
+                let missed = None;
+                Err((Gap { reason, missed }, log.oldest()))
+            }
+        };
+        drop(log);
+        drop(evicted);
+        sought
+    }
+
+    /// Whether all channels are closed, and nothing is left to say to this client: the moment to
+    /// tell it not to come back.
+    pub(crate) fn is_over(&self) -> bool {
+        let nothing_left = |source: &Source| {
+            source.held.is_closed()
+                && match self.start {
+                    From::After(id) => {
+                        matches!(self.seek_after(&source.held, id), Ok((_, 0)))
+                    }
+                    From::Gap(_) | From::Refused => false,
+                    From::Fresh { start, .. } => match start {
+                        Start::Live => true,
+                        Start::Snapshot => source.held.snapshots.get().is_none(),
+                        Start::Oldest | Start::Newest(_) => source.held.lock().retained().0 == 0,
+                    },
+                }
+        };
+        !self.sources.is_empty() && self.sources.iter().all(nothing_left)
+    }
+
+    /// The next bytes for the client: whole events, or whole lines between events (law 9).
+    ///
+    /// `None` is the end. It does not depend on any HTTP library.
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            let reader = match &self.phase {
+                Phase::Inert => {
+                    self.begin();
+                    continue;
+                }
+                Phase::Live(reader) => reader,
+                Phase::Ended => return Poll::Ready(self.ready.pop_front()),
+            };
+            if let Some(chunk) = self.ready.pop_front() {
+                self.shared.wake.wrote(reader);
+                return Poll::Ready(Some(chunk));
+            }
+            let reader = reader.clone();
+            let waiting = self.awaits_snapshots() && self.poll_snapshots(cx).is_pending();
+            if !waiting && self.advance() {
+                continue;
+            }
+            if self.is_ended() {
+                continue;
+            }
+
+            reader.waker.store(cx.waker());
+            if let Some(control) = &self.control {
+                control.0.waker.store(cx.waker());
+                if control.0.has_changed() {
+                    if !waiting {
+                        self.change_channels(&reader);
+                        continue;
+                    }
+                }
+            }
+            if self.shared.wake.beat(&reader) {
+                self.ready.push_back(self.shared.settings.heartbeat.bytes());
+                continue;
+            }
+            if !waiting {
+                if self.sources.iter().any(Source::has_news) {
+                    continue;
+                }
+                if !self.sources.is_empty() && self.sources.iter().all(Source::is_over) {
+                    self.stop();
+                    continue;
+                }
+            }
+            if self.shared.wake.is_driverless() {
+                self.shared.wake.ensure_running(&self.shared);
+            }
+            return Poll::Pending;
+        }
+    }
+
+    /// Registers, seeks, and makes the first bytes ready.
+    fn begin(&mut self) {
+        if let From::Refused = self.start {
+            self.phase = Phase::Ended;
+            self.ready.push_back(retry::come_back());
+            return;
+        }
+        let reader = self.shared.wake.register(&self.shared);
+        for source in &mut self.sources {
+            source.register(&reader);
+        }
+        self.phase = Phase::Live(reader);
+
+        let mut prelude = frame::HEARTBEAT.to_vec();
+        if let Some(millis) = self.shared.settings.retry {
+            frame::retry(&mut prelude, millis);
+        }
+        self.ready.push_back(prelude.into());
+
+        let clock = &self.shared.clock;
+        if let (true, From::After(id), Some(name)) =
+            (self.announced, self.start, &self.shared.settings.checkpoint)
+        {
+            self.ready.push_back(checkpoint(name, id, clock));
+        }
+        for index in 0..self.sources.len() {
+            self.seek(index);
+        }
+        self.shared.counters.began(self.resume);
+        #[cfg(feature = "tracing")]
+        tracing::debug!(
+            channels = ?self.sources.iter().map(|source| source.held.name()).collect::<Vec<_>>(),
+            resume = ?self.resume,
+            "an event stream begins"
+        );
+        if self.awaits_snapshots() {
+            return;
+        }
+        let newest = self.shared.clock.newest();
+        if !self.read_up_to(newest)
+            && !self.announced
+            && let Some(name) = &self.shared.settings.checkpoint
+        {
+            self.ready
+                .push_back(checkpoint(name, newest, &self.shared.clock));
+        }
+    }
+
+    fn seek(&mut self, index: usize) {
+        let held = self.sources[index].held.clone();
+        let mut gap = None;
+        let after = |this: &Self, id, gap: &mut Option<Gap>| match this.seek_after(&held, id) {
+            Ok((position, _)) => position,
+            Err((found, oldest)) => {
+                *gap = Some(found);
+                oldest
+            }
+        };
+        let mut position = match self.start {
+            From::Fresh { start, newest } => match start {
+                Start::Snapshot | Start::Live => after(self, newest, &mut gap),
+                Start::Oldest => held.lock().oldest(),
+                Start::Newest(n) => {
+                    let log = held.lock();
+                    log.oldest().max(log.end().saturating_sub(n))
+                }
+            },
+            From::After(id) => after(self, id, &mut gap),
+            From::Gap(reason) => {
+                let missed = None;
+                gap = Some(Gap { reason, missed });
+                held.lock().oldest()
+            }
+            From::Refused => 0,
+        };
+        let end = held.lock().end();
+        if let Some(Gap { reason, .. }) = gap {
+            self.shared.counters.gap(reason);
+            held.counters.gap(reason);
+            if self.on_gap == OnGap::Live {
+                position = end;
+            }
+        } else {
+            held.counters.began(self.resume);
+        }
+        let source = &mut self.sources[index];
+        source.start_at(position);
+        source.gap = gap;
+        let snapshot_first = matches!(
+            self.start,
+            From::Fresh {
+                start: Start::Snapshot,
+                ..
+            }
+        );
+        if gap.is_some() || snapshot_first {
+            self.ask_for_snapshot(index);
+        }
+        if position == end && matches!(self.sources[index].snapshot, Awaited::Nothing) {
+            self.say_gap(index, None);
+        }
+    }
+
+    /// Asks for the channel's snapshot, if it has one and the client is to get it.
+    fn ask_for_snapshot(&mut self, index: usize) {
+        let source = &mut self.sources[index];
+        if self.on_gap != OnGap::Snapshot && source.gap.is_some() {
+            return;
+        }
+        if let Some(snapshots) = source.held.snapshots.get() {
+            let newest = source.held.lock().newest();
+            source.snapshot = Awaited::Coming(snapshots.get(newest));
+        }
+    }
+
+    fn awaits_snapshots(&self) -> bool {
+        let coming = |source: &Source| matches!(source.snapshot, Awaited::Coming(_));
+        self.sources.iter().any(coming)
+    }
+
+    /// Ready once every snapshot is here that was asked for, or the stream has ended.
+    fn poll_snapshots(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut pending = false;
+        for index in 0..self.sources.len() {
+            while let Awaited::Coming(flight) = &mut self.sources[index].snapshot {
+                let Poll::Ready(snapshot) = flight.as_mut().poll(cx) else {
+                    pending = true;
+                    break;
+                };
+                // A state that stands nowhere in this hub cannot be followed by its events.
+                let snapshot = snapshot.filter(|made| self.shared.clock.check(made.id).is_ok());
+                let Some(snapshot) = snapshot else {
+                    self.end();
+                    return Poll::Ready(());
+                };
+                match self.seek_after(&self.sources[index].held, snapshot.id) {
+                    Ok((position, _)) => {
+                        let source = &mut self.sources[index];
+                        source.start_at(position);
+                        source.snapshot = Awaited::Here(snapshot);
+                    }
+                    // The log has moved on before the snapshot was there.
+                    Err(_) => {
+                        let source = &mut self.sources[index];
+                        source.overruns += 1;
+                        if source.overruns > 1 {
+                            self.end();
+                            return Poll::Ready(());
+                        }
+                        self.ask_for_snapshot(index);
+                    }
+                }
+            }
+        }
+        if pending {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// Makes the next chunk ready, if anything is there.
+    fn advance(&mut self) -> bool {
+        if self.is_ended() {
+            return true;
+        }
+        let newest = self.shared.clock.newest();
+        self.read_up_to(newest)
+    }
+
+    /// Everything up to the newest id has been handed out: that is the place where channels come
+    /// in.
+    fn change_channels(&mut self, reader: &Arc<Reader>) {
+        let Some(control) = self.control.clone() else {
+            return;
+        };
+        for (name, wanted) in control.0.take() {
+            let at = self
+                .sources
+                .iter()
+                .position(|source| source.held.name() == &*name);
+            match (wanted, at) {
+                (control::Wanted::Out, Some(at)) => {
+                    let mut source = self.sources.remove(at);
+                    source.unregister();
+                }
+                (control::Wanted::In { held, since }, None) => {
+                    self.sources.push(Source::new(held));
+                    self.come_in(self.sources.len() - 1, since, reader);
+                }
+                (control::Wanted::Out, None) | (control::Wanted::In { .. }, Some(_)) => {}
+            }
+        }
+    }
+
+    fn come_in(&mut self, index: usize, since: Option<EventId>, reader: &Arc<Reader>) {
+        self.sources[index].register(reader);
+        let newest = self.shared.clock.newest();
+        let held = self.sources[index].held.clone();
+        let position = match self.seek_after(&held, newest) {
+            Ok((position, _)) => position,
+            Err((_, oldest)) => oldest,
+        };
+        let missed = since.map(|id| {
+            self.shared
+                .clock
+                .check(id)
+                .ok()
+                .and_then(|id| self.seek_after(&held, id).ok())
+                .map(|(known, _)| position.saturating_sub(known))
+        });
+        self.sources[index].start_at(position);
+        if let Some(missed) = missed
+            && missed != Some(0)
+        {
+            let reason = GapReason::Unknown;
+            self.shared.counters.gap(reason);
+            held.counters.gap(reason);
+            self.sources[index].gap = Some(Gap { reason, missed });
+            self.say_gap(index, None);
+        }
+    }
+
+    fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    /// Ends the stream, and sends the client away for a moment.
+    fn end(&mut self) {
+        if !self.is_ended() {
+            self.stop();
+            self.ready.push_back(retry::come_back());
+        }
+    }
+
+    /// Leaves all lists.
+    fn stop(&mut self) {
+        if let Phase::Live(reader) = std::mem::replace(&mut self.phase, Phase::Ended) {
+            for source in &mut self.sources {
+                source.unregister();
+            }
+            self.shared.wake.unregister(&reader);
+            #[cfg(feature = "tracing")]
+            tracing::debug!("an event stream ends");
+        }
+    }
+}
+
+fn checkpoint(name: &EventName, id: EventId, clock: &Clock) -> Bytes {
+    let mut out = Vec::with_capacity(64);
+    frame::name(&mut out, name.as_str());
+    frame::id(&mut out, |out| clock.write(id, out));
+    frame::text(&mut out, "");
+    frame::end(&mut out);
+    out.into()
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let channels: Vec<_> = self.sources.iter().map(|s| s.held.name()).collect();
+        f.debug_struct("Subscription")
+            .field("channels", &channels)
+            .field("resume", &self.resume)
+            .finish_non_exhaustive()
+    }
+}

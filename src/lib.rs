@@ -1,4 +1,69 @@
-//! Server-Sent Events for axum.
+//! Server-Sent Events for axum: typed streams, channels with exact replay, and the response head.
+//!
+//! **What.** [`Sse`] turns a stream of serde values into an event stream. [`Channel`] keeps the
+//! newest events, already framed: a client that comes back with its [`LastEventId`] gets exactly
+//! what it missed, or an event that says that something is missing. [`SseLayer`] gives every
+//! `text/event-stream` response of an app the head that it needs, and [`Shutdown`] ends those
+//! streams when the server stops.
+//!
+//! **Why.** A browser's `EventSource` reconnects by itself and says which event it saw last.
+//! What comes after that is the server's part: to have kept the events, to find the place again
+//! without losing or doubling any, and to say so where it cannot.
+//!
+//! **How.** A channel is a bounded log of events that are already framed, and a connection is a
+//! cursor into it. Replay is a cursor that starts further back, live delivery a cursor at the
+//! end, so there is no seam between the two. A slow client is a cursor that lies further behind:
+//! it costs no queue and holds nobody up. A gap is a cursor that has fallen off the oldest end.
+//!
+//! ```
+//! use axum::{Router, extract::State, response::IntoResponse, routing::get};
+//! use axum_sse::{Channel, LastEventId, Shutdown, SseLayer};
+//!
+//! #[derive(serde::Serialize)]
+//! struct Price { cents: u64 }
+//!
+//! async fn stream(State(prices): State<Channel<Price>>, last: LastEventId) -> impl IntoResponse {
+//!     prices.subscribe(last)
+//! }
+//!
+//! let prices = Channel::new();
+//! let shutdown = Shutdown::new();
+//! let app: Router = Router::new()
+//!     .route("/prices", get(stream))
+//!     .layer(SseLayer::new().shutdown(shutdown.clone()))
+//!     .with_state(prices.clone());
+//!
+//! // From any thread or task, with a runtime or without:
+//! prices.publish(&Price { cents: 1205 })?;
+//! # Ok::<(), axum_sse::Error>(())
+//! ```
+//!
+//! # Where to look
+//!
+//! | to | see |
+//! | --- | --- |
+//! | stream values that belong to one connection | [`Sse`], [`Heartbeat`] |
+//! | name an event, give it an id, send text or nothing | [`Event`], [`event_name!`] |
+//! | publish to many clients, and let them resume | [`Channel`], [`Builder`] |
+//! | say where a client starts and what follows a gap | [`Subscription`], [`Start`], [`OnGap`], [`OnLag`] |
+//! | know how a resume stands before the response starts | [`Subscription::resume`], [`Resume`] |
+//! | read a client's last id, for a channel or for ids of your own | [`LastEventId`], [`StrictLastEventId`], [`EventId`] |
+//! | set the head of any event stream, end all of them | [`SseLayer`], [`Shutdown`] |
+//! | branch on an error | [`ErrorKind`] |
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `layer` | yes | [`SseLayer`] |
+//! | `cors` | yes | nothing yet; reserved for an allowlist of origins |
+//! | `listener` | | [`listener::bind`]: a TCP listener for `axum::serve`, set up for event streams |
+//! | `testing` | | [`testing`]: a reader of event streams for tests, after the letter of the standard |
+//! | `metrics` | | nothing yet; reserved for figures through the `metrics` facade |
+//! | `tracing` | | logs the errors that end an [`Sse`] stream |
+//!
+//! Where the documentation mentions a rule by number, it means our list of what a conforming
+//! server puts on the wire; a law is an invariant of the log (`docs/architecture.md`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod board;
@@ -44,3 +109,9 @@ pub use run::{RunId, RunResponse, Runs, RunsBuilder};
 pub use shutdown::Shutdown;
 pub use stats::{Gaps, Stats};
 pub use subscription::{Control, GapReason, OnGap, OnLag, Resume, Start, Subscription};
+
+// The README's examples must compile, and the one that can run must pass; nothing else needs the
+// README here, so it exists for rustdoc's tests only.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -10,9 +10,12 @@ pub(crate) use std::sync::{
 
 #[cfg(axum_sse_loom)]
 pub(crate) use loom::sync::{
-    Arc, Mutex, MutexGuard,
+    Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
+// loom's `Arc` has no `Weak`, and std's has no interleavings worth exploring.
+#[cfg(axum_sse_loom)]
+pub(crate) use std::sync::{Arc, Weak};
 
 use std::sync::PoisonError;
 use std::task::Waker;

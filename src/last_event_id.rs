@@ -112,6 +112,13 @@ impl<T> From<T> for LastEventId<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> LastEventId<T> {
+    pub(crate) fn unknown_for_tests(text: &str) -> Self {
+        Self::Unknown(UnknownId(Bytes::copy_from_slice(text.as_bytes())))
+    }
+}
+
 impl<T: FromStr> LastEventId<T> {
     fn from_bytes(bytes: &[u8]) -> Self {
         if bytes.is_empty() {

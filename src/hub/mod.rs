@@ -152,6 +152,13 @@ impl Hub {
     }
 }
 
+#[cfg(test)]
+impl Hub {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+}
+
 impl Default for Hub {
     fn default() -> Self {
         Self::new()

@@ -15,6 +15,8 @@ mod control;
 mod gap;
 mod read;
 mod source;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 
 use std::{
     collections::VecDeque,
@@ -30,7 +32,7 @@ use crate::{
     hub::{Shared, clock::Clock, core::Held, wake::Reader},
     id::EventId,
     last_event_id::LastEventId,
-    log::Seek,
+    log::{GATHER, Seek},
     retry,
     sync::Arc,
 };
@@ -81,6 +83,10 @@ pub struct Subscription {
     control: Option<Control>,
     /// The first event is a checkpoint, whatever follows.
     announced: bool,
+    /// Nothing with an id has been sent yet.
+    unanchored: bool,
+    /// A gap was said that nothing follows: the next rest needs a checkpoint.
+    owes_checkpoint: bool,
     /// Chunks that are on their way out.
     ready: VecDeque<Bytes>,
 }
@@ -199,6 +205,8 @@ impl Subscription {
             phase: Phase::Inert,
             control: None,
             announced: false,
+            unanchored: true,
+            owes_checkpoint: false,
             ready: VecDeque::new(),
         };
         subscription.resume = subscription.look_ahead();
@@ -327,6 +335,7 @@ impl Subscription {
             let reader = match &self.phase {
                 Phase::Inert => {
                     self.begin();
+                    self.join_ready();
                     continue;
                 }
                 Phase::Live(reader) => reader,
@@ -398,7 +407,10 @@ impl Subscription {
         if let (true, From::After(id), Some(name)) =
             (self.announced, self.start, &self.shared.settings.checkpoint)
         {
-            self.ready.push_back(checkpoint(name, id, clock));
+            let mut out = Vec::new();
+            checkpoint(&mut out, name, id, clock);
+            self.ready.push_back(out.into());
+            self.unanchored = false;
         }
         for index in 0..self.sources.len() {
             self.seek(index);
@@ -410,16 +422,18 @@ impl Subscription {
             resume = ?self.resume,
             "an event stream begins"
         );
-        if self.awaits_snapshots() {
-            return;
+        if !self.awaits_snapshots() {
+            self.advance();
         }
-        let newest = self.shared.clock.newest();
-        if !self.read_up_to(newest)
-            && !self.announced
-            && let Some(name) = &self.shared.settings.checkpoint
-        {
-            self.ready
-                .push_back(checkpoint(name, newest, &self.shared.clock));
+    }
+
+    /// One chunk out of the first ones, if they are small: a client that has the head of its
+    /// first response has its checkpoint too (law 4).
+    fn join_ready(&mut self) {
+        let size: usize = self.ready.iter().map(Bytes::len).sum();
+        if self.ready.len() > 1 && size <= GATHER {
+            let chunks: Vec<Bytes> = self.ready.drain(..).collect();
+            self.ready.push_back(chunks.concat().into());
         }
     }
 
@@ -455,6 +469,10 @@ impl Subscription {
             self.shared.counters.gap(reason);
             held.counters.gap(reason);
             if self.on_gap == OnGap::Live {
+                gap = Some(Gap {
+                    reason,
+                    missed: self.missed_all(&held),
+                });
                 position = end;
             }
         } else {
@@ -473,9 +491,16 @@ impl Subscription {
         if gap.is_some() || snapshot_first {
             self.ask_for_snapshot(index);
         }
-        if position == end && matches!(self.sources[index].snapshot, Awaited::Nothing) {
-            self.say_gap(index, None);
-        }
+    }
+
+    /// How many events a client misses that brings an id and goes on live.
+    fn missed_all(&self, held: &Held) -> Option<u64> {
+        let (From::After(id) | From::Fresh { newest: id, .. }) = self.start else {
+            return None;
+        };
+        let newest = held.lock().newest();
+        let single = self.shared.registry.is_single();
+        single.then(|| newest.lo().saturating_sub(id.lo()))
     }
 
     /// Asks for the channel's snapshot, if it has one and the client is to get it.
@@ -542,7 +567,23 @@ impl Subscription {
             return true;
         }
         let newest = self.shared.clock.newest();
-        self.read_up_to(newest)
+        self.read_up_to(newest) || self.rest(newest)
+    }
+
+    /// Nothing is left up to `newest`. A client that has no id yet, or was told of a gap that
+    /// nothing follows, gets this place as its id (law 4).
+    fn rest(&mut self, newest: EventId) -> bool {
+        let unanchored = std::mem::take(&mut self.unanchored);
+        if !std::mem::take(&mut self.owes_checkpoint) && !unanchored {
+            return false;
+        }
+        let Some(name) = &self.shared.settings.checkpoint else {
+            return false;
+        };
+        let mut out = Vec::with_capacity(64);
+        checkpoint(&mut out, name, newest, &self.shared.clock);
+        self.ready.push_back(out.into());
+        true
     }
 
     /// Everything up to the newest id has been handed out: that is the place where channels come
@@ -594,7 +635,6 @@ impl Subscription {
             self.shared.counters.gap(reason);
             held.counters.gap(reason);
             self.sources[index].gap = Some(Gap { reason, missed });
-            self.say_gap(index, None);
         }
     }
 
@@ -623,13 +663,11 @@ impl Subscription {
     }
 }
 
-fn checkpoint(name: &EventName, id: EventId, clock: &Clock) -> Bytes {
-    let mut out = Vec::with_capacity(64);
-    frame::name(&mut out, name.as_str());
-    frame::id(&mut out, |out| clock.write(id, out));
-    frame::text(&mut out, "");
-    frame::end(&mut out);
-    out.into()
+fn checkpoint(out: &mut Vec<u8>, name: &EventName, id: EventId, clock: &Clock) {
+    frame::name(out, name.as_str());
+    frame::id(out, |out| clock.write(id, out));
+    frame::text(out, "");
+    frame::end(out);
 }
 
 impl Drop for Subscription {

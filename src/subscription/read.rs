@@ -2,6 +2,7 @@
 
 use crate::{
     frame,
+    hub::Shared,
     id::EventId,
     log::{GATHER, Read},
 };
@@ -16,6 +17,11 @@ impl Subscription {
     /// Reads what stands behind the cursors, up to `newest`, which was loaded before. Returns
     /// whether there was anything, the end included.
     pub(super) fn read_up_to(&mut self, newest: EventId) -> bool {
+        let said = self.say_gaps();
+        self.read_events(newest) || said
+    }
+
+    fn read_events(&mut self, newest: EventId) -> bool {
         if self
             .sources
             .iter()
@@ -40,15 +46,12 @@ impl Subscription {
 
     /// One channel alone has news: its bytes go out as they are.
     fn read_one(&mut self, index: usize, up_to: EventId) -> bool {
+        let mut said = false;
         loop {
             let source = &mut self.sources[index];
             let position = source.position;
             let mut log = source.held.lock();
             let read = log.read(position, up_to);
-            let oldest = match (&read, &source.gap) {
-                (Read::Events { .. }, Some(_)) => log.id_at(position),
-                _ => None,
-            };
             let next = match &read {
                 Read::End => position,
                 Read::Events { next, .. } | Read::Hole { next } | Read::Overrun { next, .. } => {
@@ -62,11 +65,11 @@ impl Subscription {
                 source.overruns = 0;
             }
             match read {
-                Read::End => return false,
+                Read::End => return said,
                 Read::Events { chunk, .. } => {
                     source.move_to(next);
-                    self.say_gap(index, oldest);
                     self.ready.push_back(chunk);
+                    self.unanchored = false;
                     return true;
                 }
                 Read::Hole { .. } => {
@@ -81,11 +84,7 @@ impl Subscription {
             if self.is_ended() || self.awaits_snapshots() {
                 return true;
             }
-            // A hole may be the last thing there is.
-            if at_end {
-                self.say_gap(index, None);
-                return true;
-            }
+            said |= self.say_gaps();
         }
     }
 
@@ -122,10 +121,10 @@ impl Subscription {
             }
         }
 
+        let said = self.say_gaps();
         items.sort_by_key(|item| item.id);
         let mut out = Vec::with_capacity(scratch.len());
         for item in items.iter().take_while(|item| item.id <= bound) {
-            self.write_gap(item.index, Some(item.id), &mut out);
             out.extend_from_slice(&scratch[item.bytes.clone()]);
             let source = &mut self.sources[item.index];
             match item.next {
@@ -133,16 +132,11 @@ impl Subscription {
                 None => source.snapshot = Awaited::Nothing,
             }
         }
-        // A hole may be the last thing there is on its channel.
-        for index in 0..self.sources.len() {
-            if !items.iter().any(|item| item.index == index) {
-                self.write_gap(index, None, &mut out);
-            }
-        }
         if out.is_empty() {
-            return false;
+            return said;
         }
         self.ready.push_back(out.into());
+        self.unanchored = false;
         true
     }
 
@@ -218,21 +212,30 @@ impl Subscription {
         }
     }
 
-    /// Puts the gap in front of this channel's cursor among the chunks to send, if there is one.
-    pub(super) fn say_gap(&mut self, index: usize, oldest: Option<EventId>) {
+    /// Says every gap that is not said yet, in front of all that follows on any channel: an
+    /// event with an id takes the client past everything that is older, so a gap behind it might
+    /// never be heard of if the connection is cut in between.
+    fn say_gaps(&mut self) -> bool {
         let mut out = Vec::new();
-        self.write_gap(index, oldest, &mut out);
-        if !out.is_empty() {
-            self.ready.push_back(out.into());
-        }
-    }
-
-    fn write_gap(&mut self, index: usize, oldest: Option<EventId>, out: &mut Vec<u8>) {
-        let source = &mut self.sources[index];
-        if let Some(gap) = source.gap.take() {
-            let settings = &self.shared.settings;
+        for source in &mut self.sources {
+            let Some(gap) = source.gap.take() else {
+                continue;
+            };
+            let oldest = match &source.snapshot {
+                Awaited::Here(snapshot) => Some(snapshot.id),
+                _ => source.held.lock().id_at(source.position),
+            };
+            self.owes_checkpoint |= oldest.is_none();
             let channel = self.many.then(|| source.held.name());
-            gap.encode(out, &settings.gap, &self.shared.clock, oldest, channel);
+            let Shared {
+                settings, clock, ..
+            } = &*self.shared;
+            gap.encode(&mut out, &settings.gap, clock, oldest, channel);
         }
+        if out.is_empty() {
+            return false;
+        }
+        self.ready.push_back(out.into());
+        true
     }
 }

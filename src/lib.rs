@@ -59,8 +59,8 @@
 //! | `cors` | yes | nothing yet; reserved for an allowlist of origins |
 //! | `listener` | | [`listener::bind`]: a TCP listener for `axum::serve`, set up for event streams |
 //! | `testing` | | [`testing`]: a reader of event streams for tests, after the letter of the standard |
-//! | `metrics` | | nothing yet; reserved for figures through the `metrics` facade |
-//! | `tracing` | | logs the errors that end an [`Sse`] stream |
+//! | `metrics` | | reports the [`Stats`] of hubs through the `metrics` facade |
+//! | `tracing` | | logs what ends a stream, what is refused, and (debug) each stream's begin and end |
 //!
 //! Where the documentation mentions a rule by number, it means our list of what a conforming
 //! server puts on the wire; a law is an invariant of the log (`docs/architecture.md`).
@@ -83,6 +83,8 @@ pub mod listener;
 mod log;
 mod named;
 mod payload;
+#[cfg(feature = "metrics")]
+mod report;
 mod respond;
 mod retry;
 mod run;

@@ -53,6 +53,12 @@ impl<Target> Builder<Target> {
         }
     }
 
+    /// What operators call it: the label `hub` of its figures (feature `metrics`).
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.settings.name = name.into();
+        self
+    }
+
     /// How many events a returning client can catch up on. With 0 there is no replay: whoever
     /// comes back having missed something gets a gap event.
     pub fn capacity(mut self, events: usize) -> Self {

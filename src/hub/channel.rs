@@ -364,10 +364,6 @@ impl<T: ?Sized> Channel<T> {
     pub(crate) fn shared(&self) -> &Shared {
         &self.held.shared
     }
-
-    pub(crate) fn core(&self) -> &super::core::Core {
-        &self.held
-    }
 }
 
 /// The largest buffer that a thread keeps for its next publish.

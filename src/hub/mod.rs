@@ -199,7 +199,9 @@ impl Shared {
     pub(crate) fn single(settings: Settings, clock: Clock) -> Held {
         let shared = Self::new(settings, clock, None);
         let core = Core::new("", shared.settings.limits, shared.clock.start());
-        Held::new(Arc::new(shared), Arc::new(core))
+        let core = Arc::new(core);
+        shared.registry.insert_single(core.clone());
+        Held::new(Arc::new(shared), core)
     }
 
     fn new(settings: Settings, clock: Clock, bounds: Option<Bounds>) -> Self {
@@ -235,7 +237,7 @@ impl Shared {
         self.registry.sweep(self.now());
     }
 
-    fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         let cores = self.registry.cores();
         let mut stats = Stats {
             channels: cores.len(),
@@ -257,6 +259,9 @@ impl Shared {
 /// Everything that a builder sets.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    /// What operators call it.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
+    pub(crate) name: String,
     pub(crate) limits: Limits,
     pub(crate) retry: Option<u32>,
     pub(crate) heartbeat: Heartbeat,
@@ -283,6 +288,7 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            name: String::new(),
             limits: Limits {
                 events: 1024,
                 bytes: 64 << 20,

@@ -35,7 +35,7 @@ const SWEEP: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Registry {
-    /// `None` for a channel of its own, which is in no registry.
+    /// `None` for a channel of its own, which is never looked up nor retired.
     bounds: Option<Bounds>,
     state: Mutex<State>,
 }
@@ -90,6 +90,15 @@ impl Registry {
                 sweep: 0,
             }),
         }
+    }
+
+    /// Takes in the channel of a hub that has one only.
+    pub(crate) fn insert_single(&self, core: Arc<Core>) {
+        lock(&self.state).entries.insert(Entry {
+            core,
+            value: None,
+            idle: None,
+        });
     }
 
     /// Whether the hub has one channel, which is not named.
@@ -240,7 +249,7 @@ impl Registry {
         drop(retired);
         for core in cores {
             core.sweep(now);
-            if core.is_closed() && !core.is_held() {
+            if core.is_closed() && !core.is_held() && !self.is_single() {
                 core.forget_events();
             }
         }

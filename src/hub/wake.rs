@@ -303,6 +303,10 @@ async fn run(mut guard: Guard, shared: Weak<Shared>) {
                 wake.turn_wheel(&mut wakers);
                 if let Some(shared) = shared.upgrade() {
                     shared.sweep();
+                    #[cfg(feature = "metrics")]
+                    if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) {
+                        crate::report::report(&shared.settings.name, &shared.stats());
+                    }
                 }
             }
             Turn::News => {

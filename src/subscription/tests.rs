@@ -469,9 +469,6 @@ impl World {
                 for core in self.shared().registry.cores() {
                     core.begin_round();
                 }
-                if let Some(single) = &self.single {
-                    single.core().begin_round();
-                }
             }
             Op::Retire { fillers } => {
                 for filler in 0..fillers {

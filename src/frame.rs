@@ -60,10 +60,11 @@ pub(crate) fn data_written_by(
     let value = out.len();
     if let Err(source) = write(out) {
         out.truncate(start);
-        return Err(
-            Error::new(ErrorKind::Serialize, format!("serialising to JSON: {source}"))
-                .with_source(source),
-        );
+        return Err(Error::new(
+            ErrorKind::Serialize,
+            format!("serialising to JSON: {source}"),
+        )
+        .with_source(source));
     }
     // serde_json writes one line, but a `RawValue` is copied as it stands, line breaks between
     // its tokens included (rule 29).
@@ -94,7 +95,11 @@ fn lines(out: &mut Vec<u8>, prefix: &[u8], mut value: &[u8]) {
         };
         out.extend_from_slice(&value[..end]);
         out.push(b'\n');
-        let terminator = if value[end..].starts_with(b"\r\n") { 2 } else { 1 };
+        let terminator = if value[end..].starts_with(b"\r\n") {
+            2
+        } else {
+            1
+        };
         value = &value[end + terminator..];
     }
 }

@@ -65,7 +65,10 @@ fn cache_control(headers: &HeaderMap) -> HeaderValue {
         .filter(|directive| !directive.is_empty())
         .collect();
     for ours in CACHE_DIRECTIVES {
-        if !directives.iter().any(|given| given.eq_ignore_ascii_case(ours)) {
+        if !directives
+            .iter()
+            .any(|given| given.eq_ignore_ascii_case(ours))
+        {
             directives.push(ours);
         }
     }

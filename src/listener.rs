@@ -41,8 +41,9 @@ pub fn bind(
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    let listener = listen()
-        .map_err(|error| io::Error::new(error.kind(), format!("listening on {address}: {error}")))?;
+    let listener = listen().map_err(|error| {
+        io::Error::new(error.kind(), format!("listening on {address}: {error}"))
+    })?;
     Ok(listener.tap_io(|stream| {
         // A connection that is gone already has no use for it.
         let _ = stream.set_nodelay(true);

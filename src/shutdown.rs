@@ -55,7 +55,10 @@ impl Shutdown {
     /// Ends all streams. Calling it again changes nothing.
     pub fn begin(&self) {
         self.0.begun.store(true, Ordering::SeqCst);
-        let waiting: Vec<_> = lock(&self.0.waiting).iter().map(|(_, slot)| slot.clone()).collect();
+        let waiting: Vec<_> = lock(&self.0.waiting)
+            .iter()
+            .map(|(_, slot)| slot.clone())
+            .collect();
         for slot in waiting {
             if let Some(waker) = slot.take() {
                 waker.wake();

@@ -52,7 +52,11 @@ where
     }
 }
 
-fn finish<B: Body>(response: Response<B>, asked: Asked, settings: &SseLayer) -> Response<SseBody<B>> {
+fn finish<B: Body>(
+    response: Response<B>,
+    asked: Asked,
+    settings: &SseLayer,
+) -> Response<SseBody<B>> {
     let bare = settings.set_content_type
         && response.status() == StatusCode::OK
         && !response.headers().contains_key(CONTENT_TYPE)
@@ -63,7 +67,10 @@ fn finish<B: Body>(response: Response<B>, asked: Asked, settings: &SseLayer) -> 
 
     let (mut parts, body) = response.into_parts();
     head::apply(&mut parts.headers);
-    let ending = settings.shutdown.as_ref().is_some_and(|shutdown| shutdown.has_begun());
+    let ending = settings
+        .shutdown
+        .as_ref()
+        .is_some_and(|shutdown| shutdown.has_begun());
     if settings.keep_alive && asked.keep_alive && !ending {
         parts
             .headers

@@ -316,7 +316,10 @@ fn refuse_nul(what: &str, text: &str) -> Result<(), Error> {
         None => Ok(()),
         Some(at) => Err(Error::new(
             ErrorKind::InvalidText,
-            format!("{what} {}: the NUL at byte {at} would be lost in some browsers", shown(text)),
+            format!(
+                "{what} {}: the NUL at byte {at} would be lost in some browsers",
+                shown(text)
+            ),
         )),
     }
 }
@@ -487,3 +490,6 @@ macro_rules! event_name {
         NAME
     }};
 }
+
+#[cfg(test)]
+mod tests;

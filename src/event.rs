@@ -484,3 +484,6 @@ macro_rules! event_name {
         NAME
     }};
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,8 @@ pub enum LastEventId<T = EventId> {
     /// No id, or an empty one: the client has seen nothing (rule 73).
     #[default]
     Absent,
-    /// An id that reads as a `T`.
+    /// An id that reads as a `T`. What reads so is for its [`FromStr`] to say: `+5` and `05` are
+    /// numbers to std's integers (rule 79).
     Known(T),
     /// Anything else: not a `T`, not UTF-8, longer than 1 KiB, with control characters, or given
     /// more than once (rules 75, 77, 79).
@@ -76,7 +77,8 @@ pub enum LastEventId<T = EventId> {
 pub struct UnknownId(Bytes);
 
 impl UnknownId {
-    /// The bytes as they came; of repeated headers, the first.
+    /// The bytes as they came; of repeated headers, the first. Of more than 1025 bytes, the first
+    /// 1025.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -134,9 +136,10 @@ impl<T: FromStr> LastEventId<T> {
     }
 
     fn unknown(bytes: &[u8]) -> Self {
-        // A head's worth of bytes per request would be kept for nothing.
+        // A head's worth of bytes per request would be kept for nothing. With one byte too many,
+        // an id that is passed on does not turn into a shorter one that could be known.
         Self::Unknown(UnknownId(Bytes::copy_from_slice(
-            &bytes[..bytes.len().min(MAX_LEN)],
+            &bytes[..bytes.len().min(MAX_LEN + 1)],
         )))
     }
 

@@ -23,6 +23,12 @@ pub(crate) fn name<T: Serialize + ?Sized>(value: &T) -> Result<EventName, Error>
     let variant = match value.serialize(VariantName) {
         Ok(never) => match never {},
         Err(Stop::Variant(name)) => name,
+        Err(Stop::Failed(why)) => {
+            return Err(Error::new(
+                ErrorKind::Serialize,
+                format!("serialising to JSON: {why}"),
+            ));
+        }
         Err(Stop::Other(what)) => {
             return Err(Error::new(
                 ErrorKind::NotAVariant,
@@ -58,7 +64,9 @@ struct VariantName;
 #[derive(Debug)]
 enum Stop {
     Variant(&'static str),
-    Other(String),
+    Other(&'static str),
+    /// The value itself gave up before it got to a variant.
+    Failed(String),
 }
 
 impl fmt::Display for Stop {
@@ -66,6 +74,7 @@ impl fmt::Display for Stop {
         f.write_str(match self {
             Self::Variant(name) => name,
             Self::Other(what) => what,
+            Self::Failed(why) => why,
         })
     }
 }
@@ -74,7 +83,7 @@ impl std::error::Error for Stop {}
 
 impl ser::Error for Stop {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::Other(format!("a value that does not serialise ({message})"))
+        Self::Failed(message.to_string())
     }
 }
 
@@ -168,7 +177,7 @@ impl Serializer for VariantName {
     type SerializeTupleVariant = Impossible<Infallible, Stop>;
     type SerializeStructVariant = Impossible<Infallible, Stop>;
 
-    refuse_all_but_variants!(|what: &str| Stop::Other(what.to_owned()));
+    refuse_all_but_variants!(Stop::Other);
 
     fn serialize_unit_variant(
         self,

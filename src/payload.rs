@@ -13,8 +13,16 @@ use crate::{
 /// What becomes one event: any [`Serialize`] value (its JSON is the data), or an [`Event`].
 ///
 /// Implemented for all there is; not to be implemented outside this crate.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be sent as an event",
+    label = "neither an `Event` nor a value that implements `serde::Serialize`",
+    note = "a stream of `Result`s goes to `Sse::try_new`"
+)]
 pub trait Payload: sealed::Encode {}
 
+// Otherwise the compiler complains of the error inside a `Result`, which should not be
+// serialised in the first place.
+#[diagnostic::do_not_recommend]
 impl<T: sealed::Encode + ?Sized> Payload for T {}
 
 /// Holds for every type but `Result`.
@@ -50,6 +58,7 @@ pub(crate) mod sealed {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> sealed::Encode for T {
     fn encode(&self, out: &mut Vec<u8>) -> Result<IdPlace, Error> {
         let place = out.len();

@@ -91,6 +91,11 @@ impl Shutdown {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.0.waiting).len()
+    }
+
     /// Registers one that will be woken. Taken once per stream, not per poll.
     pub(crate) fn wait(&self) -> Waiting {
         let slot = Arc::new(WakerSlot::default());

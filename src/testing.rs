@@ -209,3 +209,6 @@ impl Reader {
         self.parser.last_event_id()
     }
 }
+
+#[cfg(test)]
+mod tests;

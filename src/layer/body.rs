@@ -1,7 +1,7 @@
 //! [`SseBody`]: passes the inner body through, until the shutdown ends it at an event's boundary.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -21,47 +21,64 @@ pin_project! {
         // `None` once it has ended.
         #[pin]
         inner: Option<B>,
+        // An event stream never tells its length, not even where it is known: the server would
+        // write a `Content-Length` of it.
+        is_stream: bool,
         until: Option<Until>,
     }
 }
 
 /// When a stream ends early, and what is known of where it stands.
-struct Until {
+pub(super) struct Until {
     shutdown: Shutdown,
     /// Registered with the first poll, so that a response that is dropped leaves no trace.
     waiting: Option<Waiting>,
-    /// May the stream end behind any chunk, or only behind a blank line?
-    whole_chunks: bool,
     /// Our bytes would not belong into an encoded body.
     encoded: bool,
-    tail: Tail,
+    /// Where the stream stands, unless it may end between any two chunks.
+    tail: Option<Tail>,
+}
+
+impl Until {
+    /// `whole_chunks`: the stream may end behind any chunk, and not only behind a whole event.
+    pub(super) fn new(shutdown: Shutdown, whole_chunks: bool, encoded: bool) -> Self {
+        Self {
+            shutdown,
+            waiting: None,
+            encoded,
+            // Events cannot be told apart in an encoded body. Its reader sees it cut off, as
+            // after a lost connection, and comes back.
+            tail: (!whole_chunks && !encoded).then(Tail::default),
+        }
+    }
+
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let Self {
+            shutdown, waiting, ..
+        } = self;
+        let begun = waiting
+            .get_or_insert_with(|| shutdown.wait())
+            .poll(cx)
+            .is_ready();
+        begun && self.tail.as_ref().is_none_or(Tail::is_boundary)
+    }
 }
 
 impl<B> SseBody<B> {
     pub(super) fn untouched(body: B) -> Self {
         Self {
             inner: Some(body),
+            is_stream: false,
             until: None,
         }
     }
 
-    pub(super) fn empty() -> Self {
+    /// An event stream, or, for `None`, the place of one in an answer to HEAD.
+    pub(super) fn stream(body: Option<B>, until: Option<Until>) -> Self {
         Self {
-            inner: None,
-            until: None,
-        }
-    }
-
-    pub(super) fn until(shutdown: Shutdown, body: B, whole_chunks: bool, encoded: bool) -> Self {
-        Self {
-            inner: Some(body),
-            until: Some(Until {
-                shutdown,
-                waiting: None,
-                whole_chunks,
-                encoded,
-                tail: Tail::default(),
-            }),
+            inner: body,
+            is_stream: true,
+            until,
         }
     }
 }
@@ -86,10 +103,17 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
             return Poll::Ready((!until.encoded).then(|| Ok(Frame::data(retry::come_back()))));
         }
         let frame = ready!(inner.poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
+        match frame
+            .as_ref()
+            .and_then(|frame| frame.as_ref().ok()?.data_ref())
         {
-            until.tail.follow(data);
+            Some(data) => {
+                if let Some(tail) = &mut until.tail {
+                    tail.follow(data);
+                }
+            }
+            // The end, an error or trailers: nothing of ours may follow.
+            None => this.inner.set(None),
         }
         Poll::Ready(frame)
     }
@@ -102,58 +126,52 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (&self.inner, &self.until) {
-            (None, _) => SizeHint::with_exact(0),
-            (Some(inner), None) => inner.size_hint(),
-            (Some(_), Some(_)) => SizeHint::default(),
+        match &self.inner {
+            Some(inner) if !self.is_stream => inner.size_hint(),
+            _ => SizeHint::default(),
         }
     }
 }
 
-impl Until {
-    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        let Self {
-            shutdown, waiting, ..
-        } = self;
-        let begun = waiting
-            .get_or_insert_with(|| shutdown.wait())
-            .poll(cx)
-            .is_ready();
-        begun && (self.whole_chunks || self.tail.is_boundary())
-    }
-}
-
-/// The last bytes of a stream, as far as they tell whether an event is whole.
+/// Where a stream of someone else's stands: may it end here?
+///
+/// It may between two lines, unless a field of an event is among those since the last blank one.
+/// Comments do not count: behind a heartbeat, a silent stream may not go on for hours.
 #[derive(Default)]
-struct Tail {
-    /// Line ends in a row at the end, counted in bytes without CRLF counting twice.
-    ends: u8,
-    carriage_return: bool,
-    begun: bool,
+pub(super) struct Tail {
+    in_line: bool,
+    in_event: bool,
+    after_cr: bool,
 }
 
 impl Tail {
-    fn follow(&mut self, bytes: &[u8]) {
-        self.begun |= !bytes.is_empty();
-        // Four bytes hold two line ends, whatever they consist of.
-        let skipped = bytes.len().saturating_sub(4);
-        if skipped > 0 {
-            self.ends = 0;
-            self.carriage_return = false;
-        }
-        for byte in &bytes[skipped..] {
-            match byte {
-                b'\n' if self.carriage_return => {}
-                b'\n' | b'\r' => self.ends = self.ends.saturating_add(1),
-                _ => self.ends = 0,
+    pub(super) fn follow(&mut self, mut bytes: &[u8]) {
+        while let Some(&first) = bytes.first() {
+            if mem::take(&mut self.after_cr) && first == b'\n' {
+                bytes = &bytes[1..];
+                continue;
             }
-            self.carriage_return = *byte == b'\r';
+            if !self.in_line {
+                match first {
+                    b'\n' | b'\r' => self.in_event = false,
+                    // `data`, `event` and `id`, or a byte order mark in front of one. All else
+                    // is nothing to a client, or is acted on at once.
+                    b'd' | b'e' | b'i' | 0xEF => self.in_event = true,
+                    _ => {}
+                }
+            }
+            let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) else {
+                self.in_line = true;
+                return;
+            };
+            self.in_line = false;
+            self.after_cr = bytes[end] == b'\r';
+            bytes = &bytes[end + 1..];
         }
     }
 
-    /// Nothing was sent yet, or a blank line was the last thing.
-    fn is_boundary(&self) -> bool {
-        !self.begun || self.ends >= 2
+    pub(super) fn is_boundary(&self) -> bool {
+        !self.in_line && !self.in_event
     }
 }
 

@@ -14,7 +14,11 @@ use http::{
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{body::SseBody, layer::SseLayer, service::Asked};
+use super::{
+    body::{SseBody, Until},
+    layer::SseLayer,
+    service::Asked,
+};
 use crate::head::{self, WholeChunks};
 
 pin_project! {
@@ -76,16 +80,13 @@ fn finish<B: Body>(
             .headers
             .insert(CONNECTION, HeaderValue::from_static("keep-alive"));
     }
-    let body = if asked.head {
-        // Dropped unpolled: our own bodies leave no trace then.
-        drop(body);
-        SseBody::empty()
-    } else if let Some(shutdown) = &settings.shutdown {
+    // In answer to HEAD it is dropped unpolled: our own bodies leave no trace then.
+    let body = (!asked.head).then_some(body);
+    let until = settings.shutdown.as_ref().map(|shutdown| {
         let whole_chunks = parts.extensions.get::<WholeChunks>().is_some();
         let encoded = parts.headers.contains_key(CONTENT_ENCODING);
-        SseBody::until(shutdown.clone(), body, whole_chunks, encoded)
-    } else {
-        SseBody::untouched(body)
-    };
+        Until::new(shutdown.clone(), whole_chunks, encoded)
+    });
+    let body = SseBody::stream(body, until);
     Response::from_parts(parts, body)
 }

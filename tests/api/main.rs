@@ -1,0 +1,10 @@
+//! The public API without a server: what handlers return, read as bodies. Time is paused.
+
+#[cfg(test)]
+mod channel;
+#[cfg(test)]
+mod last_event_id;
+#[cfg(test)]
+mod sse;
+#[cfg(test)]
+mod wire;

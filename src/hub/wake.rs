@@ -68,6 +68,8 @@ pub(crate) struct Wake {
 struct State {
     running: bool,
     readers: usize,
+    /// The last tick whose slot was looked at.
+    visited: u64,
     /// Readers by the tick at which they are looked at next, modulo the length of the wheel. A
     /// reader that is gone leaves when its turn comes.
     wheel: Vec<Vec<Arc<Reader>>>,
@@ -99,6 +101,7 @@ impl Wake {
             state: Mutex::new(State {
                 running: false,
                 readers: 0,
+                visited: 0,
                 wheel: vec![Vec::new(); slots],
             }),
         }
@@ -109,6 +112,8 @@ impl Wake {
         let reader = Arc::new(Reader::default());
         let tick = self.tick_at(Instant::now());
         reader.due.store(tick + AHEAD, Ordering::Relaxed);
+        // Nobody counted while there were no readers.
+        self.tick.fetch_max(tick, Ordering::Relaxed);
         let mut state = lock(&self.state);
         state.readers += 1;
         state.slot(tick + AHEAD).push(reader.clone());
@@ -218,8 +223,9 @@ impl Wake {
     fn turn_wheel(&self, wakers: &mut Vec<Waker>) {
         let now = self.tick_at(Instant::now());
         let mut state = lock(&self.state);
-        let last = self.tick.swap(now, Ordering::Relaxed);
-        let behind = (now - last.min(now)).min(AHEAD + 1);
+        self.tick.fetch_max(now, Ordering::Relaxed);
+        let last = std::mem::replace(&mut state.visited, now);
+        let behind = now.saturating_sub(last).min(AHEAD + 1);
         for tick in (now - behind + 1)..=now {
             for reader in std::mem::take(state.slot(tick)) {
                 if reader.gone.load(Ordering::Acquire) {

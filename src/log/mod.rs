@@ -35,7 +35,7 @@ const SEGMENT: usize = 64 * 1024;
 const SMALLEST_SEGMENT: usize = 2 * 1024;
 
 /// Reads of less than this are copied, since a slice would keep a whole segment alive.
-const SMALL: usize = 4 * 1024;
+pub(crate) const SMALL: usize = 4 * 1024;
 
 /// The most that is copied into one chunk (unless a single event is larger).
 pub(crate) const GATHER: usize = 16 * 1024;

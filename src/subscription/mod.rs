@@ -32,7 +32,7 @@ use crate::{
     hub::{Shared, clock::Clock, core::Held, wake::Reader},
     id::EventId,
     last_event_id::LastEventId,
-    log::{GATHER, Seek},
+    log::{SMALL, Seek},
     retry,
     sync::Arc,
 };
@@ -431,7 +431,7 @@ impl Subscription {
     /// first response has its checkpoint too (law 4).
     fn join_ready(&mut self) {
         let size: usize = self.ready.iter().map(Bytes::len).sum();
-        if self.ready.len() > 1 && size <= GATHER {
+        if self.ready.len() > 1 && size <= SMALL {
             let chunks: Vec<Bytes> = self.ready.drain(..).collect();
             self.ready.push_back(chunks.concat().into());
         }

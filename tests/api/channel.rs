@@ -202,7 +202,7 @@ mod resume {
         let (channel, ids) = numbers(10);
         let subscription = channel.subscribe(ids[0]).on_gap(OnGap::Live);
         let mut wire = Wire::new(subscription);
-        let gap = gap("evicted", Some(5), None);
+        let gap = gap("evicted", Some(9), None);
         let checkpoint = checkpoint(ids[9]);
         assert_eq!(
             wire.all_at_once().await,
@@ -531,7 +531,6 @@ mod publishing {
     }
 
     #[test]
-    #[ignore = "a named handle does not know the names that its channel has chosen"]
     fn law_11_no_variant_forges_the_channel_s_own_events() {
         #[derive(Serialize)]
         enum Value {
@@ -766,8 +765,8 @@ mod subscribers {
                 .unwrap();
             runtime.block_on(async {
                 let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
-                assert_eq!(wire.chunk().await.unwrap(), PRELUDE);
-                assert_eq!(wire.chunk().await.unwrap(), checkpoint(channel.newest()));
+                let first = format!("{PRELUDE}{}", checkpoint(channel.newest()));
+                assert_eq!(wire.chunk().await.unwrap(), first);
                 let before = channel.newest().lo();
                 let threads: Vec<_> = (0..4)
                     .map(|_| {
@@ -807,10 +806,7 @@ mod subscribers {
         };
         let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
         let first = runtime();
-        first.block_on(async {
-            wire.chunk().await;
-            wire.chunk().await;
-        });
+        first.block_on(wire.chunk());
         drop(first);
         let second = runtime();
         let publisher = channel.clone();
@@ -874,19 +870,14 @@ mod heartbeat {
     }
 
     #[tokio::test(start_paused = true)]
-    #[ignore = "the wheel's tick is stale after the task was idle"]
     async fn rule_41_not_early_on_a_channel_that_was_idle_for_long() {
         let (channel, _) = numbers(0);
         for idle in [60, 3600, 86_400] {
             sleep(secs(idle)).await;
             let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
-            assert_eq!(wire.at_once().await.unwrap(), PRELUDE);
-            assert!(
-                wire.at_once()
-                    .await
-                    .unwrap()
-                    .starts_with("event: checkpoint")
-            );
+            // Law 4: the client's first id comes with the first bytes.
+            let first = wire.at_once().await.unwrap();
+            assert!(first.starts_with(&format!("{PRELUDE}event: checkpoint\nid: ")));
             let (chunk, time) = wire.timed().await;
             assert_eq!(chunk.unwrap(), ":\n");
             assert_on_time(time, secs(15));
@@ -894,7 +885,6 @@ mod heartbeat {
     }
 
     #[tokio::test(start_paused = true)]
-    #[ignore = "a write does not take back a heartbeat that is due"]
     async fn rule_41_not_right_behind_an_event_that_took_its_place() {
         let (channel, _) = numbers(0);
         let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));

@@ -3,7 +3,13 @@
 #[cfg(test)]
 mod channel;
 #[cfg(test)]
+mod hub;
+#[cfg(test)]
 mod last_event_id;
+#[cfg(test)]
+mod run;
+#[cfg(test)]
+mod snapshot;
 #[cfg(test)]
 mod sse;
 #[cfg(test)]

@@ -1,0 +1,454 @@
+//! `Hub`, `Control`, closing and figures, through the public API.
+
+use std::time::Duration;
+
+use axum::{http::StatusCode, response::IntoResponse};
+use axum_sse::{
+    Builder, Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, Hub, LastEventId, OnLag,
+    Resume, Start, event_name,
+};
+use tokio::time::{advance, sleep};
+
+use crate::wire::{Wire, messages, millis, secs};
+
+const PRELUDE: &str = ":\n";
+
+fn hub() -> Hub {
+    builder().build()
+}
+
+fn builder() -> Builder<Hub> {
+    Hub::builder().capacity(4)
+}
+
+fn publish(hub: &Hub, channel: &str, value: u32) -> EventId {
+    hub.channel(channel).unwrap().publish(&value).unwrap()
+}
+
+/// What each event says, in order.
+fn data(bytes: &str) -> Vec<String> {
+    messages(bytes)
+        .into_iter()
+        .map(|message| message.data)
+        .collect()
+}
+
+fn come_back(bytes: &str) -> u64 {
+    let (retry, rest) = bytes.trim_start_matches(":\n").split_once('\n').unwrap();
+    assert_eq!(rest, ":\n");
+    let millis = retry.strip_prefix("retry: ").unwrap().parse().unwrap();
+    assert!((2000..=4000).contains(&millis), "{millis}");
+    millis
+}
+
+#[tokio::test(start_paused = true)]
+async fn law_5_one_id_resumes_any_set_of_channels() {
+    let hub = Hub::builder().capacity(100).build();
+    let ids: Vec<_> = (0..30)
+        .map(|n| publish(&hub, ["a", "b", "c"][n as usize % 3], n))
+        .collect();
+    for (set, picked) in [
+        (vec!["a", "b"], vec![0, 1]),
+        (vec!["c", "a", "b", "a"], vec![0, 1, 2]),
+        (vec!["b"], vec![1]),
+    ] {
+        for (at, id) in ids.iter().enumerate() {
+            let expected: Vec<String> = (at + 1..30)
+                .filter(|n| picked.contains(&(n % 3)))
+                .map(|n| n.to_string())
+                .collect();
+            let subscription = hub.subscribe(&set, *id);
+            let pending = expected.len() as u64;
+            assert_eq!(subscription.resume(), Resume::Exact { pending });
+            let all = Wire::new(subscription).all_at_once().await;
+            let seen: Vec<_> = messages(&all)
+                .into_iter()
+                .filter(|message| message.event == "message")
+                .map(|message| message.data)
+                .collect();
+            assert_eq!(seen, expected);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_90_nothing_of_a_channel_that_was_not_subscribed_to() {
+    let hub = hub();
+    let secret = publish(&hub, "user/1", 1);
+    publish(&hub, "user/1", 2);
+    let mut wire = Wire::new(hub.subscribe(["user/2"], secret));
+    let first = wire.all_at_once().await;
+    assert_eq!(data(&first), [""], "a checkpoint alone: {first}");
+    publish(&hub, "user/1", 3);
+    publish(&hub, "user/2", 4);
+    assert_eq!(data(&wire.all_at_once().await), ["4"]);
+    // An id of another hub.
+    let other = publish(&self::hub(), "user/1", 1);
+    assert!(matches!(
+        hub.subscribe(["user/1"], other).resume(),
+        Resume::Gap {
+            reason: GapReason::Restarted,
+            missed: None,
+            ..
+        }
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_86_each_channel_says_its_own_gap() {
+    let hub = hub();
+    let start = hub.newest();
+    let a: Vec<_> = (0..6).map(|n| publish(&hub, "a", n)).collect();
+    publish(&hub, "b", 10);
+    let all = Wire::new(hub.subscribe(["a", "b"], start))
+        .all_at_once()
+        .await;
+    let gap = format!(
+        "event: gap\ndata: {{\"reason\":\"evicted\",\"missed\":null,\"oldest\":\"{}\",\"channel\":\"a\"}}\n\n",
+        a[2]
+    );
+    assert!(
+        all.starts_with(&format!("{PRELUDE}{gap}id: {}\n", a[2])),
+        "{all}"
+    );
+    assert_eq!(data(&all)[1..], ["2", "3", "4", "5", "10"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn law_7_a_channel_made_anew_does_not_hide_what_was_lost() {
+    let hub = builder().max_channels(2).build();
+    let first = publish(&hub, "room", 1);
+    let last = publish(&hub, "room", 2);
+    // Two others push it out.
+    publish(&hub, "x", 3);
+    publish(&hub, "y", 4);
+    let subscription = hub.subscribe(["room"], first);
+    assert_eq!(
+        subscription.resume(),
+        Resume::Gap {
+            reason: GapReason::Unknown,
+            missed: None
+        }
+    );
+    // It may be a false gap for who has seen everything, but never silence.
+    assert!(matches!(
+        hub.subscribe(["room"], last).resume(),
+        Resume::Gap { .. }
+    ));
+    let newest = publish(&hub, "room", 5);
+    assert_eq!(
+        hub.subscribe(["room"], newest).resume(),
+        Resume::Exact { pending: 0 }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_bound_only_idle_channels_give_way() {
+    let hub = builder().max_channels(2).build();
+    let held: Channel<u32> = hub.channel("held").unwrap();
+    let mut reader = Wire::new(hub.subscribe(["read"], LastEventId::Absent));
+    reader.chunk().await;
+    let error = hub.channel::<u32>("third").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooManyChannels);
+    assert!(error.to_string().contains("\"third\""), "{error}");
+    // A subscription cannot fail: its client is sent away for a moment.
+    let mut refused = Wire::new(hub.subscribe(["third"], LastEventId::Absent));
+    come_back(&refused.chunk().await.unwrap());
+    assert_eq!(refused.chunk().await, None);
+
+    drop(held);
+    assert!(hub.channel::<u32>("third").is_ok());
+    drop(reader);
+    assert!(hub.channel::<u32>("fourth").is_ok());
+    assert_eq!(hub.stats().channels, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_channel_is_retired_after_its_time() {
+    let hub = builder().retire_after(secs(60)).build();
+    publish(&hub, "quiet", 1);
+    let kept: Channel<u32> = hub.channel("kept").unwrap();
+    advance(secs(59)).await;
+    drop(hub.channel::<u32>("other"));
+    assert_eq!(hub.stats().channels, 3);
+    advance(secs(2)).await;
+    drop(hub.channel::<u32>("other"));
+    assert_eq!(hub.stats().channels, 2, "quiet is gone, kept is held");
+    drop(kept);
+}
+
+#[test]
+fn a_name_belongs_to_one_type() {
+    let hub = hub();
+    let _numbers: Channel<u32> = hub.channel("a").unwrap();
+    assert_eq!(
+        hub.channel::<str>("a").unwrap_err().kind(),
+        ErrorKind::OtherType
+    );
+    // A subscription alone says nothing about the type.
+    drop(hub.subscribe(["b"], LastEventId::Absent));
+    assert!(hub.channel::<str>("b").is_ok());
+    let long = "x".repeat(1025);
+    assert_eq!(
+        hub.channel::<u32>(&long).unwrap_err().kind(),
+        ErrorKind::InvalidName
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_starts_where_it_is_told() {
+    let hub = hub();
+    for n in 0..6 {
+        publish(&hub, "a", n);
+    }
+    for (start, expected) in [
+        (Start::Oldest, vec!["2", "3", "4", "5"]),
+        (Start::Newest(2), vec!["4", "5"]),
+        (Start::Newest(100), vec!["2", "3", "4", "5"]),
+        (Start::Live, vec![""]),
+        (Start::Snapshot, vec![""]),
+    ] {
+        let subscription = hub.subscribe(["a", "b"], LastEventId::Absent).start(start);
+        assert_eq!(
+            data(&Wire::new(subscription).all_at_once().await),
+            expected,
+            "{start:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_come_into_a_running_subscription_and_go() {
+    let hub = hub();
+    let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
+    let control = subscription.control();
+    let mut wire = Wire::new(subscription);
+    wire.all_at_once().await;
+    let before = publish(&hub, "b", 1);
+    publish(&hub, "b", 2);
+    control.add("b").unwrap();
+    assert_eq!(
+        wire.all_at_once().await,
+        "",
+        "it starts where the connection stands"
+    );
+    publish(&hub, "b", 3);
+    publish(&hub, "a", 4);
+    assert_eq!(data(&wire.all_at_once().await), ["3", "4"]);
+
+    control.remove("a");
+    wire.all_at_once().await;
+    publish(&hub, "a", 5);
+    publish(&hub, "b", 6);
+    assert_eq!(data(&wire.all_at_once().await), ["6"]);
+
+    // A client that knows `c` up to an older place is told what it cannot get here.
+    publish(&hub, "c", 7);
+    control.add_since("c", before).unwrap();
+    let said = wire.all_at_once().await;
+    assert!(
+        said.starts_with(
+            "event: gap\ndata: {\"reason\":\"unknown\",\"missed\":1,\"oldest\":null,\"channel\":\"c\"}\n\n"
+        ),
+        "{said}"
+    );
+    control.remove("c");
+    control.add_since("c", hub.newest()).unwrap();
+    assert_eq!(wire.all_at_once().await, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_gives_the_rest_and_the_end() {
+    let hub = hub();
+    let build: Channel<u32> = hub.channel("build").unwrap();
+    let mut live = Wire::new(hub.subscribe(["build"], LastEventId::Absent));
+    live.all_at_once().await;
+    let first = build.publish(&1).unwrap();
+    let done = Event::empty().with_name(event_name!("done"));
+    let last = build.close(Some(&done)).unwrap().unwrap();
+    let bytes = format!("id: {first}\ndata: 1\n\nevent: done\nid: {last}\ndata: \n\n");
+    assert_eq!(live.chunk().await.unwrap(), bytes);
+    assert_eq!(live.chunk().await, None);
+
+    assert!(build.is_closed());
+    assert_eq!(build.publish(&2).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(build.close(None).unwrap_err().kind(), ErrorKind::Closed);
+
+    // Who missed something gets it, and then the end; who has everything stays away.
+    let mut late = Wire::new(hub.subscribe(["build"], first));
+    assert!(
+        late.all_at_once()
+            .await
+            .ends_with(&format!("id: {last}\ndata: \n\n"))
+    );
+    for subscription in [
+        hub.subscribe(["build"], last),
+        hub.subscribe(["build"], LastEventId::Absent),
+        build.subscribe(last),
+    ] {
+        let response = subscription.into_response();
+        assert_eq!(response.status(), StatusCode::NO_CONTENT, "rule 61");
+        assert!(response.headers().get("content-type").is_none());
+    }
+    // An id that is unknown is told so first.
+    let foreign = EventId::new(1, 1);
+    let response = hub.subscribe(["build"], foreign).into_response();
+    assert_eq!(response.status(), StatusCode::OK);
+    let all = Wire::new(response).all_at_once().await;
+    assert!(all.starts_with(":\nevent: gap\n"), "{all}");
+    // One channel that is open keeps a connection over several.
+    let response = hub.subscribe(["build", "open"], last).into_response();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_last_event_leaves_the_channel_open() {
+    let channel = Channel::<u32>::new();
+    let own_id = Event::empty().id("1").unwrap();
+    assert_eq!(
+        channel.close(Some(&own_id)).unwrap_err().kind(),
+        ErrorKind::NotPublishable
+    );
+    assert!(channel.publish(&1).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_channel_stays_known_and_then_its_name_is_free() {
+    let hub = builder().retire_after(secs(10)).retry(secs(30)).build();
+    let id = publish(&hub, "build", 1);
+    hub.channel::<u32>("build").unwrap().close(None).unwrap();
+    advance(secs(299)).await;
+    assert_eq!(
+        hub.subscribe(["build"], id).into_response().status(),
+        StatusCode::NO_CONTENT,
+        "ten times retry"
+    );
+    // That was a use; its time starts again.
+    advance(secs(301)).await;
+    drop(hub.channel::<u32>("other"));
+    assert!(hub.channel::<u32>("build").unwrap().publish(&2).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_70_a_slow_client_is_told_or_sent_away() {
+    for on_lag in [OnLag::Gap, OnLag::End] {
+        let channel = Channel::<String>::builder().capacity(2).bytes(4000).build();
+        let mut wire = Wire::new(channel.subscribe(LastEventId::Absent).on_lag(on_lag));
+        wire.all_at_once().await;
+        let ids: Vec<_> = (0..10)
+            .map(|_| channel.publish(&"x".repeat(900)).unwrap())
+            .collect();
+        match on_lag {
+            OnLag::End => {
+                come_back(&wire.chunk().await.unwrap());
+                assert_eq!(wire.chunk().await, None);
+            }
+            _ => {
+                let said = wire.all_at_once().await;
+                let gap = format!(
+                    "event: gap\ndata: {{\"reason\":\"lagged\",\"missed\":6,\"oldest\":\"{}\"}}\n\nid",
+                    ids[6]
+                );
+                assert!(said.starts_with(&gap), "{said}");
+                assert_eq!(messages(&said).len(), 5);
+                assert_eq!(channel.stats().gaps.lagged, 1);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn law_6_age_bounds_what_a_client_can_catch_up_on() {
+    let channel = Channel::<u32>::builder().age(secs(60)).build();
+    let first = channel.publish(&1).unwrap();
+    advance(secs(50)).await;
+    let second = channel.publish(&2).unwrap();
+    advance(secs(20)).await;
+    assert_eq!(
+        channel.subscribe(first).resume(),
+        Resume::Exact { pending: 1 }
+    );
+    let start = EventId::new(first.hi(), 0);
+    assert_eq!(
+        channel.subscribe(start).resume(),
+        Resume::Gap {
+            reason: GapReason::Evicted,
+            missed: Some(1)
+        }
+    );
+    advance(secs(50)).await;
+    assert!(matches!(
+        channel.subscribe(first).resume(),
+        Resume::Gap { .. }
+    ));
+    assert_eq!(
+        channel.subscribe(second).resume(),
+        Resume::Exact { pending: 0 }
+    );
+    assert_eq!(channel.stats().events, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sweep_forgets_without_anybody_asking() {
+    let hub = Hub::builder().age(secs(60)).build();
+    publish(&hub, "a", 1);
+    let mut wire = Wire::new(hub.subscribe(["b"], LastEventId::Absent));
+    wire.all_at_once().await;
+    assert_eq!(hub.stats().events, 1);
+    sleep(secs(70)).await;
+    assert_eq!(hub.stats().events, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn coalesce_holds_writes_apart_but_not_the_first() {
+    let channel = Channel::<u32>::builder()
+        .coalesce(millis(50))
+        .heartbeat(Heartbeat::OFF)
+        .build();
+    let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
+    wire.all_at_once().await;
+    sleep(secs(1)).await;
+    channel.publish(&0).unwrap();
+    let (first, time) = wire.timed().await;
+    assert_eq!(
+        (data(&first.unwrap()), time),
+        (vec!["0".to_owned()], Duration::ZERO)
+    );
+    let reader = tokio::spawn(async move { wire.timed().await });
+    for n in 1..=3 {
+        sleep(millis(10)).await;
+        channel.publish(&n).unwrap();
+    }
+    let (rest, time) = reader.await.unwrap();
+    assert_eq!(data(&rest.unwrap()), ["1", "2", "3"]);
+    assert!(time >= millis(50) && time <= millis(52), "{time:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn figures_say_what_happened() {
+    let hub = hub();
+    let start = hub.newest();
+    for n in 0..6 {
+        publish(&hub, "a", n);
+    }
+    let newest = hub.newest();
+    let mut fresh = Wire::new(hub.subscribe(["a", "b"], LastEventId::Absent));
+    let mut exact = Wire::new(hub.subscribe(["a"], newest));
+    let mut gap = Wire::new(hub.subscribe(["a"], start));
+    let mut foreign = Wire::new(hub.subscribe(["a"], EventId::new(1, 1)));
+    for wire in [&mut fresh, &mut exact, &mut gap, &mut foreign] {
+        wire.all_at_once().await;
+    }
+    publish(&hub, "b", 7);
+    fresh.all_at_once().await;
+    let stats = hub.stats();
+    assert_eq!((stats.channels, stats.subscribers), (2, 4));
+    assert_eq!((stats.published, stats.events), (7, 5));
+    assert_eq!(stats.delivered, 4 + 4 + 1);
+    assert_eq!((stats.fresh, stats.resumed), (1, 1));
+    assert_eq!((stats.gaps.evicted, stats.gaps.restarted), (1, 1));
+    let channel = hub.channel::<u32>("a").unwrap().stats();
+    assert_eq!((channel.published, channel.subscribers), (6, 4));
+    drop((fresh, exact, gap, foreign));
+    assert_eq!(hub.stats().subscribers, 0);
+}

@@ -1,0 +1,229 @@
+//! Snapshots and boards: the state first, then every event behind it.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use axum_sse::{Board, Channel, ErrorKind, EventId, Hub, LastEventId, OnGap, Start};
+use tokio::{sync::Semaphore, time::sleep};
+
+use crate::wire::{Wire, messages, millis};
+
+type Counts = Board<Vec<u32>, u32>;
+
+fn board(capacity: usize) -> Counts {
+    let channel = Channel::builder().capacity(capacity).build();
+    Board::on(channel, Vec::new(), |all: &mut Vec<u32>, n: &u32| {
+        all.push(*n)
+    })
+    .unwrap()
+}
+
+/// Plays a page: what its state is after these bytes.
+fn state(bytes: &str) -> (Vec<u32>, Vec<String>) {
+    let mut state = Vec::new();
+    let mut kinds = Vec::new();
+    for message in messages(bytes) {
+        match message.event.as_str() {
+            "snapshot" => state = serde_json::from_str(&message.data).unwrap(),
+            "message" => state.push(message.data.parse().unwrap()),
+            _ => {}
+        }
+        kinds.push(message.event);
+    }
+    (state, kinds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_client_gets_the_state_and_then_every_event() {
+    let board = board(3);
+    for n in 0..10 {
+        board.publish(&n).unwrap();
+    }
+    let mut wire = Wire::new(board.subscribe(LastEventId::Absent));
+    let mut bytes = wire.all_at_once().await;
+    let id = board.channel().newest();
+    assert_eq!(
+        bytes,
+        format!(":\nevent: snapshot\nid: {id}\ndata: [0,1,2,3,4,5,6,7,8,9]\n\n")
+    );
+    board.publish(&10).unwrap();
+    bytes += &wire.all_at_once().await;
+    assert_eq!(state(&bytes).0, (0..=10).collect::<Vec<_>>());
+    assert_eq!(board.read(Vec::len).unwrap(), 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_can_resume_gets_no_snapshot_and_one_with_a_gap_does() {
+    let board = board(3);
+    let ids: Vec<_> = (0..10).map(|n| board.publish(&n).unwrap()).collect();
+    let resumed = Wire::new(board.subscribe(ids[7])).all_at_once().await;
+    assert_eq!(state(&resumed).1, ["message", "message"]);
+    let gap = Wire::new(board.subscribe(ids[1])).all_at_once().await;
+    let (all, kinds) = state(&gap);
+    assert_eq!(
+        (all, kinds),
+        (
+            (0..10).collect(),
+            vec!["gap".to_owned(), "snapshot".to_owned()]
+        )
+    );
+    assert!(gap.contains(&format!("\"oldest\":\"{}\"", ids[9])), "{gap}");
+    let replay = board.subscribe(ids[1]).on_gap(OnGap::Replay);
+    let kinds = state(&Wire::new(replay).all_at_once().await).1;
+    assert_eq!(kinds, ["gap", "message", "message", "message"]);
+    let live = board.subscribe(LastEventId::Absent).start(Start::Live);
+    assert_eq!(
+        state(&Wire::new(live).all_at_once().await).1,
+        ["checkpoint"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_several_channels_a_snapshot_stands_at_its_id() {
+    let hub = Hub::new();
+    let start = hub.newest();
+    let other: Channel<u32> = hub.channel("other").unwrap();
+    let board = Board::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
+        *sum += n
+    })
+    .unwrap();
+    let first = other.publish(&100).unwrap();
+    let stands = board.publish(&1).unwrap();
+    let last = other.publish(&200).unwrap();
+    // An id that is unknown: the whole story of both, in one order.
+    let foreign = EventId::new(1, 1);
+    let all = Wire::new(hub.subscribe(["other", "board"], foreign))
+        .all_at_once()
+        .await;
+    let ids: Vec<_> = messages(&all)
+        .into_iter()
+        .filter(|message| message.event != "gap")
+        .map(|message| message.last_event_id)
+        .collect();
+    assert_eq!(ids, [first, stands, last].map(|id| id.to_string()));
+    // Known on the one, fresh on neither: no snapshot.
+    let all = Wire::new(hub.subscribe(["other", "board"], start))
+        .all_at_once()
+        .await;
+    assert!(!all.contains("event: snapshot"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_flight_serves_all_who_wait() {
+    let channel: Channel<u32> = Channel::new();
+    let id = channel.publish(&1).unwrap();
+    let made = Arc::new(AtomicU32::new(0));
+    let gate = Arc::new(Semaphore::new(0));
+    let (count, wait) = (made.clone(), gate.clone());
+    channel
+        .snapshot(move || {
+            let (count, wait) = (count.clone(), wait.clone());
+            async move {
+                count.fetch_add(1, Ordering::SeqCst);
+                wait.acquire().await.unwrap().forget();
+                Ok::<_, Infallible>((id, "state"))
+            }
+        })
+        .unwrap();
+    let mut wires: Vec<_> = (0..50)
+        .map(|_| Wire::new(channel.subscribe(LastEventId::Absent)))
+        .collect();
+    for wire in &mut wires {
+        assert_eq!(wire.all_at_once().await, ":\n");
+    }
+    channel.publish(&2).unwrap();
+    gate.add_permits(1);
+    for wire in &mut wires {
+        let all = wire.all_at_once().await;
+        assert!(
+            all.starts_with(&format!(
+                "event: snapshot\nid: {id}\ndata: \"state\"\n\nid: "
+            )),
+            "{all}"
+        );
+        assert_eq!(messages(&all).len(), 2);
+    }
+    assert_eq!(made.load(Ordering::SeqCst), 1);
+    // Behind its position it is made anew.
+    gate.add_permits(1);
+    Wire::new(channel.subscribe(LastEventId::Absent))
+        .all_at_once()
+        .await;
+    assert_eq!(made.load(Ordering::SeqCst), 2);
+    let again = channel.snapshot(|| async { Ok::<_, Infallible>((EventId::new(0, 0), ())) });
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::HasSnapshot);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_always_too_old_ends_the_stream() {
+    let channel: Channel<u32> = Channel::builder().capacity(1).build();
+    let old = channel.publish(&0).unwrap();
+    for n in 1..5 {
+        channel.publish(&n).unwrap();
+    }
+    channel
+        .snapshot(move || async move { Ok::<_, Infallible>((old, "old")) })
+        .unwrap();
+    let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
+    assert_eq!(wire.chunk().await.unwrap(), ":\n");
+    assert!(wire.chunk().await.unwrap().starts_with("retry: "));
+    assert_eq!(wire.chunk().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_fails_or_stands_nowhere_ends_the_stream() {
+    for broken in [None, Some(EventId::new(1, 1))] {
+        let channel: Channel<u32> = Channel::new();
+        channel
+            .snapshot(move || async move { broken.map(|id| (id, ())).ok_or("no database") })
+            .unwrap();
+        let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
+        assert_eq!(wire.chunk().await.unwrap(), ":\n");
+        assert!(wire.chunk().await.unwrap().starts_with("retry: "));
+        assert_eq!(wire.chunk().await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_id_of_its_own_a_snapshot_comes_at_least_once() {
+    let channel: Channel<u32> = Channel::new();
+    let before = channel.publish(&1).unwrap();
+    channel
+        .snapshot_at_least_once(|| async {
+            sleep(millis(5)).await;
+            Ok::<_, Infallible>("state with 1 and 2")
+        })
+        .unwrap();
+    let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
+    assert_eq!(wire.chunk().await.unwrap(), ":\n");
+    sleep(millis(1)).await;
+    let during = channel.publish(&2).unwrap();
+    let first = wire.chunk().await.unwrap();
+    assert!(
+        first.starts_with(&format!("event: snapshot\nid: {before}\n")),
+        "{first}"
+    );
+    assert!(
+        first.ends_with(&format!("id: {during}\ndata: 2\n\n")),
+        "{first}"
+    );
+}
+
+#[test]
+fn a_panic_while_applying_poisons_the_board() {
+    let board = Board::new((), |(), n: &u32| assert!(*n < 2, "broken"));
+    board.publish(&1).unwrap();
+    let clone = board.clone();
+    assert!(
+        std::thread::spawn(move || clone.publish(&2))
+            .join()
+            .is_err()
+    );
+    assert_eq!(board.publish(&1).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert!(board.read(|()| ()).is_err());
+}

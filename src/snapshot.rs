@@ -6,7 +6,7 @@
 use std::{fmt, future::Future, pin::Pin};
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
     error::{BoxError, Error},
@@ -56,8 +56,8 @@ impl Snapshots {
 
     /// A snapshot that stands at `newest` or behind it, or the one that is being made.
     ///
-    /// To be called within a runtime: it is made in a task of its own, so that a client that
-    /// goes away does not take it from the others.
+    /// It is made in a task of its own, so that a client that goes away does not take it from
+    /// the others. That takes a runtime: without one, there is no snapshot.
     pub(crate) fn get(&self, newest: EventId) -> Flight {
         let mut receiver = {
             let mut last = lock(&self.0.last);
@@ -65,8 +65,10 @@ impl Snapshots {
                 Some(receiver) => receiver.clone(),
                 None => {
                     let (sender, receiver) = watch::channel(None);
-                    *last = Some(receiver.clone());
+                    let before = last.replace(receiver.clone());
                     drop(last);
+                    // A whole state, maybe the last reference to it.
+                    drop(before);
                     self.launch(sender);
                     receiver
                 }
@@ -81,7 +83,11 @@ impl Snapshots {
 
     fn launch(&self, sender: watch::Sender<Landed>) {
         let snapshots = self.clone();
-        tokio::spawn(async move {
+        // Without a runtime the sender is dropped: the flight goes down at once.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
             let made = match (snapshots.0.make)().await {
                 Ok(snapshot) => Some(Arc::new(snapshot)),
                 Err(_error) => {

@@ -1,20 +1,21 @@
-//! The locks and atomics of the crate: std's, or loom's under `--cfg axum_sse_loom`.
+//! The locks and atomics of the crate: std's, or loom's in unit tests under
+//! `--cfg axum_sse_loom`.
 //!
 //! The flag is our own, since the well-known `loom` flag switches off parts of tokio.
 
-#[cfg(not(axum_sse_loom))]
+#[cfg(not(all(test, axum_sse_loom)))]
 pub(crate) use std::sync::{
     Arc, Mutex, MutexGuard, Weak,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-#[cfg(axum_sse_loom)]
+#[cfg(all(test, axum_sse_loom))]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 // loom's `Arc` has no `Weak`, and std's has no interleavings worth exploring.
-#[cfg(axum_sse_loom)]
+#[cfg(all(test, axum_sse_loom))]
 pub(crate) use std::sync::{Arc, Weak};
 
 use std::sync::PoisonError;

@@ -39,6 +39,8 @@ pub(crate) struct Core {
     reader_count: AtomicUsize,
     /// Set while the channel stands in the wake task's queue.
     dirty: AtomicBool,
+    /// The version that the last sweep saw.
+    swept: AtomicU64,
     /// Handles and subscriptions. At zero, a channel in a registry is idle.
     held: AtomicUsize,
     pub(crate) counters: Counters,
@@ -72,6 +74,7 @@ impl Core {
             readers: Mutex::new(Slab::new()),
             reader_count: AtomicUsize::new(0),
             dirty: AtomicBool::new(false),
+            swept: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             counters: Counters::default(),
             lag: AtomicU64::new(0),
@@ -207,8 +210,16 @@ impl Core {
 
     pub(crate) fn remove_reader(&self, key: usize) {
         let place = lock(&self.readers).try_remove(key);
-        self.reader_count.fetch_sub(1, Ordering::AcqRel);
+        let left = self.reader_count.fetch_sub(1, Ordering::AcqRel) - 1;
         drop(place);
+        if left > 0 {
+            return;
+        }
+        let mut log = self.lock();
+        // One that has come meanwhile may stand in the floor, if it locked the log before.
+        let evicted = (self.readers() == 0).then(|| log.drop_floor());
+        drop(log);
+        drop(evicted);
     }
 
     /// The wake task has taken this channel from its queue. Returns the log's end.
@@ -253,11 +264,16 @@ impl Core {
     }
 
     /// Forgets what has grown too old, and what was kept for readers that have had their turn.
-    pub(crate) fn sweep(&self, now: u64) {
+    ///
+    /// `at_rest` if the wake task is in no round, and so has woken all readers that had news.
+    pub(crate) fn sweep(&self, now: u64, at_rest: bool) {
         let mut log = self.lock();
         let mut evicted = vec![log.expire(now)];
-        // While the channel is queued, its readers have yet to be woken.
-        if !self.dirty.load(Ordering::Acquire) {
+        // Whoever was woken for the newest event has had a tick's time since. And a publisher
+        // that has appended and not signalled yet is not overtaken.
+        let version = self.version();
+        let quiet = self.swept.swap(version, Ordering::Relaxed) == version;
+        if quiet && at_rest && !self.dirty.load(Ordering::Acquire) {
             evicted.push(log.begin_round());
         }
         drop(log);

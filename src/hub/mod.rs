@@ -8,6 +8,8 @@ pub(crate) mod builder;
 pub(crate) mod channel;
 pub(crate) mod clock;
 pub(crate) mod core;
+#[cfg(all(test, axum_sse_loom))]
+mod loom;
 mod registry;
 pub(crate) mod wake;
 
@@ -232,9 +234,10 @@ impl Shared {
         }
     }
 
-    /// Visits a bounded number of channels. Called by the wake task, once per tick.
-    pub(crate) fn sweep(&self) {
-        self.registry.sweep(self.now());
+    /// Visits a bounded number of channels. Called by the wake task, once per tick; `at_rest` if
+    /// all readers were woken that had news.
+    pub(crate) fn sweep(&self, at_rest: bool) {
+        self.registry.sweep(self.now(), at_rest);
     }
 
     pub(crate) fn stats(&self) -> Stats {

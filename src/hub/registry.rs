@@ -234,7 +234,7 @@ impl Registry {
     }
 
     /// Visits a few channels: what is too old is forgotten, idle channels are retired.
-    pub(crate) fn sweep(&self, now: u64) {
+    pub(crate) fn sweep(&self, now: u64, at_rest: bool) {
         let instant = Instant::now();
         let mut state = lock(&self.state);
         let retired = self.retire_expired(&mut state, instant);
@@ -248,7 +248,7 @@ impl Registry {
         drop(state);
         drop(retired);
         for core in cores {
-            core.sweep(now);
+            core.sweep(now, at_rest);
             if core.is_closed() && !core.is_held() && !self.is_single() {
                 core.forget_events();
             }

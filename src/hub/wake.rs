@@ -15,11 +15,11 @@ use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     pin::pin,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{Shared, core::Core};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, Weak, lock};
@@ -63,6 +63,10 @@ pub(crate) struct Wake {
     queue: Mutex<Vec<Arc<Core>>>,
     state: Mutex<State>,
 }
+
+/// Channels whose readers are being woken: where each log ended when the round began, and the
+/// slot that comes next.
+pub(super) type Round = VecDeque<(Arc<Core>, u64, usize)>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -145,9 +149,11 @@ impl Wake {
     pub(crate) fn wrote(&self, reader: &Reader) {
         // A heartbeat that was asked for and not sent yet would be early now.
         reader.beat.store(false, Ordering::Relaxed);
+        // Never earlier than it was: until a task that has just been started takes its first
+        // look at the time, `tick` is that of the one before.
         reader
             .due
-            .store(self.tick.load(Ordering::Relaxed) + AHEAD, Ordering::Relaxed);
+            .fetch_max(self.tick.load(Ordering::Relaxed) + AHEAD, Ordering::Relaxed);
     }
 
     /// Whether a heartbeat is due; asked once per heartbeat.
@@ -178,30 +184,56 @@ impl Wake {
 
     /// Starts the task if it is not running, on the runtime of the caller.
     pub(crate) fn ensure_running(self: &Arc<Self>, shared: &Arc<Shared>) {
-        let mut state = lock(&self.state);
-        if state.running || state.readers == 0 {
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        if !self.claim(runtime.is_some()) {
             return;
         }
-        // Without a runtime there is nothing to run the task; a body polled there stays without
-        // heartbeats, and is woken once somebody else starts the task.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            self.driverless.store(true, Ordering::Release);
+        let Some(runtime) = runtime else {
             return;
         };
-        state.running = true;
-        self.driverless.store(false, Ordering::Release);
-        drop(state);
         // Made before the spawn: a runtime that is shutting down drops the task unpolled, and
         // the guard with it.
         let guard = Guard {
             wake: self.clone(),
             armed: true,
+            wakers: Vec::new(),
         };
-        runtime.spawn(run(guard, Arc::downgrade(shared)));
+        // Here and not in the task: on a runtime without timers this panics, and a task that
+        // did would be started over and over.
+        let ticks = self.ticks();
+        runtime.spawn(run(guard, ticks, Arc::downgrade(shared)));
+    }
+
+    fn ticks(&self) -> Interval {
+        let started = u32::try_from(self.tick_at(Instant::now())).unwrap_or(0);
+        let start = self.epoch + self.tick_length * started;
+        let mut ticks = tokio::time::interval_at(start, self.tick_length);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        ticks
+    }
+
+    /// Whether the caller is to start the task; if so, it counts as running from now on.
+    ///
+    /// Without a runtime there is nothing to run it on; a body polled there stays without
+    /// heartbeats, and is woken once somebody else starts the task.
+    pub(super) fn claim(&self, has_runtime: bool) -> bool {
+        let mut state = lock(&self.state);
+        if state.running || state.readers == 0 {
+            return false;
+        }
+        state.running = has_runtime;
+        self.driverless.store(!has_runtime, Ordering::Release);
+        has_runtime
+    }
+
+    /// Whether somebody has signalled since the last time. If not, the task may sleep.
+    pub(super) fn has_signal(&self, cx: &Context<'_>) -> bool {
+        self.task.store(cx.waker());
+        self.signalled.swap(false, Ordering::AcqRel)
     }
 
     /// Whether the task may end; if so, it counts as ended from now on.
-    fn stop_if_idle(&self) -> bool {
+    pub(super) fn stop_if_idle(&self) -> bool {
         let mut state = lock(&self.state);
         if state.readers == 0 {
             state.running = false;
@@ -250,6 +282,8 @@ impl Wake {
 struct Guard {
     wake: Arc<Wake>,
     armed: bool,
+    /// Taken from their readers and not woken yet.
+    wakers: Vec<Waker>,
 }
 
 impl Drop for Guard {
@@ -262,6 +296,7 @@ impl Drop for Guard {
         self.wake.driverless.store(true, Ordering::Release);
         let readers: Vec<_> = state.wheel.iter().flatten().cloned().collect();
         drop(state);
+        self.wakers.drain(..).for_each(Waker::wake);
         for reader in readers {
             if let Some(waker) = reader.waker.take() {
                 waker.wake();
@@ -275,15 +310,10 @@ enum Turn {
     News,
 }
 
-async fn run(mut guard: Guard, shared: Weak<Shared>) {
+async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
     let wake = guard.wake.clone();
-    let started = u32::try_from(wake.tick_at(Instant::now())).unwrap_or(0);
-    let mut ticks =
-        tokio::time::interval_at(wake.epoch + wake.tick_length * started, wake.tick_length);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut pause = pin!(tokio::time::sleep(Duration::ZERO));
-    let mut wakers = Vec::new();
-    let mut round = VecDeque::new();
+    let mut round = Round::new();
 
     loop {
         // Heartbeats come first: a flood of events does not keep them from idle connections.
@@ -297,8 +327,7 @@ async fn run(mut guard: Guard, shared: Weak<Shared>) {
             if !wake.coalesce.is_zero() && pause.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            wake.task.store(cx.waker());
-            if wake.signalled.swap(false, Ordering::AcqRel) {
+            if wake.has_signal(cx) {
                 return Poll::Ready(Turn::News);
             }
             Poll::Pending
@@ -306,9 +335,9 @@ async fn run(mut guard: Guard, shared: Weak<Shared>) {
         .await;
         match turn {
             Turn::Tick => {
-                wake.turn_wheel(&mut wakers);
+                wake.turn_wheel(&mut guard.wakers);
                 if let Some(shared) = shared.upgrade() {
-                    shared.sweep();
+                    shared.sweep(round.is_empty());
                     #[cfg(feature = "metrics")]
                     if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) {
                         crate::report::report(&shared.settings.name, &shared.stats());
@@ -317,6 +346,9 @@ async fn run(mut guard: Guard, shared: Weak<Shared>) {
             }
             Turn::News => {
                 if round.is_empty() {
+                    // Also before the end: a channel that stayed in the queue would count as
+                    // queued for ever, and the task's next life would not hear of its news.
+                    begin_round(&wake, &mut round);
                     if wake.stop_if_idle() {
                         guard.armed = false;
                         return;
@@ -324,26 +356,27 @@ async fn run(mut guard: Guard, shared: Weak<Shared>) {
                     if !wake.coalesce.is_zero() {
                         pause.as_mut().reset(Instant::now() + wake.coalesce);
                     }
-                    begin_round(&wake, &mut round);
                 }
-                collect_slice(&mut round, &mut wakers);
+                collect_slice(&mut round, &mut guard.wakers);
             }
         }
-        let mut woken = 0;
-        for waker in wakers.drain(..) {
+        let mut woken: usize = 0;
+        while let Some(waker) = guard.wakers.pop() {
             waker.wake();
             woken += 1;
-            if woken % SLICE == 0 {
+            if woken.is_multiple_of(SLICE) {
                 tokio::task::yield_now().await;
             }
         }
-        if !round.is_empty() {
+        // After the last slice, too: the round that comes next takes from the floor what is
+        // older than this one, so whoever was woken gets a turn first.
+        if !woken.is_multiple_of(SLICE) {
             tokio::task::yield_now().await;
         }
     }
 }
 
-fn begin_round(wake: &Wake, round: &mut VecDeque<(Arc<Core>, u64, usize)>) {
+pub(super) fn begin_round(wake: &Wake, round: &mut Round) {
     let queue = std::mem::take(&mut *lock(&wake.queue));
     for core in queue {
         let end = core.begin_round();
@@ -352,7 +385,7 @@ fn begin_round(wake: &Wake, round: &mut VecDeque<(Arc<Core>, u64, usize)>) {
 }
 
 /// The wakers of the next readers in line, channel after channel.
-fn collect_slice(round: &mut VecDeque<(Arc<Core>, u64, usize)>, wakers: &mut Vec<Waker>) {
+pub(super) fn collect_slice(round: &mut Round, wakers: &mut Vec<Waker>) {
     while wakers.len() < SLICE
         && let Some((core, end, from)) = round.pop_front()
     {

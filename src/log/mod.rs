@@ -192,10 +192,16 @@ impl Log {
         debug_assert!(id > self.newest);
         self.newest = id;
         self.push(id, pieces, now);
-        if !readers {
-            self.live = self.next;
-            self.round = self.next;
+        if readers {
+            return self.trim();
         }
+        self.drop_floor()
+    }
+
+    /// There are no readers any more that anything is to be kept for beyond the limits.
+    pub(crate) fn drop_floor(&mut self) -> Evicted {
+        self.live = self.next;
+        self.round = self.next;
         self.trim()
     }
 

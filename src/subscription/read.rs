@@ -122,7 +122,8 @@ impl Subscription {
         }
 
         let said = self.say_gaps();
-        items.sort_by_key(|item| item.id);
+        // A snapshot may stand at another channel's event: then its id covers that event, too.
+        items.sort_by_key(|item| (item.id, item.next.is_none()));
         let mut out = Vec::with_capacity(scratch.len());
         for item in items.iter().take_while(|item| item.id <= bound) {
             out.extend_from_slice(&scratch[item.bytes.clone()]);

@@ -1,0 +1,338 @@
+//! loom models: every interleaving, up to a few preemptions, of publishers, readers, and the wake
+//! task's synchronous parts.
+//!
+//! The task itself needs a runtime, which loom has none of; a [`Driver`] takes its steps by hand.
+//! So at the end of each model [`settle`] plays the runtime: it polls whoever was woken, and
+//! nobody else, until all are asleep. What a reader has not got by then, it would never get.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Poll, Waker},
+};
+
+use ::loom::{model, thread};
+
+use super::{
+    Hub,
+    channel::Channel,
+    wake::{Round, Wake, begin_round, collect_slice},
+};
+use crate::{id::EventId, last_event_id::LastEventId, subscription::Subscription, sync::Arc};
+
+/// A task that was woken and has not been polled since. As real runtimes do it, with nothing
+/// for loom to reorder.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Woken {
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What a client reads. Ids are given by their count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Got {
+    Checkpoint(u64),
+    Event(u64, String),
+    Gap,
+}
+
+struct Client {
+    subscription: Subscription,
+    woken: Arc<Woken>,
+    got: Vec<Got>,
+    ended: bool,
+}
+
+impl Client {
+    /// Polled until it sleeps, as the first poll of a connection does.
+    fn new(subscription: Subscription) -> Self {
+        let mut client = Self {
+            subscription,
+            woken: Arc::default(),
+            got: Vec::new(),
+            ended: false,
+        };
+        client.poll();
+        client
+    }
+
+    fn poll(&mut self) {
+        let waker = Waker::from(self.woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        while let Poll::Ready(chunk) = self.subscription.poll_chunk(&mut cx) {
+            let Some(chunk) = chunk else {
+                self.ended = true;
+                return;
+            };
+            let text = std::str::from_utf8(&chunk).unwrap();
+            self.got.extend(text.split("\n\n").filter_map(parse));
+        }
+    }
+
+    fn events(&self) -> Vec<(u64, &str)> {
+        self.got
+            .iter()
+            .filter_map(|got| match got {
+                Got::Event(id, data) => Some((*id, data.as_str())),
+                Got::Checkpoint(_) | Got::Gap => None,
+            })
+            .collect()
+    }
+
+    fn data(&self) -> Vec<&str> {
+        self.events().into_iter().map(|(_, data)| data).collect()
+    }
+
+    /// Law 5, as far as one connection can see it.
+    fn assert_ids_increase(&self) {
+        let ids: Vec<_> = self
+            .got
+            .iter()
+            .filter_map(|got| match got {
+                Got::Checkpoint(id) | Got::Event(id, _) => Some(*id),
+                Got::Gap => None,
+            })
+            .collect();
+        assert!(ids.is_sorted_by(|a, b| a < b), "{:?}", self.got);
+    }
+}
+
+fn parse(block: &str) -> Option<Got> {
+    let mut name = None;
+    let mut id = None;
+    let mut data = None;
+    for line in block.lines() {
+        match line.split_once(": ") {
+            Some(("event", value)) => name = Some(value),
+            Some(("id", value)) => id = Some(value.parse::<EventId>().unwrap().lo()),
+            Some(("data", value)) => data = Some(value.trim_matches('"').to_owned()),
+            _ => {}
+        }
+    }
+    match (name, id, data) {
+        (Some("checkpoint"), Some(id), _) => Some(Got::Checkpoint(id)),
+        (Some("gap"), None, Some(_)) => Some(Got::Gap),
+        (None, Some(id), Some(data)) => Some(Got::Event(id, data)),
+        (None, None, None) => None,
+        _ => panic!("{block:?}"),
+    }
+}
+
+/// The wake task, without its timers.
+struct Driver {
+    wake: Arc<Wake>,
+    woken: Arc<Woken>,
+    ended: bool,
+}
+
+impl Driver {
+    /// The task as its first reader has started it.
+    fn start(hub: &Hub) -> Self {
+        let wake = hub.0.wake.clone();
+        assert!(wake.claim(true));
+        Self {
+            wake,
+            woken: Arc::default(),
+            ended: false,
+        }
+    }
+
+    fn poll(&mut self) {
+        let waker = Waker::from(self.woken.clone());
+        let cx = Context::from_waker(&waker);
+        let mut round = Round::new();
+        let mut wakers = Vec::new();
+        while !self.ended && self.wake.has_signal(&cx) {
+            begin_round(&self.wake, &mut round);
+            self.ended = self.wake.stop_if_idle();
+            if self.ended {
+                return;
+            }
+            while !round.is_empty() {
+                collect_slice(&mut round, &mut wakers);
+                wakers.drain(..).for_each(Waker::wake);
+            }
+        }
+    }
+}
+
+/// Runs what was woken until everything sleeps.
+fn settle(driver: &mut Driver, client: &mut Client) {
+    loop {
+        if driver.woken.take() {
+            driver.poll();
+        } else if client.woken.take() {
+            client.poll();
+        } else {
+            return;
+        }
+    }
+}
+
+fn hub() -> Hub {
+    Hub::builder().capacity(2).build()
+}
+
+fn channel(hub: &Hub, name: &str) -> Channel<str> {
+    hub.channel(name).unwrap()
+}
+
+/// Law 5: a writer that has drawn its id and stalls is waited for, on whichever channel.
+#[test]
+fn ids_of_two_channels_strictly_increase() {
+    model(|| {
+        let hub = hub();
+        let (a, b) = (channel(&hub, "a"), channel(&hub, "b"));
+        let mut client = Client::new(hub.subscribe(["a", "b"], LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+
+        let on_a = thread::spawn(move || {
+            a.publish("a1").unwrap();
+            a.publish("a2").unwrap();
+            a
+        });
+        let on_b = thread::spawn(move || {
+            b.publish("b1").unwrap();
+            b
+        });
+        client.poll();
+        let handles = (on_a.join().unwrap(), on_b.join().unwrap());
+
+        client.woken.0.store(true, Ordering::SeqCst);
+        settle(&mut driver, &mut client);
+        client.assert_ids_increase();
+        let mut data = client.data();
+        data.sort_unstable();
+        assert_eq!(data, ["a1", "a2", "b1"]);
+        drop(handles);
+    });
+}
+
+/// A reader that begins while events are published gets each of them once.
+#[test]
+fn whoever_begins_meanwhile_misses_nothing() {
+    model(|| {
+        let hub = hub();
+        let (a, b) = (channel(&hub, "a"), channel(&hub, "b"));
+        let subscription = hub.subscribe(["a", "b"], LastEventId::Absent);
+
+        let on_a = thread::spawn(move || {
+            a.publish("a1").unwrap();
+            a
+        });
+        let on_b = thread::spawn(move || {
+            b.publish("b1").unwrap();
+            b
+        });
+        let mut client = Client::new(subscription);
+        let handles = (on_a.join().unwrap(), on_b.join().unwrap());
+
+        let mut driver = Driver::start(&hub);
+        driver.poll();
+        settle(&mut driver, &mut client);
+        client.assert_ids_increase();
+        assert_eq!(client.events().len(), 2, "{:?}", client.got);
+        drop(handles);
+    });
+}
+
+/// Going to sleep against being woken: the reader, the publisher and the task at once.
+#[test]
+fn whoever_sleeps_is_woken() {
+    model(|| {
+        let hub = hub();
+        let a = channel(&hub, "a");
+        let mut client = Client::new(a.subscribe(LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+
+        let publisher = thread::spawn(move || {
+            a.publish("1").unwrap();
+            a
+        });
+        let task = thread::spawn(move || {
+            driver.poll();
+            driver
+        });
+        client.poll();
+        let a = publisher.join().unwrap();
+        let mut driver = task.join().unwrap();
+
+        driver.woken.0.store(true, Ordering::SeqCst);
+        settle(&mut driver, &mut client);
+        assert_eq!(client.data(), ["1"]);
+        drop(a);
+    });
+}
+
+/// A second publisher finds the channel in the queue already, and leaves the waking to a round
+/// that has yet to begin.
+#[test]
+fn a_second_publisher_relies_on_no_round_that_has_begun() {
+    model(|| {
+        let hub = hub();
+        let a = channel(&hub, "a");
+        let mut client = Client::new(a.subscribe(LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+        driver.poll();
+        a.publish("1").unwrap();
+
+        let publisher = thread::spawn(move || {
+            a.publish("2").unwrap();
+            a
+        });
+        let task = thread::spawn(move || {
+            driver.poll();
+            driver
+        });
+        if client.woken.take() {
+            client.poll();
+        }
+        let a = publisher.join().unwrap();
+        let mut driver = task.join().unwrap();
+
+        settle(&mut driver, &mut client);
+        assert_eq!(client.data(), ["1", "2"], "{:?}", client.got);
+        drop(a);
+    });
+}
+
+/// The last reader goes, the task ends, the next reader starts it anew: an event that was
+/// published meanwhile must not leave the channel marked as queued.
+#[test]
+fn a_task_that_ends_leaves_nobody_asleep() {
+    model(|| {
+        let hub = hub();
+        let a = channel(&hub, "a");
+        let first = Client::new(a.subscribe(LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+        driver.poll();
+
+        let leaving = thread::spawn(move || drop(first));
+        let publishing = a.clone();
+        let publisher = thread::spawn(move || {
+            publishing.publish("1").unwrap();
+        });
+        driver.poll();
+        let mut client = Client::new(a.subscribe(LastEventId::Absent));
+        if driver.wake.claim(true) {
+            driver.ended = false;
+            driver.poll();
+        }
+        leaving.join().unwrap();
+        publisher.join().unwrap();
+
+        settle(&mut driver, &mut client);
+        assert!(!driver.ended);
+        a.publish("2").unwrap();
+        settle(&mut driver, &mut client);
+        assert_eq!(client.data().last(), Some(&"2"));
+    });
+}

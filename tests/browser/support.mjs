@@ -219,9 +219,13 @@ after(async () => {
   await browser?.close();
 });
 
-export async function openPage(t, url, options = {}) {
+// `session` is what the page finds in its session storage when it is first loaded; the rest is for the browser's context.
+export async function openPage(t, url, { session = {}, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, ...options });
   t.after(() => context.close());
+  await context.addInitScript((entries) => {
+    for (const [key, value] of entries) sessionStorage.getItem(key) ?? sessionStorage.setItem(key, value);
+  }, Object.entries(session));
   const page = await context.newPage();
   page.setDefaultTimeout(BOUND_MS);
   page.faults = [];

@@ -261,6 +261,7 @@ test('rooms: what is gone is told for its channel, and for no other', TEST, asyn
   proxy.mend();
   await shows(page, 'music 2');
   assert.deepEqual((await logOf(page, 'gap')).map((line) => [line.channel, line.reason]), [['room/lobby', 'evicted']]);
+  await shoot(page, 'rooms-gap');
   const texts = await textsOf(page);
   assert.deepEqual(texts.filter((text) => text.startsWith('music')), ['music 1', 'music 2']);
   const left = texts.filter((text) => text.startsWith('lobby')).map((text) => Number(text.split(' ')[1]));
@@ -397,6 +398,7 @@ test('board: a page that was cut off catches up by changes alone, or by a gap an
   assert.deepEqual([again.snapshots, again.changes], [2, 9]);
   const gaps = await logOf(page, 'gap');
   assert.deepEqual(gaps.map((line) => line.reason), ['evicted']);
+  await shoot(page, 'board-evicted');
   await assertSameAsServer(t, page, server.origin, id);
   ({ id } = await take(server.origin, 'J10'));
   await assertSameAsServer(t, page, server.origin, id);
@@ -502,7 +504,7 @@ async function cookieOf(page) {
 async function readRun(origin, id, cookie) {
   const response = await fetch(`${origin}/answer?${new URLSearchParams({ lastEventId: id })}`, { headers: { cookie } });
   const body = await within('the run ends', response.text());
-  const pieces = [...body.matchAll(/^data: (\{.*)$/gm)].map((match) => JSON.parse(match[1]));
+  const pieces = [...body.matchAll(/^data: (\{[^\n]*)/gm)].map((match) => JSON.parse(match[1]));
   return {
     status: response.status,
     words: pieces.filter((piece) => 'text' in piece).map((piece) => piece.text),

@@ -1,0 +1,249 @@
+// What the browser tests share: the binaries, the servers, a line that can be cut, the browser.
+//
+// EXAMPLES_DIR  where the examples' binaries are (default: target/release/examples)
+// CHROMIUM      the browser (default: the first of chromium, chromium-browser, google-chrome on the PATH)
+// SCREENSHOTS   a directory; if set, pictures of the pages are saved there
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { accessSync, constants, mkdirSync, statSync } from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import { after, before } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { chromium } from 'playwright-core';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+export const HOST = '127.0.0.1';
+export const BOUND_MS = 20_000;
+export const SHUTDOWN_BOUND_MS = 5_000;
+export const TEST = { timeout: 90_000 };
+
+function isExecutable(file) {
+  try {
+    accessSync(file, constants.X_OK);
+    return statSync(file).isFile();
+  } catch {
+    return false;
+  }
+}
+
+function findChromium() {
+  if (process.env.CHROMIUM) return isExecutable(process.env.CHROMIUM) ? process.env.CHROMIUM : null;
+  const folders = (process.env.PATH ?? '').split(path.delimiter).filter(Boolean);
+  for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {
+    for (const folder of folders) {
+      const file = path.join(folder, name);
+      if (isExecutable(file)) return file;
+    }
+  }
+  return null;
+}
+
+// Before any test is declared: one plain line says more than every test failing with the same stack.
+function refuse(reason) {
+  console.error(reason);
+  process.exit(1);
+}
+
+const executablePath = findChromium();
+if (!executablePath) {
+  refuse('no Chromium found: set CHROMIUM to its executable, or put chromium, chromium-browser or google-chrome on the PATH');
+}
+const examples = path.resolve(process.env.EXAMPLES_DIR ?? path.join(here, '../../target/release/examples'));
+
+// The path of an example's binary, which must be there.
+export function example(name, file = path.join(examples, name)) {
+  file = path.resolve(file);
+  if (!isExecutable(file)) {
+    refuse(`no executable at ${file}: build it with \`cargo build --release --examples --all-features\`, or set EXAMPLES_DIR`);
+  }
+  return file;
+}
+
+const screenshots = process.env.SCREENSHOTS;
+if (screenshots) mkdirSync(screenshots, { recursive: true });
+
+/* Waiting */
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+export async function until(what, condition, bound = BOUND_MS) {
+  const end = Date.now() + bound;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > end) assert.fail(`still not so after ${bound} ms: ${what}`);
+    await pause(20);
+  }
+}
+
+export async function within(what, promise, bound = BOUND_MS) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new assert.AssertionError({ message: `not within ${bound} ms: ${what}` })), bound);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/* The server */
+
+const children = new Set();
+process.on('exit', () => {
+  for (const child of children) child.kill('SIGKILL');
+});
+
+// Below the range from which systems take the ports of outgoing connections: while a server is down between two lives, a client that keeps
+// trying its port could otherwise be given that very port, and connect to itself.
+export async function freePort() {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    const probe = net.createServer();
+    const free = await new Promise((resolve) => {
+      probe.once('error', () => resolve(false));
+      probe.listen(port, HOST, () => resolve(true));
+    });
+    if (!free) continue;
+    await new Promise((resolve) => probe.close(resolve));
+    return port;
+  }
+}
+
+export function launch(binary, port, settings = {}) {
+  const child = spawn(binary, [], {
+    env: { ...process.env, ...settings, HOST, PORT: String(port) },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  children.add(child);
+  const process_ = { child, output: '', exit: null };
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => { process_.output += text; });
+  // `close`, not `exit`: by then all output has been read.
+  process_.closed = once(child, 'close').then(([code, signal]) => {
+    children.delete(child);
+    process_.exit = { code, signal };
+    return process_.exit;
+  });
+  return process_;
+}
+
+export async function startServer(t, binary, { port, settings } = {}) {
+  port ??= await freePort();
+  const server = launch(binary, port, settings);
+  server.port = port;
+  server.origin = `http://${HOST}:${port}`;
+  server.kill = async (signal) => {
+    server.child.kill(signal);
+    return server.closed;
+  };
+  t.after(() => server.kill('SIGKILL'));
+  await until(`${server.origin} answers`, async () => {
+    if (server.exit) assert.fail(`the server ended (${JSON.stringify(server.exit)}) and said: ${server.output}`);
+    try {
+      return (await fetch(`${server.origin}/`)).ok;
+    } catch {
+      return false;
+    }
+  });
+  return server;
+}
+
+// A TCP proxy whose line can be cut.
+export async function startProxy(t, port) {
+  const sockets = new Set();
+  const proxy = { mode: 'pass', refused: 0 };
+  const listener = net.createServer((client) => {
+    client.on('error', () => {});
+    if (proxy.mode === 'cut') {
+      proxy.refused += 1;
+      client.destroy();
+      return;
+    }
+    if (proxy.mode === 'unavailable') {
+      client.once('data', () => client.end('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'));
+      return;
+    }
+    const server = net.connect(port, HOST);
+    for (const [socket, other] of [[client, server], [server, client]]) {
+      sockets.add(socket);
+      socket.on('error', () => {});
+      socket.on('close', () => {
+        sockets.delete(socket);
+        other.destroy();
+      });
+      socket.pipe(other);
+    }
+  });
+  listener.listen(await freePort(), HOST);
+  await once(listener, 'listening');
+  proxy.origin = `http://${HOST}:${listener.address().port}`;
+  proxy.cut = (mode = 'cut') => {
+    proxy.mode = mode;
+    for (const socket of sockets) socket.destroy();
+  };
+  proxy.mend = () => { proxy.mode = 'pass'; };
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    return new Promise((resolve) => listener.close(resolve));
+  });
+  return proxy;
+}
+
+/* The browser */
+
+let browser;
+
+before(async () => {
+  browser = await chromium.launch({
+    executablePath,
+    // The sandbox does not work for root, which CI machines often are. Everyone else keeps it.
+    chromiumSandbox: process.getuid?.() !== 0,
+    args: [
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  });
+});
+
+after(async () => {
+  for (const child of children) child.kill('SIGKILL');
+  await browser?.close();
+});
+
+// `session` is what the page finds in its session storage when it is first loaded; the rest is for the browser's context.
+export async function openPage(t, url, { session = {}, ...options } = {}) {
+  const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, ...options });
+  t.after(() => context.close());
+  await context.addInitScript((entries) => {
+    for (const [key, value] of entries) sessionStorage.getItem(key) ?? sessionStorage.setItem(key, value);
+  }, Object.entries(session));
+  const page = await context.newPage();
+  page.setDefaultTimeout(BOUND_MS);
+  page.faults = [];
+  page.on('pageerror', (error) => page.faults.push(error.message));
+  await page.goto(url);
+  return page;
+}
+
+export async function openLive(t, url, options) {
+  const page = await openPage(t, url, options);
+  await stateIs(page, 'live');
+  return page;
+}
+
+export async function stateIs(page, state) {
+  await until(`the page's state is ${state}`, async () => (await page.getAttribute('#state', 'data-state')) === state);
+}
+
+export async function shoot(page, name) {
+  if (screenshots) await page.screenshot({ path: path.join(screenshots, `${name}.png`), fullPage: true });
+}

@@ -79,8 +79,13 @@ pub(crate) fn write_number(number: u64, out: &mut Vec<u8>) {
     out.extend(
         (0..digits)
             .rev()
-            .map(|place| DIGITS[(number >> (6 * place)) as usize & 63]),
+            .map(|place| digit((number >> (6 * place)) & 63)),
     );
+}
+
+/// The digit of the lowest six bits.
+pub(crate) fn digit(bits: u64) -> u8 {
+    DIGITS[usize::try_from(bits & 63).unwrap_or(0)]
 }
 
 pub(crate) fn parse_number(text: &[u8]) -> Option<u64> {

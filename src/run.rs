@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use crate::{
     error::{Error, ErrorKind},
     hub::{Settings, Shared, channel::Channel, clock::Clock},
-    id::{DIGITS, EventId, parse_number, shown, write_number},
+    id::{DIGITS, EventId, digit, parse_number, shown, write_number},
     last_event_id::LastEventId,
     payload::NotAResult,
     subscription::Subscription,
@@ -85,7 +85,7 @@ impl FromStr for RunId {
 fn token_digits(token: u128) -> Vec<u8> {
     (0..TOKEN_DIGITS)
         .rev()
-        .map(|place| DIGITS[(token >> (6 * place)) as usize & 63])
+        .map(|place| digit(u64::try_from((token >> (6 * place)) & 63).unwrap_or(0)))
         .collect()
 }
 

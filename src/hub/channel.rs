@@ -78,7 +78,6 @@ impl<T: Serialize + ?Sized> Channel<T> {
     }
 
     /// Starts from the defaults and sets what differs.
-    #[must_use]
     pub fn builder() -> Builder<Self> {
         Builder::new()
     }

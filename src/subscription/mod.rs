@@ -357,11 +357,9 @@ impl Subscription {
             reader.waker.store(cx.waker());
             if let Some(control) = &self.control {
                 control.0.waker.store(cx.waker());
-                if control.0.has_changed() {
-                    if !waiting {
-                        self.change_channels(&reader);
-                        continue;
-                    }
+                if control.0.has_changed() && !waiting {
+                    self.change_channels(&reader);
+                    continue;
                 }
             }
             if self.shared.wake.beat(&reader) {

@@ -6,7 +6,7 @@
 use std::{
     env,
     fmt::Write as _,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -72,33 +72,31 @@ fn main() {
 ";
 
 /// A package of its own, with the dependencies that this one has been built with.
-fn package(root: &Path) -> PathBuf {
+fn package(root: &Path) -> io::Result<PathBuf> {
     let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compile-fail");
     let sources = package.join("src/bin");
     // What an earlier version of this test has left there would be compiled as well.
     let _ = fs::remove_dir_all(&sources);
-    fs::create_dir_all(&sources).unwrap();
+    fs::create_dir_all(&sources)?;
     let manifest = format!(
         "[package]\nname = \"compile-fail\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
          [workspace]\n\n[dependencies]\n\
-         axum-sse = {{ path = {:?} }}\naxum-core = \"*\"\nserde = {{ version = \"*\", features = [\"derive\"] }}\ntokio-stream = \"*\"\n",
-        root.to_str().unwrap()
+         axum-sse = {{ path = {root:?} }}\naxum-core = \"*\"\nserde = {{ version = \"*\", features = [\"derive\"] }}\ntokio-stream = \"*\"\n"
     );
-    fs::write(package.join("Cargo.toml"), manifest).unwrap();
-    fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
+    fs::write(package.join("Cargo.toml"), manifest)?;
+    fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock"))?;
     for (name, code) in BAD.into_iter().chain([("good", GOOD)]) {
         fs::write(
             sources.join(name).with_extension("rs"),
             format!("{HEAD}{code}"),
-        )
-        .unwrap();
+        )?;
     }
-    package
+    Ok(package)
 }
 
 #[test]
 fn a_result_is_not_a_value() {
-    let package = package(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let package = package(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
     let output = Command::new(env::var_os("CARGO").unwrap())
         .args([
             "check",

@@ -265,6 +265,15 @@ mod bytes {
         let back: serde_json::Value = serde_json::from_str(&data_of(&event)).unwrap();
         assert_eq!(back, serde_json::json!({"a": 1, "b": [2, 3]}));
 
+        // One kind of line break alone is enough.
+        for (json, lines) in [
+            ("[1,\r2]", "data: [1,\ndata: 2]"),
+            ("[1,\n2]", "data: [1,\ndata: 2]"),
+        ] {
+            let raw = RawValue::from_string(json.to_owned()).unwrap();
+            assert_eq!(wire(&Event::json(&raw).unwrap()), format!("{lines}\n\n"));
+        }
+
         // Deep in another value, too.
         let event = Event::json(&[&raw]).unwrap();
         let back: serde_json::Value = serde_json::from_str(&data_of(&event)).unwrap();

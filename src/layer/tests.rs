@@ -647,7 +647,8 @@ mod shutdown {
         let on = tokio::spawn(shutdown.on(std::future::pending()));
         tokio::task::yield_now().await;
         shutdown.clone().begin();
-        on.await.unwrap();
+        let limit = Duration::from_secs(1);
+        tokio::time::timeout(limit, on).await.unwrap().unwrap();
     }
 }
 

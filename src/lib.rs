@@ -45,10 +45,14 @@
 //! | stream values that belong to one connection | [`Sse`], [`Heartbeat`] |
 //! | name an event, give it an id, send text or nothing | [`Event`], [`event_name!`] |
 //! | publish to many clients, and let them resume | [`Channel`], [`Builder`] |
+//! | carry many channels on one connection | [`Hub`], [`Control`] |
+//! | send a state first, and then its changes | [`Board`], [`Channel::snapshot`] |
+//! | run a job that survives its client | [`Runs`] |
 //! | say where a client starts and what follows a gap | [`Subscription`], [`Start`], [`OnGap`], [`OnLag`] |
 //! | know how a resume stands before the response starts | [`Subscription::resume`], [`Resume`] |
 //! | read a client's last id, for a channel or for ids of your own | [`LastEventId`], [`StrictLastEventId`], [`EventId`] |
 //! | set the head of any event stream, end all of them | [`SseLayer`], [`Shutdown`] |
+//! | see figures | [`Stats`] |
 //! | branch on an error | [`ErrorKind`] |
 //!
 //! # Features

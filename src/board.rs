@@ -1,6 +1,7 @@
 //! [`Board<S, E>`]: a state and the channel of its changes, changed under one lock.
 
 use std::{
+    borrow::Borrow,
     fmt,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -134,13 +135,51 @@ where
         E: NotAResult<Kind>,
     {
         let mut at = locked(&self.state)?;
-        let id = self.channel.publish(event)?;
-        (self.apply)(&mut at.state, event);
-        at.id = id;
-        Ok(id)
+        self.change(&mut at, event)
     }
 
-    /// Looks at the state. `look` runs under the board's lock.
+    /// Looks at the state and decides on a change, under one lock: nobody else changes it in
+    /// between. With `None` nothing happens.
+    ///
+    /// ```
+    /// use axum_sse::Board;
+    ///
+    /// let seats = Board::new(3u32, |free, taken: &u32| *free -= taken);
+    /// let take = |wanted| seats.update(|free| (*free >= wanted).then_some(wanted));
+    /// assert!(take(2)?.is_some());
+    /// assert!(take(2)?.is_none());
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Board::publish).
+    pub fn update<B, Kind>(
+        &self,
+        decide: impl FnOnce(&S) -> Option<B>,
+    ) -> Result<Option<EventId>, Error>
+    where
+        B: Borrow<E>,
+        E: NotAResult<Kind>,
+    {
+        let mut at = locked(&self.state)?;
+        let Some(event) = decide(&at.state) else {
+            return Ok(None);
+        };
+        self.change(&mut at, event.borrow()).map(Some)
+    }
+
+    fn change<Kind>(&self, at: &mut At<S>, event: &E) -> Result<EventId, Error>
+    where
+        E: NotAResult<Kind>,
+    {
+        at.id = self.channel.publish(event)?;
+        (self.apply)(&mut at.state, event);
+        Ok(at.id)
+    }
+
+    /// Looks at the state. `look` runs under the board's lock, so the state stands at
+    /// `board.channel().newest()` for as long as it runs.
     ///
     /// # Errors
     ///

@@ -165,3 +165,30 @@ impl Body for SubscriptionBody {
         Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 }
+
+/// A subscription that is made with the first poll.
+pub(crate) enum LazyBody {
+    Waiting(Option<Box<dyn FnOnce() -> Subscription + Send>>),
+    Begun(SubscriptionBody),
+}
+
+impl Body for LazyBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Self::Waiting(begin) = &mut *self {
+            let Some(begin) = begin.take() else {
+                return Poll::Ready(None);
+            };
+            *self = Self::Begun(SubscriptionBody(begin()));
+        }
+        match &mut *self {
+            Self::Waiting(_) => Poll::Ready(None),
+            Self::Begun(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+}

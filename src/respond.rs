@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::time::Duration;
 
 use crate::{
-    body::{EncodeItem, OnError, StreamBody, SubscriptionBody},
+    body::{EncodeItem, LazyBody, OnError, StreamBody, SubscriptionBody},
     error::BoxError,
     event::Event,
     head::{self, WholeChunks},
@@ -196,6 +196,11 @@ impl IntoResponse for Subscription {
         }
         event_stream(Body::new(SubscriptionBody(self)))
     }
+}
+
+/// A stream that does not exist before its body is polled.
+pub(crate) fn begun_when_polled(begin: Box<dyn FnOnce() -> Subscription + Send>) -> Response {
+    event_stream(Body::new(LazyBody::Waiting(Some(begin))))
 }
 
 fn event_stream(body: Body) -> Response {

@@ -23,10 +23,12 @@ use tokio::sync::Notify;
 
 use crate::{
     error::{Error, ErrorKind},
+    heartbeat::Heartbeat,
     hub::{Settings, Shared, channel::Channel, clock::Clock},
     id::{DIGITS, EventId, digit, parse_number, shown, write_number},
     last_event_id::LastEventId,
     payload::NotAResult,
+    respond, retry,
     subscription::Subscription,
     sync::{Arc, Mutex, lock},
 };
@@ -184,6 +186,19 @@ impl RunsBuilder {
         self
     }
 
+    /// The reconnection time that clients are told; a second by default, since behind the end of
+    /// a run they come back once more, to be told to stop.
+    pub fn retry(mut self, time: Duration) -> Self {
+        self.settings.retry = Some(retry::millis(time));
+        self
+    }
+
+    /// What a silent connection says, and how often; as for channels by default.
+    pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
+        self.settings.heartbeat = heartbeat;
+        self
+    }
+
     /// How many bytes of events each run holds at the most; 4 MiB by default. Of a longer one,
     /// late clients get a gap event and the newest part.
     pub fn bytes(mut self, bytes: usize) -> Self {
@@ -221,6 +236,7 @@ impl Runs<(), ()> {
         let mut settings = Settings::default();
         settings.limits.events = usize::MAX;
         settings.limits.bytes = 4 << 20;
+        settings.retry = Some(1000);
         RunsBuilder {
             keep: Duration::from_secs(600),
             max: 1000,
@@ -257,13 +273,14 @@ where
     /// The run that `last` names, if it is `owner`'s, from behind that id; or, if the client
     /// brings no id, a new one that publishes the items of the stream that `start` makes.
     ///
-    /// To be called within a tokio runtime: the job runs in a task of its own, whatever happens
+    /// Nothing is started before the response is first polled, within a tokio runtime: an
+    /// answer to HEAD starts no job. From then on it runs in a task of its own, whatever happens
     /// to the client.
     pub fn resume_or_start<S, Kind>(
         &self,
         last: LastEventId<RunId>,
         owner: O,
-        start: impl FnOnce() -> S,
+        start: impl FnOnce() -> S + Send + 'static,
     ) -> RunResponse
     where
         S: Stream<Item = T> + Send + 'static,
@@ -271,8 +288,18 @@ where
     {
         match last {
             LastEventId::Known(id) => self.resume(id, &owner),
-            LastEventId::Unknown(_) => RunResponse::gone(),
-            LastEventId::Absent => self.start(owner, start),
+            LastEventId::Unknown(_) => RunResponse(Answer::Gone),
+            LastEventId::Absent => {
+                // Without its random source a system is not one that secrets can be made on.
+                let token = random_token();
+                let runs = self.clone();
+                let begin = move || match token {
+                    Some(token) => runs.start(token, owner, start),
+                    None => Subscription::refused(runs.0.nobody.clone()),
+                };
+                let id = token.map(|token| RunId { token, lo: 0 });
+                RunResponse(Answer::Start(id, Box::new(begin)))
+            }
         }
     }
 
@@ -284,23 +311,19 @@ where
             .map(|run| run.channel.clone());
         drop(state);
         match channel {
-            None => RunResponse::gone(),
+            None => RunResponse(Answer::Gone),
             Some(channel) => {
                 let last = EventId::new(life(id.token), id.lo);
-                RunResponse(Some((id.token, channel.subscribe(last))))
+                RunResponse(Answer::Resume(id, Box::new(channel.subscribe(last))))
             }
         }
     }
 
-    fn start<S, Kind>(&self, owner: O, start: impl FnOnce() -> S) -> RunResponse
+    fn start<S, Kind>(&self, token: u128, owner: O, start: impl FnOnce() -> S) -> Subscription
     where
         S: Stream<Item = T> + Send + 'static,
         T: NotAResult<Kind>,
     {
-        // Without its random source a system is not one that secrets can be made on.
-        let Some(token) = random_token() else {
-            return RunResponse(Some((0, Subscription::refused(self.0.nobody.clone()))));
-        };
         let clock = Clock::with_prefix(life(token), token_digits(token));
         let channel = Channel::of(Shared::single(self.0.settings.clone(), clock));
         let cancel = Arc::new(Notify::new());
@@ -317,7 +340,7 @@ where
         };
         if state.runs.len() >= self.0.max {
             drop(state);
-            return RunResponse(Some((0, Subscription::refused(self.0.nobody.clone()))));
+            return Subscription::refused(self.0.nobody.clone());
         }
         state.runs.insert(token, run);
         drop(state);
@@ -341,7 +364,7 @@ where
                 drop(dropped);
             }
         });
-        RunResponse(Some((token, subscription)))
+        subscription
     }
 
     /// Stops the job of a run, if it is `owner`'s. Its readers get what it has produced, and the
@@ -430,32 +453,41 @@ fn random_token() -> Option<u128> {
 }
 
 /// What [`Runs::resume_or_start`] answers: the run's stream, or 204.
-#[derive(Debug)]
 #[must_use = "a response does nothing unless it is returned from a handler"]
-pub struct RunResponse(Option<(u128, Subscription)>);
+pub struct RunResponse(Answer);
+
+enum Answer {
+    Gone,
+    Resume(RunId, Box<Subscription>),
+    Start(Option<RunId>, Box<dyn FnOnce() -> Subscription + Send>),
+}
 
 impl RunResponse {
-    fn gone() -> Self {
-        Self(None)
-    }
-
-    /// The id of the run's start, if there is a run: whoever has it can read all of it.
+    /// The id that the client brought, or that of the start of a new run: whoever has it can
+    /// read what follows. A new run only exists once the response is polled.
     #[must_use]
     pub fn id(&self) -> Option<RunId> {
-        let (token, _) = self.0.as_ref().filter(|(token, _)| *token != 0)?;
-        Some(RunId {
-            token: *token,
-            lo: 0,
-        })
+        match &self.0 {
+            Answer::Gone => None,
+            Answer::Resume(id, _) => Some(*id),
+            Answer::Start(id, _) => *id,
+        }
     }
 }
 
 impl IntoResponse for RunResponse {
     fn into_response(self) -> Response {
         match self.0 {
-            None => StatusCode::NO_CONTENT.into_response(),
-            Some((_, subscription)) => subscription.into_response(),
+            Answer::Gone => StatusCode::NO_CONTENT.into_response(),
+            Answer::Resume(_, subscription) => subscription.into_response(),
+            Answer::Start(_, begin) => respond::begun_when_polled(begin),
         }
+    }
+}
+
+impl fmt::Debug for RunResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RunResponse").field(&self.id()).finish()
     }
 }
 

@@ -19,7 +19,7 @@ Runs the stages in this order, or only the named ones, and stops at the first th
   features  each feature alone, none, the default and all of them compile
   examples  the examples build in release mode
   package   the crate packs, and builds from its package
-  browser   the quickstart example in a real browser; needs what 'examples' built
+  browser   the examples in a real browser; needs what 'examples' built
 
   --install  first installs with apt what a fresh Debian 12 lacks (as root, or with sudo)
   --help     prints this
@@ -162,6 +162,7 @@ stage_examples() { cargo build --release --examples --all-features --locked; }
 stage_package() { cargo package --locked --allow-dirty; }
 
 stage_browser() {
+  export EXAMPLES_DIR=${EXAMPLES_DIR:-$CARGO_TARGET_DIR/release/examples}
   export QUICKSTART=${QUICKSTART:-$CARGO_TARGET_DIR/release/examples/quickstart}
   cd tests/browser
   npm ci --no-audit --no-fund

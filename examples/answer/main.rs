@@ -73,8 +73,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     });
     let shutdown = Shutdown::new();
     let streams = Router::new()
-        // Else a HEAD would run the handler, and start a job that nobody has asked for.
-        .route("/answer", get(answer).head(StatusCode::METHOD_NOT_ALLOWED))
+        .route("/answer", get(answer))
         .layer(SseLayer::new().shutdown(shutdown.clone()));
     let app = Router::new()
         .route("/", get(page))
@@ -102,9 +101,10 @@ async fn answer(
         let rule = format!("a prompt has 1 to {MAX_PROMPT} characters");
         return (StatusCode::BAD_REQUEST, rule).into_response();
     }
-    let start = || {
-        service.started.fetch_add(1, Ordering::Relaxed);
-        words(&prompt, service.pace)
+    let job = service.clone();
+    let start = move || {
+        job.started.fetch_add(1, Ordering::Relaxed);
+        words(&prompt, job.pace)
     };
     service
         .runs

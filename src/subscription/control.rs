@@ -52,7 +52,11 @@ impl Control {
     }
 
     /// Adds a channel. It starts at the place where the connection stands: what was published
-    /// before is not delivered. For its history, the client reconnects, with the larger set.
+    /// before is not delivered.
+    ///
+    /// For its history, the client reconnects with the larger set, and with the id up to which it
+    /// knows *all* of these channels (for a new one that is the start of the hub's life,
+    /// `hi-0`). It then also gets again what it has of the others since, and tells it by the ids.
     ///
     /// # Errors
     ///

@@ -15,7 +15,7 @@ mod control;
 mod gap;
 mod read;
 mod source;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -57,7 +57,7 @@ use source::{Awaited, Source};
 /// without data whose id is the place where the stream stands, so that the client has an id to
 /// come back with (rules 21, 22).
 ///
-/// **Gaps.** Where something is missing, an event named `gap` says so, in the very place. It has
+/// **Gaps.** Where something is missing, an event named `gap` says so, in front of all that follows. It has
 /// no id of its own. Its data is JSON: `reason` (`evicted`, `unknown`, `restarted` or `lagged`),
 /// `missed` (how many events, or `null` where nobody knows), `oldest` (the id of the event that
 /// delivery goes on with, or `null` if none is there), and `channel` on a connection over more

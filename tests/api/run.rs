@@ -24,7 +24,7 @@ struct Model {
 
 impl Model {
     /// Five tokens, one every 100 ms.
-    fn answer(&self) -> impl Stream<Item = String> + Send + 'static {
+    fn answer(&self) -> impl Stream<Item = String> + Send + 'static + use<> {
         self.started.fetch_add(1, Ordering::SeqCst);
         let ticks =
             tokio::time::interval_at(tokio::time::Instant::now() + millis(100), millis(100));
@@ -35,7 +35,16 @@ impl Model {
     }
 
     fn ask(&self, runs: &Runs<String, u32>, last: LastEventId<RunId>, owner: u32) -> RunResponse {
-        runs.resume_or_start(last, owner, || self.answer())
+        let model = self.clone();
+        runs.resume_or_start(last, owner, move || model.answer())
+    }
+
+    /// Starts a run whose client goes away at once.
+    async fn begin(&self, runs: &Runs<String, u32>) -> RunId {
+        let run = self.ask(runs, LastEventId::Absent, 1);
+        let id = run.id().unwrap();
+        Wire::new(run).chunk().await;
+        id
     }
 
     fn starts(&self) -> u32 {
@@ -92,6 +101,17 @@ async fn only_an_absent_id_starts_a_run() {
     let (runs, model) = (Runs::new(), Model::default());
     let run = model.ask(&runs, LastEventId::Absent, 1);
     let id = run.id().unwrap();
+    // A HEAD request gets no further than this.
+    drop(run.into_response());
+    assert_eq!((model.starts(), runs.len()), (0, 0));
+    assert_eq!(
+        status(model.ask(&runs, LastEventId::Known(id), 1)),
+        StatusCode::NO_CONTENT
+    );
+
+    let run = model.ask(&runs, LastEventId::Absent, 1);
+    let id = run.id().unwrap();
+    Wire::new(run).chunk().await;
     assert_eq!(id.to_string().parse::<RunId>().unwrap(), id);
     assert_eq!(
         id.to_string().split('-').next().unwrap().len(),
@@ -134,12 +154,10 @@ async fn a_run_can_be_cancelled() {
 async fn runs_are_kept_for_a_time_and_bounded_in_number() {
     let runs: Runs<String, u32> = Runs::builder().keep(secs(60)).max_runs(2).build();
     let model = Model::default();
-    let first = model.ask(&runs, LastEventId::Absent, 1).id().unwrap();
-    let second = model.ask(&runs, LastEventId::Absent, 1).id().unwrap();
+    let first = model.begin(&runs).await;
+    let second = model.begin(&runs).await;
     // Both are under way: nothing is started, and the client is to ask again.
-    let full = model.ask(&runs, LastEventId::Absent, 1);
-    assert_eq!(full.id(), None);
-    let mut wire = Wire::new(full);
+    let mut wire = Wire::new(model.ask(&runs, LastEventId::Absent, 1));
     assert!(wire.chunk().await.unwrap().starts_with("retry: "));
     assert_eq!(wire.chunk().await, None);
     assert_eq!(model.starts(), 2);
@@ -149,7 +167,7 @@ async fn runs_are_kept_for_a_time_and_bounded_in_number() {
         status(model.ask(&runs, LastEventId::Known(first), 1)),
         StatusCode::OK
     );
-    let third = model.ask(&runs, LastEventId::Absent, 1).id().unwrap();
+    let third = model.begin(&runs).await;
     assert_eq!(runs.len(), 2);
     let gone = status(model.ask(&runs, LastEventId::Known(first), 1));
     assert_eq!(
@@ -177,7 +195,7 @@ async fn a_job_that_panics_ends_its_run() {
         assert!(n < 2, "broken");
         n
     });
-    let mut wire = Wire::new(runs.resume_or_start(LastEventId::Absent, (), || job));
+    let mut wire = Wire::new(runs.resume_or_start(LastEventId::Absent, (), move || job));
     let all = wire.all_at_once().await;
     assert_eq!(messages(&all).len(), 3);
     assert_eq!(wire.chunk().await, None);

@@ -69,7 +69,7 @@ impl Subscription {
                 Read::Events { chunk, .. } => {
                     source.move_to(next);
                     self.ready.push_back(chunk);
-                    self.unanchored = false;
+                    self.anchored();
                     return true;
                 }
                 Read::Hole { .. } => {
@@ -137,7 +137,7 @@ impl Subscription {
             return said;
         }
         self.ready.push_back(out.into());
-        self.unanchored = false;
+        self.anchored();
         true
     }
 
@@ -211,6 +211,12 @@ impl Subscription {
                 return;
             }
         }
+    }
+
+    /// An event goes out, with its id: the client has one, and one behind every gap that was said.
+    fn anchored(&mut self) {
+        self.unanchored = false;
+        self.owes_checkpoint = false;
     }
 
     /// Says every gap that is not said yet, in front of all that follows on any channel: an

@@ -8,6 +8,7 @@
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use ::loom::{model, thread};
@@ -15,9 +16,11 @@ use ::loom::{model, thread};
 use super::{
     Hub,
     channel::Channel,
-    wake::{Round, Wake, begin_round, collect_slice},
+    wake::{Guard, Round, Wake, begin_round, collect_slice},
 };
-use crate::{id::EventId, last_event_id::LastEventId, subscription::Subscription, sync::Arc};
+use crate::{
+    event::Event, id::EventId, last_event_id::LastEventId, subscription::Subscription, sync::Arc,
+};
 
 /// A task that was woken and has not been polled since. As real runtimes do it, with nothing
 /// for loom to reorder.
@@ -334,5 +337,168 @@ fn a_task_that_ends_leaves_nobody_asleep() {
         a.publish("2").unwrap();
         settle(&mut driver, &mut client);
         assert_eq!(client.data().last(), Some(&"2"));
+    });
+}
+
+/// The task's runtime dies while a reader goes to sleep: either the reader is woken, or it has
+/// seen that nobody would wake it (and started the task anew, had it a runtime).
+#[test]
+fn a_task_that_dies_leaves_nobody_asleep() {
+    model(|| {
+        let hub = hub();
+        let a = channel(&hub, "a");
+        let mut client = Client::new(a.subscribe(LastEventId::Absent));
+        let driver = Driver::start(&hub);
+        let guard = Guard::new(driver.wake.clone());
+
+        let dying = thread::spawn(move || drop(guard));
+        client.poll();
+        let noticed = driver.wake.is_driverless();
+        dying.join().unwrap();
+
+        assert!(noticed || client.woken.take());
+        assert!(driver.wake.claim(true));
+    });
+}
+
+/// Law 3 at the end of a channel: whatever was published before it closed arrives, then the end;
+/// whatever comes later is refused.
+#[test]
+fn readers_of_a_closed_channel_get_the_rest_and_the_end() {
+    model(|| {
+        let hub = hub();
+        let a = channel(&hub, "a");
+        let mut client = Client::new(a.subscribe(LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+        driver.poll();
+
+        let publishing = a.clone();
+        let publisher = thread::spawn(move || publishing.publish("1").is_ok());
+        let closing = a.clone();
+        let closer = thread::spawn(move || {
+            let last = Event::text("last").unwrap();
+            closing.close(Some(&last)).unwrap();
+        });
+        client.poll();
+        let published = publisher.join().unwrap();
+        closer.join().unwrap();
+
+        settle(&mut driver, &mut client);
+        let expected: &[&str] = if published { &["1", "last"] } else { &["last"] };
+        assert_eq!(client.data(), expected);
+        assert!(client.ended);
+        assert!(driver.ended);
+    });
+}
+
+/// A reader that goes while events are published leaves no trace, and takes none from another.
+#[test]
+fn a_reader_that_goes_takes_no_wake_up_along() {
+    model(|| {
+        let hub = hub();
+        let a = channel(&hub, "a");
+        let going = Client::new(a.subscribe(LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+        let mut client = Client::new(a.subscribe(LastEventId::Absent));
+        driver.poll();
+
+        let publishing = a.clone();
+        let publisher = thread::spawn(move || {
+            publishing.publish("1").unwrap();
+        });
+        let leaving = thread::spawn(move || drop(going));
+        driver.poll();
+        publisher.join().unwrap();
+        leaving.join().unwrap();
+
+        settle(&mut driver, &mut client);
+        assert_eq!(client.data(), ["1"]);
+        assert_eq!(a.stats().subscribers, 1);
+        assert_eq!(hub.stats().subscribers, 1);
+    });
+}
+
+/// Law 6: a reader that leaves frees what was kept for it, but not for one that has just come.
+#[test]
+fn the_last_reader_to_leave_takes_nothing_from_one_that_comes() {
+    model(|| {
+        let hub = Hub::builder().capacity(0).build();
+        let a = channel(&hub, "a");
+        let leaving = Client::new(a.subscribe(LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+        driver.poll();
+        let coming = a.subscribe(LastEventId::Absent);
+
+        let leaver = thread::spawn(move || drop(leaving));
+        let mut client = Client::new(coming);
+        a.publish("1").unwrap();
+        leaver.join().unwrap();
+
+        settle(&mut driver, &mut client);
+        assert_eq!(client.got, [Got::Checkpoint(0), Got::Event(1, "1".into())]);
+    });
+}
+
+/// Law 7: retirement and lookup. Two logs of one name never exist; an id from before is answered
+/// with everything behind it, or with a gap.
+#[test]
+fn a_channel_retires_while_it_is_looked_up() {
+    model(|| {
+        let hub = Hub::builder()
+            .capacity(2)
+            .retire_after(Duration::ZERO)
+            .build();
+        let retiring = channel(&hub, "a");
+        let known = retiring.publish("0").unwrap();
+        retiring.publish("1").unwrap();
+
+        let releasing = thread::spawn(move || drop(retiring));
+        let looking = hub.clone();
+        let publisher = thread::spawn(move || {
+            let a = channel(&looking, "a");
+            a.publish("2").unwrap();
+            a
+        });
+        let mut client = Client::new(hub.subscribe(["a"], known));
+        releasing.join().unwrap();
+        let a = publisher.join().unwrap();
+
+        let mut driver = Driver::start(&hub);
+        driver.poll();
+        settle(&mut driver, &mut client);
+        a.publish("3").unwrap();
+        settle(&mut driver, &mut client);
+        match client.got.contains(&Got::Gap) {
+            true => assert_eq!(client.data().last(), Some(&"3")),
+            false => assert_eq!(client.data(), ["1", "2", "3"]),
+        }
+        client.assert_ids_increase();
+        assert_eq!(hub.stats().channels, 1);
+    });
+}
+
+/// The same where the hub is full, and a lookup retires what is idle to make room.
+#[test]
+fn a_channel_makes_room_while_it_is_looked_up() {
+    model(|| {
+        let hub = Hub::builder().capacity(2).max_channels(1).build();
+        let first = channel(&hub, "a");
+        let known = first.publish("0").unwrap();
+        first.publish("1").unwrap();
+        drop(first);
+
+        let other = hub.clone();
+        let taking_room = thread::spawn(move || {
+            if let Ok(b) = other.channel::<str>("b") {
+                b.publish("b").unwrap();
+            }
+        });
+        let subscription = hub.subscribe(["a"], known);
+        taking_room.join().unwrap();
+
+        let mut client = Client::new(subscription);
+        // Sent away if there was no room; or nothing is lost without a word.
+        assert!(client.ended || client.data() == ["1"] || client.got.contains(&Got::Gap));
+        client.poll();
     });
 }

@@ -193,11 +193,7 @@ impl Wake {
         };
         // Made before the spawn: a runtime that is shutting down drops the task unpolled, and
         // the guard with it.
-        let guard = Guard {
-            wake: self.clone(),
-            armed: true,
-            wakers: Vec::new(),
-        };
+        let guard = Guard::new(self.clone());
         // Here and not in the task: on a runtime without timers this panics, and a task that
         // did would be started over and over.
         let ticks = self.ticks();
@@ -279,11 +275,21 @@ impl Wake {
 }
 
 /// Says so when the task goes without having been told to.
-struct Guard {
+pub(super) struct Guard {
     wake: Arc<Wake>,
     armed: bool,
     /// Taken from their readers and not woken yet.
     wakers: Vec<Waker>,
+}
+
+impl Guard {
+    pub(super) fn new(wake: Arc<Wake>) -> Self {
+        Self {
+            wake,
+            armed: true,
+            wakers: Vec::new(),
+        }
+    }
 }
 
 impl Drop for Guard {

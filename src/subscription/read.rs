@@ -213,10 +213,11 @@ impl Subscription {
         }
     }
 
-    /// An event goes out, with its id: the client has one, and one behind every gap that was said.
+    /// An event goes out, with its id. Of a channel that has a gap, it lies behind that gap; of
+    /// another, it may be older.
     fn anchored(&mut self) {
         self.unanchored = false;
-        self.owes_checkpoint = false;
+        self.owes_checkpoint &= self.sources.len() > 1;
     }
 
     /// Says every gap that is not said yet, in front of all that follows on any channel: an

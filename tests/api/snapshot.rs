@@ -18,7 +18,7 @@ type Counts = Board<Vec<u32>, u32>;
 fn board(capacity: usize) -> Counts {
     let channel = Channel::builder().capacity(capacity).build();
     Board::on(channel, Vec::new(), |all: &mut Vec<u32>, n: &u32| {
-        all.push(*n)
+        all.push(*n);
     })
     .unwrap()
 }
@@ -89,7 +89,7 @@ async fn on_several_channels_a_snapshot_stands_at_its_id() {
     let start = hub.newest();
     let other: Channel<u32> = hub.channel("other").unwrap();
     let board = Board::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
-        *sum += n
+        *sum += n;
     })
     .unwrap();
     let first = other.publish(&100).unwrap();

@@ -64,7 +64,7 @@
 //! | `listener` | | [`listener::bind`]: a TCP listener for `axum::serve`, set up for event streams |
 //! | `testing` | | [`testing`]: a reader of event streams for tests, after the letter of the standard |
 //! | `metrics` | | reports the [`Stats`] of hubs through the `metrics` facade |
-//! | `tracing` | | logs what ends a stream, what is refused, and (debug) each stream's begin and end |
+//! | `tracing` | | a span for each subscription, and warnings for what ends a stream early or is refused |
 //!
 //! Where the documentation mentions a rule by number, it means our list of what a conforming
 //! server puts on the wire; a law is an invariant of the log (`docs/architecture.md`).

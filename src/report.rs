@@ -53,3 +53,114 @@ pub(crate) fn report(hub: &str, stats: &Stats) {
             .absolute(value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::{Arc, Mutex},
+    };
+
+    use metrics::{
+        Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder,
+        SharedString, Unit,
+    };
+
+    use super::*;
+
+    type Values = Arc<Mutex<BTreeMap<String, f64>>>;
+
+    #[derive(Default)]
+    struct Recorded(Values);
+
+    struct Value(String, Values);
+
+    impl CounterFn for Value {
+        fn increment(&self, _: u64) {
+            panic!("figures are absolute");
+        }
+
+        fn absolute(&self, value: u64) {
+            self.set(value as f64);
+        }
+    }
+
+    impl GaugeFn for Value {
+        fn increment(&self, _: f64) {
+            panic!("figures are absolute");
+        }
+
+        fn decrement(&self, _: f64) {
+            panic!("figures are absolute");
+        }
+
+        fn set(&self, value: f64) {
+            self.1.lock().unwrap().insert(self.0.clone(), value);
+        }
+    }
+
+    impl Recorded {
+        fn value(&self, key: &Key) -> Arc<Value> {
+            let labels = key
+                .labels()
+                .map(|label| format!(" {}={}", label.key(), label.value()));
+            let name = key.name().to_owned() + &labels.collect::<String>();
+            Arc::new(Value(name, self.0.clone()))
+        }
+    }
+
+    impl Recorder for Recorded {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(self.value(key))
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(self.value(key))
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wake_task_reports_every_figure() {
+        let recorded = Recorded::default();
+        let values = recorded.0.clone();
+        let _here = metrics::set_default_local_recorder(&recorded);
+        let channel = crate::Channel::<u32>::builder()
+            .name("prices")
+            .capacity(2)
+            .build();
+        for n in 0..5 {
+            channel.publish(&n).unwrap();
+        }
+        let start = crate::EventId::new(channel.newest().hi(), 0);
+        let mut reader = crate::testing::Reader::new(channel.subscribe(start));
+        for _ in 0..3 {
+            reader.next().await.unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        let values = values.lock().unwrap();
+        for (name, expected) in [
+            ("channels", 1.0),
+            ("subscribers", 1.0),
+            ("retained_events", 2.0),
+            ("published_total", 5.0),
+            ("delivered_total", 2.0),
+            ("resumed_total", 0.0),
+        ] {
+            assert_eq!(
+                values[&format!("axum_sse_{name} hub=prices")],
+                expected,
+                "{name}"
+            );
+        }
+        assert_eq!(values["axum_sse_gaps_total hub=prices reason=evicted"], 1.0);
+        assert_eq!(values.len(), 13);
+    }
+}

@@ -2,7 +2,7 @@
 # Every check of this repository, in one command. `tests/run.sh --help` lists them.
 set -euo pipefail
 
-readonly STAGES=(format clippy tests doctests docs features examples package browser)
+readonly STAGES=(format clippy tests loom doctests docs features examples package browser)
 readonly FEATURES=(layer cors listener testing metrics tracing)
 
 usage() {
@@ -14,6 +14,7 @@ Runs the stages in this order, or only the named ones, and stops at the first th
   format    the code is formatted
   clippy    no lint warns, on all targets with all features
   tests     unit and integration tests with all features
+  loom      the models of the hub's interleavings
   doctests  the examples in the documentation
   docs      the documentation builds without a warning
   features  each feature alone, none, the default and all of them compile
@@ -136,6 +137,12 @@ stage_format() { cargo fmt --all --check; }
 stage_clippy() { cargo clippy --all-targets --all-features --locked -- -D warnings; }
 
 stage_tests() { cargo test --all-features --locked --lib --bins --tests --examples; }
+
+# Another configuration of the same code, so it is built beside the rest and not over it.
+stage_loom() {
+  LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-2} RUSTFLAGS="--cfg axum_sse_loom" \
+    cargo test --locked --lib --all-features --target-dir "$CARGO_TARGET_DIR/loom" loom::
+}
 
 stage_doctests() { cargo test --doc --all-features --locked; }
 

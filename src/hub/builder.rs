@@ -53,7 +53,8 @@ impl<Target> Builder<Target> {
         }
     }
 
-    /// What operators call it: the label `hub` of its figures (feature `metrics`).
+    /// What operators call it: the label `hub` of its figures (feature `metrics`), and a field
+    /// of its spans (feature `tracing`).
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
         self

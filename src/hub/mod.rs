@@ -263,7 +263,7 @@ impl Shared {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// What operators call it.
-    #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "metrics", feature = "tracing")), allow(dead_code))]
     pub(crate) name: String,
     pub(crate) limits: Limits,
     pub(crate) retry: Option<u32>,

@@ -89,6 +89,9 @@ pub struct Subscription {
     owes_checkpoint: bool,
     /// Chunks that are on their way out.
     ready: VecDeque<Bytes>,
+    /// What is logged of this stream belongs together.
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
 }
 
 enum Phase {
@@ -208,6 +211,8 @@ impl Subscription {
             unanchored: true,
             owes_checkpoint: false,
             ready: VecDeque::new(),
+            #[cfg(feature = "tracing")]
+            span: tracing::Span::none(),
         };
         subscription.resume = subscription.look_ahead();
         subscription
@@ -415,14 +420,27 @@ impl Subscription {
         }
         self.shared.counters.began(self.resume);
         #[cfg(feature = "tracing")]
-        tracing::debug!(
-            channels = ?self.sources.iter().map(|source| source.held.name()).collect::<Vec<_>>(),
-            resume = ?self.resume,
-            "an event stream begins"
-        );
+        self.trace_begin();
         if !self.awaits_snapshots() {
             self.advance();
         }
+    }
+
+    #[cfg(feature = "tracing")]
+    fn trace_begin(&mut self) {
+        let channels: Vec<_> = self
+            .sources
+            .iter()
+            .map(|source| source.held.name())
+            .collect();
+        self.span = tracing::debug_span!(
+            "event_stream",
+            hub = self.shared.settings.name,
+            ?channels,
+            resume = ?self.resume,
+        );
+        self.span
+            .in_scope(|| tracing::debug!("an event stream begins"));
     }
 
     /// One chunk out of the first ones, if they are small: a client that has the head of its
@@ -656,7 +674,8 @@ impl Subscription {
             }
             self.shared.wake.unregister(&reader);
             #[cfg(feature = "tracing")]
-            tracing::debug!("an event stream ends");
+            self.span
+                .in_scope(|| tracing::debug!("an event stream ends"));
         }
     }
 }

@@ -97,7 +97,9 @@ impl Subscription {
         source.held.shared.counters.gap(GapReason::Lagged);
         if self.on_lag == OnLag::End || too_often {
             #[cfg(feature = "tracing")]
-            tracing::debug!(channel = source.held.name(), "a slow client is sent away");
+            self.span.in_scope(|| {
+                tracing::debug!(channel = source.held.name(), "a slow client is sent away");
+            });
             self.end();
             return;
         }

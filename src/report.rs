@@ -66,8 +66,6 @@ mod tests {
         SharedString, Unit,
     };
 
-    use super::*;
-
     type Values = Arc<Mutex<BTreeMap<String, f64>>>;
 
     #[derive(Default)]

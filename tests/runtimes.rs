@@ -114,7 +114,7 @@ impl Client {
                 .await;
             Instant::now()
         };
-        let (heard, published) = tokio::join!(heard, published);
+        let (heard, published) = tokio::join!(biased; heard, published);
         assert_eq!(heard, published);
     }
 

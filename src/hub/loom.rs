@@ -4,6 +4,27 @@
 //! The task itself needs a runtime, which loom has none of; a [`Driver`] takes its steps by hand.
 //! So at the end of each model [`settle`] plays the runtime: it polls whoever was woken, and
 //! nobody else, until all are asleep. What a reader has not got by then, it would never get.
+//!
+//! Each of these was tried, and made the models after it fail:
+//!
+//! | broken on purpose | failing |
+//! | --- | --- |
+//! | the version does not turn odd before an id is drawn | `ids_of_two…`, `whoever_begins_meanwhile_misses…`, `a_channel_retires…` |
+//! | what is read is not bounded by an id loaded before the locks | `whoever_begins_meanwhile_misses…` |
+//! | a reader registers behind its first read | `whoever_begins_meanwhile_misses…` |
+//! | a reader registers between its seek and its first read | `whoever_begins_meanwhile_does_not_lag` |
+//! | a reader stores its waker after its last look | `whoever_sleeps…` |
+//! | the task stores its waker after its last look | `a_task_that_begins…` |
+//! | a publisher signals first and queues its channel then | `whoever_sleeps…`, `a_task_that_ends…`, `a_reader_that_goes…` |
+//! | a round clears `dirty` after it has taken the wakers | `a_task_that_ends…` |
+//! | the task ends with channels in its queue | `a_task_that_ends…` |
+//! | the task ends by a number of readers that it read before it locked | `a_task_that_ends…` |
+//! | `driverless` is set after the wakers are taken | `a_task_that_dies…` |
+//! | a channel is marked as closed outside its lock, or before its last event | `readers_of_a_closed…` |
+//! | the last reader to leave frees the floor without a second look | `the_last_reader_to_leave…` |
+//! | a channel is retired by what was known of it before the lock | `a_channel_retires…` |
+//! | a lookup counts its handle after the lock | `a_channel_retires…` |
+//! | a channel is retired without raising the watermark | `a_channel_retires…`, `a_channel_makes_room…` |
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -277,6 +298,27 @@ fn whoever_sleeps_is_woken() {
         settle(&mut driver, &mut client);
         assert_eq!(client.data(), ["1", "2"]);
         drop(a);
+    });
+}
+
+/// The task's first look at what there is, against the first news.
+#[test]
+fn a_task_that_begins_hears_the_first_news() {
+    model(|| {
+        let hub = hub();
+        let a = channel(&hub, "a");
+        let mut client = Client::new(a.subscribe(LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+
+        let task = thread::spawn(move || {
+            driver.poll();
+            driver
+        });
+        a.publish("1").unwrap();
+        let mut driver = task.join().unwrap();
+
+        settle(&mut driver, &mut client);
+        assert_eq!(client.data(), ["1"]);
     });
 }
 

@@ -15,7 +15,7 @@
 //! | a reader registers between its seek and its first read | `whoever_begins_meanwhile_does_not_lag` |
 //! | a reader stores its waker after its last look | `whoever_sleeps…` |
 //! | the task stores its waker after its last look | `a_task_that_begins…` |
-//! | a publisher signals first and queues its channel then | `whoever_sleeps…`, `a_task_that_ends…`, `a_reader_that_goes…` |
+//! | a publisher signals first and queues its channel then | `whoever_sleeps…`, `a_task_that_begins…`, `a_reader_that_goes…` |
 //! | a round clears `dirty` after it has taken the wakers | `a_task_that_ends…` |
 //! | the task ends with channels in its queue | `a_task_that_ends…` |
 //! | the task ends by a number of readers that it read before it locked | `a_task_that_ends…` |

@@ -271,8 +271,9 @@ struct Untyped;
 impl State {
     fn idle_since(&self, key: usize, stamp: u64) -> Option<Instant> {
         let entry = self.entries.get(key)?;
+        // Set when the last one let go, and taken back by the next one that looks it up.
         let idle = entry.idle.filter(|idle| idle.stamp == stamp)?;
-        (!entry.core.is_held()).then_some(idle.since)
+        Some(idle.since)
     }
 
     /// Open channels first: of a closed one, clients that come back should hear that it is.

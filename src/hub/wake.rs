@@ -143,11 +143,14 @@ impl Wake {
         drop(reader.waker.take());
         let mut state = lock(&self.state);
         state.readers -= 1;
-        let last = state.readers == 0;
-        drop(state);
-        if last {
-            self.signal();
+        if state.readers > 0 {
+            return;
         }
+        // All that are in the wheel are gone. Here and not in the task: there may be none.
+        let gone: Vec<_> = state.wheel.iter_mut().map(std::mem::take).collect();
+        drop(state);
+        drop(gone);
+        self.signal();
     }
 
     /// Something was written: the next heartbeat is due a whole interval from now.
@@ -238,9 +241,6 @@ impl Wake {
         let mut state = lock(&self.state);
         if state.readers == 0 {
             state.running = false;
-            for slot in &mut state.wheel {
-                slot.clear();
-            }
         }
         !state.running
     }

@@ -10,7 +10,6 @@ use std::{
     alloc::System,
     future::poll_fn,
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -21,6 +20,7 @@ use axum::{
 };
 use axum_sse::{Channel, Event, Hub, LastEventId, Start, Subscription};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::sync::Mutex;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -39,10 +39,7 @@ fn live() -> u64 {
     u64::try_from(stats.bytes_allocated - stats.bytes_deallocated).unwrap()
 }
 
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static TURN: Mutex<()> = Mutex::const_new(());
 
 fn body(subscription: Subscription) -> Body {
     subscription.into_response().into_body()
@@ -68,7 +65,7 @@ async fn rest(body: &mut Body) {
 #[test]
 fn a_channel_costs_at_most_a_kibibyte_beside_its_event() {
     const CHANNELS: u64 = 100_000;
-    let _turn = turn();
+    let _turn = TURN.blocking_lock();
     let text = "x".repeat(180);
     for held in [false, true] {
         let before = live();
@@ -116,7 +113,7 @@ fn a_thousand_stalled_clients_pin_what_they_were_handed() {
     // the newest a part is not filled yet.
     let log_bound = LOG * 8 / 7 + 2 * SEGMENT + LOG / EVENT * INDEX;
 
-    let _turn = turn();
+    let _turn = TURN.blocking_lock();
     let channel: Channel<str> = Channel::builder()
         .capacity(usize::MAX)
         .bytes(usize::try_from(LOG).unwrap())
@@ -172,7 +169,7 @@ fn a_thousand_stalled_clients_pin_what_they_were_handed() {
 #[tokio::test(start_paused = true)]
 async fn connections_that_come_and_go_leave_nothing_behind() {
     const ROUNDS: usize = 1000;
-    let _turn = turn();
+    let _turn = TURN.lock().await;
     let hub = Hub::new();
     let channel: Channel<str> = hub.channel("a").unwrap();
     let mut staying = None;
@@ -212,7 +209,7 @@ async fn connections_that_come_and_go_leave_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_small() {
     const CONNECTIONS: u64 = 10_000;
-    let _turn = turn();
+    let _turn = TURN.lock().await;
     let hub = Hub::new();
     let channels: Vec<Channel<str>> = ["a", "b", "c"]
         .map(|name| hub.channel(name).unwrap())
@@ -244,7 +241,7 @@ async fn an_idle_connection_is_small() {
 #[tokio::test(start_paused = true)]
 async fn what_a_burst_has_left_is_freed() {
     const BURST: usize = 10_000;
-    let _turn = turn();
+    let _turn = TURN.lock().await;
     for stays in [true, false] {
         let channel: Channel<str> = Channel::builder().capacity(16).build();
         let mut body = body(channel.subscribe(LastEventId::Absent));

@@ -242,14 +242,21 @@ impl Registry {
         let capacity = state.entries.capacity();
         for _ in 0..SWEEP.min(capacity) {
             state.sweep = (state.sweep + 1) % capacity;
-            let entry = state.entries.get(state.sweep);
-            cores.extend(entry.map(|entry| entry.core.clone()));
+            let Some(entry) = state.entries.get(state.sweep) else {
+                continue;
+            };
+            // A closed channel outlives its events: they stay for as long as an open one's.
+            let outlived = entry.core.is_closed()
+                && self.bounds.zip(entry.idle).is_some_and(|(bounds, idle)| {
+                    instant.saturating_duration_since(idle.since) >= bounds.idle
+                });
+            cores.push((entry.core.clone(), outlived));
         }
         drop(state);
         drop(retired);
-        for core in cores {
+        for (core, outlived) in cores {
             core.sweep(now, at_rest);
-            if core.is_closed() && !core.is_held() && !self.is_single() {
+            if outlived && !core.is_held() {
                 core.forget_events();
             }
         }

@@ -227,3 +227,22 @@ fn a_panic_while_applying_poisons_the_board() {
     assert_eq!(board.publish(&1).unwrap_err().kind(), ErrorKind::Poisoned);
     assert!(board.read(|()| ()).is_err());
 }
+
+/// An id covers what has it: a client that is cut off behind a snapshot must have been given the
+/// event of another channel at which it stands.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_comes_behind_the_event_at_which_it_stands() {
+    let hub = Hub::new();
+    let states: Channel<u32> = hub.channel("states").unwrap();
+    let others: Channel<u32> = hub.channel("others").unwrap();
+    states
+        .snapshot_at_least_once(|| async { Ok::<_, Infallible>(0) })
+        .unwrap();
+    let subscription = hub.subscribe(["states", "others"], LastEventId::Absent);
+    let id = others.publish(&1).unwrap();
+    let bytes = Wire::new(subscription).all_at_once().await;
+    assert_eq!(
+        bytes,
+        format!(":\nid: {id}\ndata: 1\n\nevent: snapshot\nid: {id}\ndata: 0\n\n")
+    );
+}

@@ -220,15 +220,17 @@ impl Registry {
                 state.idle.pop_front();
                 continue;
             };
-            let keep = match state.entries[key].core.is_closed() {
-                true => bounds.closed.max(bounds.idle),
-                false => bounds.idle,
-            };
-            if now.saturating_duration_since(since) < keep {
+            let idle = now.saturating_duration_since(since);
+            if idle < bounds.idle {
                 break;
             }
             state.idle.pop_front();
-            retired.push(state.retire(key));
+            if state.entries[key].core.is_closed() && idle < bounds.closed {
+                // It stays for longer, and must not hold up those behind it.
+                state.idle.push_back((key, stamp));
+            } else {
+                retired.push(state.retire(key));
+            }
         }
         retired
     }
@@ -249,9 +251,6 @@ impl Registry {
         drop(retired);
         for core in cores {
             core.sweep(now, at_rest);
-            if core.is_closed() && !core.is_held() && !self.is_single() {
-                core.forget_events();
-            }
         }
     }
 

@@ -212,7 +212,13 @@ impl Core {
     }
 
     pub(crate) fn remove_reader(&self, key: usize) {
-        let place = lock(&self.readers).try_remove(key);
+        let mut readers = lock(&self.readers);
+        let place = readers.try_remove(key);
+        // A round looks at every slot, and a slab does not shrink by itself.
+        if readers.is_empty() {
+            readers.shrink_to_fit();
+        }
+        drop(readers);
         let left = self.reader_count.fetch_sub(1, Ordering::AcqRel) - 1;
         drop(place);
         if left > 0 {

@@ -16,7 +16,7 @@
 //! | a reader stores its waker after its last look | `whoever_sleeps…` |
 //! | the task stores its waker after its last look | `a_task_that_begins…` |
 //! | a publisher signals first and queues its channel then | `whoever_sleeps…`, `a_task_that_begins…`, `a_reader_that_goes…` |
-//! | a round clears `dirty` after it has taken the wakers | `a_task_that_ends…` |
+//! | a round clears `dirty` after it has taken the wakers | `a_second_publisher…`, `a_task_that_ends…` |
 //! | the task ends with channels in its queue | `a_task_that_ends…` |
 //! | the task ends by a number of readers that it read before it locked | `a_task_that_ends…` |
 //! | `driverless` is set after the wakers are taken | `a_task_that_dies…` |
@@ -330,6 +330,7 @@ fn a_second_publisher_relies_on_no_round_that_has_begun() {
         let hub = hub();
         let a = channel(&hub, "a");
         let mut client = Client::new(a.subscribe(LastEventId::Absent));
+        let behind_it = Client::new(a.subscribe(LastEventId::Absent));
         let mut driver = Driver::start(&hub);
         driver.poll();
         a.publish("1").unwrap();
@@ -343,6 +344,8 @@ fn a_second_publisher_relies_on_no_round_that_has_begun() {
             driver.poll();
             driver
         });
+        // Whenever the first event's round wakes it, which goes on with the other reader.
+        thread::yield_now();
         if client.woken.take() {
             client.poll();
         }
@@ -351,7 +354,7 @@ fn a_second_publisher_relies_on_no_round_that_has_begun() {
 
         settle(&mut driver, &mut client);
         assert_eq!(client.data(), ["1", "2"], "{:?}", client.got);
-        drop(a);
+        drop((a, behind_it));
     });
 }
 

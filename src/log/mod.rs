@@ -228,7 +228,11 @@ impl Log {
                     tail.seal();
                     size.max(seal_at)
                 }
-                None => size,
+                // There may be many channels that never have more than this.
+                None => {
+                    self.segments.reserve_exact(1);
+                    size
+                }
             };
             let segment = Segment::new(self.next, self.written, self.now, capacity);
             self.segments.push_back(segment);

@@ -3,7 +3,7 @@
 use std::{
     borrow::Borrow,
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::Serialize;
@@ -51,7 +51,8 @@ use crate::{
 /// the events it missed, and no snapshot.
 ///
 /// The state is serialised under the board's lock, once for all who ask at the same time. The
-/// function that applies an event must not use the board itself.
+/// functions that are given to a board, and the `Serialize`s of its types, run under that lock:
+/// they must not use the board itself.
 ///
 /// Cheap to clone; all clones are one board.
 pub struct Board<S, E> {
@@ -66,6 +67,8 @@ struct At<S> {
     state: S,
     /// The id of the last event that `state` contains.
     id: EventId,
+    /// An event is being applied; or it was, and that has panicked.
+    broken: bool,
 }
 
 impl<S, E> Board<S, E>
@@ -106,7 +109,11 @@ where
         apply: impl Fn(&mut S, &E) + Send + Sync + 'static,
     ) -> (Self, crate::snapshot::Snapshots) {
         let id = channel.hub_newest();
-        let state = Arc::new(Mutex::new(At { state, id }));
+        let state = Arc::new(Mutex::new(At {
+            state,
+            id,
+            broken: false,
+        }));
         // Holds the state, and not the channel, which holds this.
         let of_state = state.clone();
         let snapshots = crate::snapshot::Snapshots::new(move || {
@@ -174,7 +181,9 @@ where
         E: NotAResult<Kind>,
     {
         at.id = self.channel.publish(event)?;
+        at.broken = true;
         (self.apply)(&mut at.state, event);
+        at.broken = false;
         Ok(at.id)
     }
 
@@ -201,13 +210,17 @@ where
     }
 }
 
+/// A panic of a `look` or a `Serialize` leaves the state as it was; only one in the middle of a
+/// change does not.
 fn locked<S>(state: &Mutex<At<S>>) -> Result<MutexGuard<'_, At<S>>, Error> {
-    state.lock().map_err(|_| {
-        Error::new(
+    let at = state.lock().unwrap_or_else(PoisonError::into_inner);
+    if at.broken {
+        return Err(Error::new(
             ErrorKind::Poisoned,
             "the function that applies events to this board has panicked",
-        )
-    })
+        ));
+    }
+    Ok(at)
 }
 
 impl<S, E> Clone for Board<S, E> {

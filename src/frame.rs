@@ -78,6 +78,25 @@ pub(crate) fn data_written_by(
     Ok(())
 }
 
+/// Appends a whole event without its id's line.
+pub(crate) fn without_id(out: &mut Vec<u8>, event: &[u8]) {
+    let mut start = 0;
+    // The id stands in front of the data, and no line of another field begins like it.
+    while !event[start..].starts_with(b"data") {
+        let Some(length) = memchr::memchr(b'\n', &event[start..]) else {
+            break;
+        };
+        let next = start + length + 1;
+        if event[start..].starts_with(b"id: ") {
+            out.extend_from_slice(&event[..start]);
+            out.extend_from_slice(&event[next..]);
+            return;
+        }
+        start = next;
+    }
+    out.extend_from_slice(event);
+}
+
 /// The blank line, which is what makes a client dispatch the event.
 pub(crate) fn end(out: &mut Vec<u8>) {
     out.push(b'\n');

@@ -6,7 +6,13 @@
 use crate::stats::{Gaps, Stats};
 
 /// Reports as `axum_sse_*`, with the label `hub`.
-pub(crate) fn report(hub: &str, stats: &Stats) {
+///
+/// Hubs without a name are not reported: there may be thousands, and their figures would
+/// overwrite each other.
+pub(crate) fn report(hub: &str, stats: impl FnOnce() -> Stats) {
+    if hub.is_empty() {
+        return;
+    }
     let Stats {
         channels,
         subscribers,
@@ -18,7 +24,7 @@ pub(crate) fn report(hub: &str, stats: &Stats) {
         resumed,
         gaps,
         lag,
-    } = *stats;
+    } = stats();
     let hub = hub.to_owned();
     for (name, value) in [
         ("axum_sse_channels", channels as f64),

@@ -19,7 +19,7 @@ use axum_core::response::{IntoResponse, Response};
 use futures_core::Stream;
 use http::StatusCode;
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     error::{Error, ErrorKind},
@@ -147,13 +147,14 @@ struct Inner<T, O> {
 
 struct State<T, O> {
     runs: HashMap<u128, Run<T, O>>,
-    /// Tokens of runs that have ended, the first one first; maybe gone already.
-    ended: VecDeque<u128>,
+    /// Runs that have ended, the first one first.
+    ended: VecDeque<(Instant, u128)>,
 }
 
 struct Run<T, O> {
     channel: Channel<T>,
-    owner: O,
+    /// Shared, so that it can be compared without the lock: that is a user's code.
+    owner: Arc<O>,
     cancel: Arc<Notify>,
 }
 
@@ -174,7 +175,8 @@ pub struct RunsBuilder {
 }
 
 impl RunsBuilder {
-    /// How long a run is kept after it has ended; ten minutes by default.
+    /// How long a run is kept after it has ended; ten minutes by default. Its memory is freed when
+    /// runs are next asked for, or another one ends.
     pub fn keep(mut self, time: Duration) -> Self {
         self.keep = time;
         self
@@ -255,6 +257,7 @@ impl<T, O> Runs<T, O> {
     /// How many runs there are, those that have ended included.
     #[must_use]
     pub fn len(&self) -> usize {
+        self.0.expire();
         lock(&self.0.state).runs.len()
     }
 
@@ -268,7 +271,7 @@ impl<T, O> Runs<T, O> {
 impl<T, O> Runs<T, O>
 where
     T: Serialize + Send + 'static,
-    O: PartialEq + Send + 'static,
+    O: PartialEq + Send + Sync + 'static,
 {
     /// The run that `last` names, if it is `owner`'s, from behind that id; or, if the client
     /// brings no id, a new one that publishes the items of the stream that `start` makes.
@@ -303,20 +306,28 @@ where
         }
     }
 
-    fn resume(&self, id: RunId, owner: &O) -> RunResponse {
+    /// The run of that id, if it is `owner`'s.
+    fn find(&self, id: RunId, owner: &O) -> Option<(Channel<T>, Arc<Notify>)> {
+        self.0.expire();
         let state = lock(&self.0.state);
-        let run = state.runs.get(&id.token);
-        let channel = run
-            .filter(|run| run.owner == *owner)
-            .map(|run| run.channel.clone());
+        let Run {
+            channel,
+            owner: of,
+            cancel,
+        } = state.runs.get(&id.token)?;
+        let (found, of) = ((channel.clone(), cancel.clone()), of.clone());
         drop(state);
-        match channel {
-            None => RunResponse(Answer::Gone),
-            Some(channel) => {
+        (*of == *owner).then_some(found)
+    }
+
+    fn resume(&self, id: RunId, owner: &O) -> RunResponse {
+        RunResponse(match self.find(id, owner) {
+            None => Answer::Gone,
+            Some((channel, _)) => {
                 let last = EventId::new(life(id.token), id.lo);
-                RunResponse(Answer::Resume(id, Box::new(channel.subscribe(last))))
+                Answer::Resume(id, Box::new(channel.subscribe(last)))
             }
-        }
+        })
     }
 
     fn start<S, Kind>(&self, token: u128, owner: O, start: impl FnOnce() -> S) -> Subscription
@@ -329,9 +340,10 @@ where
         let cancel = Arc::new(Notify::new());
         let run = Run {
             channel: channel.clone(),
-            owner,
+            owner: Arc::new(owner),
             cancel: cancel.clone(),
         };
+        self.0.expire();
         let mut state = lock(&self.0.state);
         let dropped = if state.runs.len() >= self.0.max {
             state.drop_first_ended()
@@ -347,36 +359,23 @@ where
         drop(dropped);
 
         let subscription = channel.subscribe(EventId::new(life(token), 0)).announced();
-        let stream = start();
-        let runs = Ended {
+        // Made before any code of the job's: however that ends, the run has ended then.
+        let run = UnderWay {
             runs: self.0.clone(),
             channel,
             token,
         };
-        tokio::spawn(async move {
-            runs.work(stream, &cancel).await;
-            let keep = runs.runs.keep;
-            let inner = Arc::downgrade(&runs.runs);
-            drop(runs);
-            tokio::time::sleep(keep).await;
-            if let Some(inner) = inner.upgrade() {
-                let dropped = lock(&inner.state).runs.remove(&token);
-                drop(dropped);
-            }
-        });
+        let stream = start();
+        tokio::spawn(async move { run.work(stream, &cancel).await });
         subscription
     }
 
     /// Stops the job of a run, if it is `owner`'s. Its readers get what it has produced, and the
     /// end. Returns whether there was such a run.
     pub fn cancel(&self, id: RunId, owner: &O) -> bool {
-        let state = lock(&self.0.state);
-        let run = state.runs.get(&id.token).filter(|run| run.owner == *owner);
-        let cancel = run.map(|run| run.cancel.clone());
-        drop(state);
-        match cancel {
+        match self.find(id, owner) {
             None => false,
-            Some(cancel) => {
+            Some((_, cancel)) => {
                 cancel.notify_one();
                 true
             }
@@ -384,26 +383,38 @@ where
     }
 }
 
-impl<T, O> State<T, O> {
-    fn drop_first_ended(&mut self) -> Option<Run<T, O>> {
-        while let Some(token) = self.ended.pop_front() {
-            let run = self.runs.remove(&token);
-            if run.is_some() {
-                return run;
-            }
+impl<T, O> Inner<T, O> {
+    /// Drops the runs whose time is over.
+    fn expire(&self) {
+        let now = Instant::now();
+        let mut dropped = Vec::new();
+        let mut state = lock(&self.state);
+        while let Some((since, token)) = state.ended.front().copied()
+            && now.saturating_duration_since(since) >= self.keep
+        {
+            state.ended.pop_front();
+            dropped.extend(state.runs.remove(&token));
         }
-        None
+        drop(state);
+        drop(dropped);
     }
 }
 
-/// A run whose job is under way. However it ends, its channel is closed then.
-struct Ended<T, O> {
+impl<T, O> State<T, O> {
+    fn drop_first_ended(&mut self) -> Option<Run<T, O>> {
+        let (_, token) = self.ended.pop_front()?;
+        self.runs.remove(&token)
+    }
+}
+
+/// A run whose job is under way. However that ends, its channel is closed then, and its time runs.
+struct UnderWay<T, O> {
     runs: Arc<Inner<T, O>>,
     channel: Channel<T>,
     token: u128,
 }
 
-impl<T, O> Ended<T, O>
+impl<T, O> UnderWay<T, O>
 where
     T: Serialize,
 {
@@ -426,18 +437,14 @@ where
     }
 }
 
-impl<T, O> Drop for Ended<T, O> {
+impl<T, O> Drop for UnderWay<T, O> {
     fn drop(&mut self) {
         // Only this closes it.
         let _ = self.channel.close(None);
-        let mut state = lock(&self.runs.state);
-        state.ended.push_back(self.token);
-        // Those that were dropped when their time was over.
-        while let Some(first) = state.ended.front()
-            && !state.runs.contains_key(first)
-        {
-            state.ended.pop_front();
-        }
+        lock(&self.runs.state)
+            .ended
+            .push_back((Instant::now(), self.token));
+        self.runs.expire();
     }
 }
 

@@ -7,6 +7,8 @@ use serde::Serialize;
 use super::{Hub, Settings, Shared, channel::Channel, clock::Clock};
 use crate::{event::EventName, heartbeat::Heartbeat, retry, sync::Arc};
 
+const MAX_COALESCE: Duration = Duration::from_secs(60);
+
 /// Sets the bounds and the manners of a channel, or of all channels of a hub.
 ///
 /// | setting | default |
@@ -53,8 +55,8 @@ impl<Target> Builder<Target> {
         }
     }
 
-    /// What operators call it: the label `hub` of its figures (feature `metrics`), and a field
-    /// of its spans (feature `tracing`).
+    /// What operators call it: the label `hub` of its figures (feature `metrics`; without a
+    /// name none are reported), and a field of its spans (feature `tracing`).
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
         self
@@ -118,9 +120,9 @@ impl<Target> Builder<Target> {
 
     /// The least time between two writes to a connection: events that are published meanwhile go
     /// out together. An event after a silence is not held back. Fewer writes cost less, at the
-    /// price of up to this much delay.
+    /// price of up to this much delay. At most a minute.
     pub fn coalesce(mut self, time: Duration) -> Self {
-        self.settings.coalesce = time;
+        self.settings.coalesce = time.min(MAX_COALESCE);
         self
     }
 }

@@ -23,6 +23,9 @@ use crate::{
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
 
+/// Slots of the readers' list that are looked at under one lock.
+const SLOTS: usize = 4096;
+
 /// The most bytes that are written under the log's lock: an id's line (law 1).
 const ID_LINE: usize = 64;
 
@@ -254,7 +257,7 @@ impl Core {
         let mut taken = 0;
         let mut next = None;
         for key in from..readers.capacity() {
-            if taken == most {
+            if taken == most || key - from == SLOTS {
                 next = Some(key);
                 break;
             }
@@ -282,14 +285,6 @@ impl Core {
         if quiet && at_rest && !self.dirty.load(Ordering::Acquire) {
             evicted.push(log.begin_round());
         }
-        drop(log);
-        drop(evicted);
-    }
-
-    /// Frees all events of a closed channel; its last id stays known.
-    pub(crate) fn forget_events(&self) {
-        let mut log = self.lock();
-        let evicted = log.clear();
         drop(log);
         drop(evicted);
     }

@@ -220,15 +220,17 @@ impl Registry {
                 state.idle.pop_front();
                 continue;
             };
-            let keep = match state.entries[key].core.is_closed() {
-                true => bounds.closed.max(bounds.idle),
-                false => bounds.idle,
-            };
-            if now.saturating_duration_since(since) < keep {
+            let idle = now.saturating_duration_since(since);
+            if idle < bounds.idle {
                 break;
             }
             state.idle.pop_front();
-            retired.push(state.retire(key));
+            if state.entries[key].core.is_closed() && idle < bounds.closed {
+                // It stays for longer, and must not hold up those behind it.
+                state.idle.push_back((key, stamp));
+            } else {
+                retired.push(state.retire(key));
+            }
         }
         retired
     }
@@ -242,23 +244,13 @@ impl Registry {
         let capacity = state.entries.capacity();
         for _ in 0..SWEEP.min(capacity) {
             state.sweep = (state.sweep + 1) % capacity;
-            let Some(entry) = state.entries.get(state.sweep) else {
-                continue;
-            };
-            // A closed channel outlives its events: they stay for as long as an open one's.
-            let outlived = entry.core.is_closed()
-                && self.bounds.zip(entry.idle).is_some_and(|(bounds, idle)| {
-                    instant.saturating_duration_since(idle.since) >= bounds.idle
-                });
-            cores.push((entry.core.clone(), outlived));
+            let entry = state.entries.get(state.sweep);
+            cores.extend(entry.map(|entry| entry.core.clone()));
         }
         drop(state);
         drop(retired);
-        for (core, outlived) in cores {
+        for core in cores {
             core.sweep(now, at_rest);
-            if outlived && !core.is_held() {
-                core.forget_events();
-            }
         }
     }
 

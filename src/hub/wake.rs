@@ -116,8 +116,8 @@ impl Wake {
         }
     }
 
-    /// A new reader. Starts the task if it is not running.
-    pub(crate) fn register(self: &Arc<Self>, shared: &Arc<Shared>) -> Arc<Reader> {
+    /// A new reader, for which the task is to be running.
+    pub(crate) fn register(&self) -> Arc<Reader> {
         let reader = Arc::new(Reader::default());
         let tick = self.tick_at(Instant::now());
         reader.due.store(tick + AHEAD, Ordering::Relaxed);
@@ -127,7 +127,6 @@ impl Wake {
         state.readers += 1;
         state.slot(tick + AHEAD).push(reader.clone());
         drop(state);
-        self.ensure_running(shared);
         reader
     }
 
@@ -351,7 +350,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     shared.sweep(round.is_empty());
                     #[cfg(feature = "metrics")]
                     if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) {
-                        crate::report::report(&shared.settings.name, &shared.stats());
+                        crate::report::report(&shared.settings.name, || shared.stats());
                     }
                 }
             }

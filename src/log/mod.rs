@@ -262,15 +262,6 @@ impl Log {
         self.trim()
     }
 
-    /// Evicts everything. The newest id stays known.
-    pub(crate) fn clear(&mut self) -> Evicted {
-        self.replay = self.next;
-        self.live = self.next;
-        self.before = self.newest;
-        self.before_is_hole = false;
-        self.trim()
-    }
-
     /// Whether any event has ever been evicted.
     pub(crate) fn has_evicted(&self) -> bool {
         self.replay > 0

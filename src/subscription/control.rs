@@ -31,7 +31,8 @@ pub(super) struct Inner {
     shared: Arc<Shared>,
     /// What is wanted of each channel that was named since the last poll. The later word counts,
     /// so this is no longer than the list of names.
-    wanted: Mutex<BTreeMap<Box<str>, Wanted>>,
+    /// `None` once the stream is over.
+    wanted: Mutex<Option<BTreeMap<Box<str>, Wanted>>>,
     changed: AtomicBool,
     pub(super) waker: WakerSlot,
 }
@@ -45,7 +46,7 @@ impl Control {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self(Arc::new(Inner {
             shared,
-            wanted: Mutex::default(),
+            wanted: Mutex::new(Some(BTreeMap::new())),
             changed: AtomicBool::new(false),
             waker: WakerSlot::default(),
         }))
@@ -89,8 +90,13 @@ impl Control {
     }
 
     fn want(&self, name: &str, wanted: Wanted) {
-        let before = lock(&self.0.wanted).insert(name.into(), wanted);
-        drop(before);
+        let mut map = lock(&self.0.wanted);
+        let dropped = match &mut *map {
+            Some(map) => map.insert(name.into(), wanted),
+            None => Some(wanted),
+        };
+        drop(map);
+        drop(dropped);
         self.0.changed.store(true, Ordering::Release);
         if let Some(waker) = self.0.waker.take() {
             waker.wake();
@@ -105,7 +111,16 @@ impl Inner {
 
     pub(super) fn take(&self) -> BTreeMap<Box<str>, Wanted> {
         self.changed.store(false, Ordering::Release);
-        std::mem::take(&mut *lock(&self.wanted))
+        lock(&self.wanted)
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// The stream is over: nothing is kept for it any more.
+    pub(super) fn end(&self) {
+        let wanted = lock(&self.wanted).take();
+        drop(wanted);
     }
 }
 

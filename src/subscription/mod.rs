@@ -32,7 +32,7 @@ use crate::{
     hub::{Shared, clock::Clock, core::Held, wake::Reader},
     id::EventId,
     last_event_id::LastEventId,
-    log::{SMALL, Seek},
+    log::{Log, SMALL, Seek},
     retry,
     sync::Arc,
 };
@@ -65,7 +65,10 @@ use source::{Awaited, Source};
 ///
 /// **Snapshots.** A channel that has one (see [`Channel::snapshot`](crate::Channel::snapshot))
 /// gives it to clients that are new or have a gap, as an event whose id is where the state
-/// stands; the events behind that id follow.
+/// stands; the events behind that id follow. On a connection over several channels, the
+/// snapshots, and all events up to one common place, come without ids, and then a checkpoint with
+/// that place: a client that is cut off before has not got all the states that its id would
+/// stand for, and is given them again.
 ///
 /// **Closed channels.** Once all channels are closed and the client has everything, the stream
 /// ends. A client that comes back then, with nothing left for it, gets a 204, after which an
@@ -83,6 +86,8 @@ pub struct Subscription {
     control: Option<Control>,
     /// The first event is a checkpoint, whatever follows.
     announced: bool,
+    /// Up to this place nothing gets an id; see `Subscription::up_to`.
+    without_ids: Option<EventId>,
     /// Nothing with an id has been sent yet.
     unanchored: bool,
     /// A gap was said that nothing follows: the next rest needs a checkpoint.
@@ -208,6 +213,7 @@ impl Subscription {
             phase: Phase::Inert,
             control: None,
             announced: false,
+            without_ids: None,
             unanchored: true,
             owes_checkpoint: false,
             ready: VecDeque::new(),
@@ -289,14 +295,22 @@ impl Subscription {
         }
     }
 
-    /// The position behind `id` and how much lies behind it, or the gap and the oldest position.
-    fn seek_after(&self, held: &Held, id: EventId) -> Result<(u64, u64), (Gap, u64)> {
+    /// Looks at a log that has forgotten what is too old (law 6).
+    fn look<R>(&self, held: &Held, look: impl FnOnce(&Log) -> R) -> R {
         let mut log = held.lock();
         let evicted = log.expire(self.shared.now());
-        let sought = match log.seek(id) {
+        let seen = look(&log);
+        drop(log);
+        drop(evicted);
+        seen
+    }
+
+    /// The position behind `id` and how much lies behind it, or the gap and the oldest position.
+    fn seek_after(&self, held: &Held, id: EventId) -> Result<(u64, u64), (Gap, u64)> {
+        self.look(held, |log| match log.seek(id) {
             Seek::Exact { position, pending } => Ok((position, pending)),
             Seek::Evicted if log.has_evicted() => {
-                let missed = self.shared.missed(&log, id);
+                let missed = self.shared.missed(log, id);
                 let reason = GapReason::Evicted;
                 Err((Gap { reason, missed }, log.oldest()))
             }
@@ -306,10 +320,7 @@ impl Subscription {
                 let missed = None;
                 Err((Gap { reason, missed }, log.oldest()))
             }
-        };
-        drop(log);
-        drop(evicted);
-        sought
+        })
     }
 
     /// Whether all channels are closed, and nothing is left to say to this client: the moment to
@@ -322,13 +333,22 @@ impl Subscription {
                         matches!(self.seek_after(&source.held, id), Ok((_, 0)))
                     }
                     From::Gap(_) | From::Refused => false,
-                    From::Fresh { start, .. } => match start {
-                        Start::Live => true,
-                        Start::Snapshot => source.held.snapshots.get().is_none(),
-                        Start::Oldest | Start::Newest(_) => source.held.lock().retained().0 == 0,
+                    From::Fresh { start, newest } => match start {
+                        Start::Snapshot if source.held.snapshots.get().is_some() => false,
+                        Start::Live | Start::Snapshot => {
+                            matches!(self.seek_after(&source.held, newest), Ok((_, 0)))
+                        }
+                        Start::Oldest | Start::Newest(_) => {
+                            self.look(&source.held, |log| log.retained().0 == 0)
+                        }
                     },
                 }
         };
+        if let Some(control) = &self.control
+            && control.0.has_changed()
+        {
+            return false;
+        }
         !self.sources.is_empty() && self.sources.iter().all(nothing_left)
     }
 
@@ -394,11 +414,13 @@ impl Subscription {
             self.ready.push_back(retry::come_back());
             return;
         }
-        let reader = self.shared.wake.register(&self.shared);
+        let reader = self.shared.wake.register();
         for source in &mut self.sources {
             source.register(&reader);
         }
+        // From here on its drop leaves the lists, also if there is no runtime to start the task.
         self.phase = Phase::Live(reader);
+        self.shared.wake.ensure_running(&self.shared);
 
         let mut prelude = frame::HEARTBEAT.to_vec();
         if let Some(millis) = self.shared.settings.retry {
@@ -418,11 +440,34 @@ impl Subscription {
         for index in 0..self.sources.len() {
             self.seek(index);
         }
+        self.anchor();
         self.shared.counters.began(self.resume);
         #[cfg(feature = "tracing")]
         self.trace_begin();
         if !self.awaits_snapshots() {
             self.advance();
+        }
+    }
+
+    /// A client that begins live while there is something to deliver gets its place first: cut
+    /// off within the first event, it would come back without an id, and never hear of it (law 4).
+    fn anchor(&mut self) {
+        let From::Fresh {
+            start: Start::Live | Start::Snapshot,
+            newest,
+        } = self.start
+        else {
+            return;
+        };
+        let pending = |source: &Source| source.position != source.held.lock().end();
+        if self.awaits_snapshots() || !self.sources.iter().any(pending) {
+            return;
+        }
+        if let Some(name) = &self.shared.settings.checkpoint {
+            let mut out = Vec::new();
+            checkpoint(&mut out, name, newest, &self.shared.clock);
+            self.ready.push_back(out.into());
+            self.unanchored = false;
         }
     }
 
@@ -455,41 +500,36 @@ impl Subscription {
 
     fn seek(&mut self, index: usize) {
         let held = self.sources[index].held.clone();
-        let mut gap = None;
-        let after = |this: &Self, id, gap: &mut Option<Gap>| match this.seek_after(&held, id) {
-            Ok((position, _)) => position,
-            Err((found, oldest)) => {
-                *gap = Some(found);
-                oldest
-            }
-        };
-        let mut position = match self.start {
+        let has_snapshot = held.snapshots.get().is_some();
+        let found = match self.start {
+            // The snapshot says where it goes on.
+            From::Fresh {
+                start: Start::Snapshot,
+                ..
+            } if has_snapshot => Ok(self.look(&held, Log::end)),
             From::Fresh { start, newest } => match start {
-                Start::Snapshot | Start::Live => after(self, newest, &mut gap),
-                Start::Oldest => held.lock().oldest(),
+                Start::Snapshot | Start::Live => self.position_after(&held, newest),
+                Start::Oldest => Ok(self.look(&held, Log::oldest)),
                 Start::Newest(n) => {
-                    let log = held.lock();
-                    log.oldest().max(log.end().saturating_sub(n))
+                    Ok(self.look(&held, |log| log.oldest().max(log.end().saturating_sub(n))))
                 }
             },
-            From::After(id) => after(self, id, &mut gap),
+            From::After(id) => self.position_after(&held, id),
             From::Gap(reason) => {
                 let missed = None;
-                gap = Some(Gap { reason, missed });
-                held.lock().oldest()
+                Err((Gap { reason, missed }, self.look(&held, Log::oldest)))
             }
-            From::Refused => 0,
+            From::Refused => Ok(0),
         };
-        let end = held.lock().end();
-        if let Some(Gap { reason, .. }) = gap {
-            self.shared.counters.gap(reason);
-            held.counters.gap(reason);
+        let (mut position, mut gap) = match found {
+            Ok(position) => (position, None),
+            Err((gap, oldest)) => (oldest, Some(gap)),
+        };
+        if let Some(gap) = &mut gap {
+            self.shared.counters.gap(gap.reason);
+            held.counters.gap(gap.reason);
             if self.on_gap == OnGap::Live {
-                gap = Some(Gap {
-                    reason,
-                    missed: self.missed_all(&held),
-                });
-                position = end;
+                (position, gap.missed) = self.skip_to_end(&held);
             }
         } else {
             held.counters.began(self.resume);
@@ -497,32 +537,42 @@ impl Subscription {
         let source = &mut self.sources[index];
         source.start_at(position);
         source.gap = gap;
-        let snapshot_first = matches!(
+        let fresh = matches!(
             self.start,
             From::Fresh {
                 start: Start::Snapshot,
                 ..
             }
         );
-        if gap.is_some() || snapshot_first {
+        if fresh || gap.is_some() {
             self.ask_for_snapshot(index);
         }
     }
 
-    /// How many events a client misses that brings an id and goes on live.
-    fn missed_all(&self, held: &Held) -> Option<u64> {
-        let (From::After(id) | From::Fresh { newest: id, .. }) = self.start else {
-            return None;
-        };
-        let newest = held.lock().newest();
+    fn position_after(&self, held: &Held, id: EventId) -> Result<u64, (Gap, u64)> {
+        self.seek_after(held, id).map(|(position, _)| position)
+    }
+
+    /// The end, and how many events a client misses that brings an id and goes on from there.
+    fn skip_to_end(&self, held: &Held) -> (u64, Option<u64>) {
         let single = self.shared.registry.is_single();
-        single.then(|| newest.lo().saturating_sub(id.lo()))
+        self.look(held, |log| {
+            let missed = match self.start {
+                From::After(id) | From::Fresh { newest: id, .. } if single => {
+                    Some(log.newest().lo().saturating_sub(id.lo()))
+                }
+                _ => None,
+            };
+            (log.end(), missed)
+        })
     }
 
     /// Asks for the channel's snapshot, if it has one and the client is to get it.
     fn ask_for_snapshot(&mut self, index: usize) {
         let source = &mut self.sources[index];
-        if self.on_gap != OnGap::Snapshot && source.gap.is_some() {
+        // One that is here already stands in front of a hole now, whatever was asked for.
+        let outdated = matches!(source.snapshot, Awaited::Here(_));
+        if self.on_gap != OnGap::Snapshot && source.gap.is_some() && !outdated {
             return;
         }
         if let Some(snapshots) = source.held.snapshots.get() {
@@ -560,7 +610,7 @@ impl Subscription {
                     // The log has moved on before the snapshot was there.
                     Err(_) => {
                         let source = &mut self.sources[index];
-                        source.overruns += 1;
+                        source.overruns = source.overruns.saturating_add(1);
                         if source.overruns > 1 {
                             self.end();
                             return Poll::Ready(());
@@ -589,15 +639,18 @@ impl Subscription {
     /// Nothing is left up to `newest`. A client that has no id yet, or was told of a gap that
     /// nothing follows, gets this place as its id (law 4).
     fn rest(&mut self, newest: EventId) -> bool {
+        let place = self.without_ids.take();
         let unanchored = std::mem::take(&mut self.unanchored);
-        if !std::mem::take(&mut self.owes_checkpoint) && !unanchored {
+        let owed = std::mem::take(&mut self.owes_checkpoint);
+        if place.is_none() && !owed && !unanchored {
             return false;
         }
         let Some(name) = &self.shared.settings.checkpoint else {
             return false;
         };
         let mut out = Vec::with_capacity(64);
-        checkpoint(&mut out, name, newest, &self.shared.clock);
+        let place = place.unwrap_or(newest);
+        checkpoint(&mut out, name, place, &self.shared.clock);
         self.ready.push_back(out.into());
         true
     }
@@ -668,6 +721,9 @@ impl Subscription {
 
     /// Leaves all lists.
     fn stop(&mut self) {
+        if let Some(control) = &self.control {
+            control.0.end();
+        }
         if let Phase::Live(reader) = std::mem::replace(&mut self.phase, Phase::Ended) {
             for source in &mut self.sources {
                 source.unregister();

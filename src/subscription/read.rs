@@ -10,23 +10,38 @@ use crate::{
 use super::{
     OnLag, Subscription,
     gap::{Gap, GapReason},
-    source::{Awaited, Item, version_seen},
+    source::{Awaited, Item, Source, version_seen},
 };
 
 impl Subscription {
     /// Reads what stands behind the cursors, up to `newest`, which was loaded before. Returns
     /// whether there was anything, the end included.
     pub(super) fn read_up_to(&mut self, newest: EventId) -> bool {
+        let newest = self.up_to(newest);
         let said = self.say_gaps();
         self.read_events(newest) || said
     }
 
-    fn read_events(&mut self, newest: EventId) -> bool {
-        if self
-            .sources
-            .iter()
-            .any(|source| matches!(source.snapshot, Awaited::Here(_)))
+    /// How far to read. With snapshots on a connection over several channels, only up to one
+    /// place at first, and without ids.
+    ///
+    /// One id cannot say that a client has this channel's state and not yet that one's: cut off in
+    /// between, it would come back with an id that looks as if it had both. So nothing gets an id
+    /// before all of it has been sent, and then the place gets a checkpoint.
+    fn up_to(&mut self, newest: EventId) -> EventId {
+        let here = |source: &Source| matches!(source.snapshot, Awaited::Here(_));
+        if self.sources.len() > 1
+            && self.shared.settings.checkpoint.is_some()
+            && self.sources.iter().any(here)
         {
+            self.without_ids = Some(newest);
+        }
+        self.without_ids.unwrap_or(newest)
+    }
+
+    fn read_events(&mut self, newest: EventId) -> bool {
+        let here = |source: &Source| matches!(source.snapshot, Awaited::Here(_));
+        if self.without_ids.is_some() || self.sources.iter().any(here) {
             return self.merge(newest);
         }
         let mut with_news = (0..self.sources.len()).filter(|at| self.sources[*at].has_news());
@@ -91,7 +106,7 @@ impl Subscription {
     /// Something is missing in front of a cursor that was connected.
     fn lagged(&mut self, index: usize, missed: Option<u64>) {
         let source = &mut self.sources[index];
-        source.overruns += 1;
+        source.overruns = source.overruns.saturating_add(1);
         let too_often = source.overruns > 1 && source.held.snapshots.get().is_some();
         source.held.counters.gap(GapReason::Lagged);
         source.held.shared.counters.gap(GapReason::Lagged);
@@ -128,7 +143,11 @@ impl Subscription {
         items.sort_by_key(|item| (item.id, item.next.is_none()));
         let mut out = Vec::with_capacity(scratch.len());
         for item in items.iter().take_while(|item| item.id <= bound) {
-            out.extend_from_slice(&scratch[item.bytes.clone()]);
+            let event = &scratch[item.bytes.clone()];
+            match self.without_ids {
+                None => out.extend_from_slice(event),
+                Some(_) => frame::without_id(&mut out, event),
+            }
             let source = &mut self.sources[item.index];
             match item.next {
                 Some(next) => source.move_to(next),
@@ -139,7 +158,9 @@ impl Subscription {
             return said;
         }
         self.ready.push_back(out.into());
-        self.anchored();
+        if self.without_ids.is_none() {
+            self.anchored();
+        }
         true
     }
 

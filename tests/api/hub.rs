@@ -325,6 +325,58 @@ async fn a_closed_channel_keeps_its_events_for_who_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_61_no_204_while_something_is_left() {
+    let channel = Channel::<u32>::new();
+    // Made before the last event, as a handler does that reads its state afterwards.
+    let early = channel.subscribe(LastEventId::Absent);
+    channel.publish(&1).unwrap();
+    channel.close(None).unwrap();
+    let response = early.into_response();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(data(&Wire::new(response).all_at_once().await), ["", "1"]);
+
+    let hub = hub();
+    hub.channel::<u32>("closed").unwrap().close(None).unwrap();
+    let mut subscription = hub.subscribe(["closed"], LastEventId::Absent);
+    subscription.control().add("open").unwrap();
+    assert_eq!(subscription.into_response().status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_channel_keeps_its_rest_for_those_who_come_back() {
+    let hub = hub();
+    let _sweeping = {
+        let mut wire = Wire::new(hub.subscribe(["other"], LastEventId::Absent));
+        wire.all_at_once().await;
+        wire
+    };
+    let first = publish(&hub, "build", 1);
+    let done = Event::empty().with_name(event_name!("done"));
+    hub.channel::<u32>("build")
+        .unwrap()
+        .close(Some(&done))
+        .unwrap();
+    sleep(secs(60)).await;
+    let all = Wire::new(hub.subscribe(["build"], first))
+        .all_at_once()
+        .await;
+    assert!(
+        all.contains("event: done\n") && !all.contains("gap"),
+        "{all}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_control_keeps_nothing_for_a_stream_that_is_over() {
+    let hub = builder().max_channels(2).build();
+    let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
+    let control = subscription.control();
+    drop(subscription);
+    control.add("b").unwrap();
+    assert!(hub.channel::<u32>("c").is_ok() && hub.channel::<u32>("d").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_last_event_leaves_the_channel_open() {
     let channel = Channel::<u32>::new();
     let own_id = Event::empty().id("1").unwrap();

@@ -199,4 +199,7 @@ async fn a_job_that_panics_ends_its_run() {
     let all = wire.all_at_once().await;
     assert_eq!(messages(&all).len(), 3);
     assert_eq!(wire.chunk().await, None);
+    assert_eq!(runs.len(), 1);
+    sleep(secs(600)).await;
+    assert!(runs.is_empty(), "it is kept no longer than any other");
 }

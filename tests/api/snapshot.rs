@@ -84,33 +84,74 @@ async fn a_client_that_can_resume_gets_no_snapshot_and_one_with_a_gap_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_several_channels_a_snapshot_stands_at_its_id() {
+async fn on_several_channels_a_snapshot_stands_in_its_place() {
     let hub = Hub::new();
     let start = hub.newest();
     let other: Channel<u32> = hub.channel("other").unwrap();
     let board = Board::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
-        *sum += n;
+        *sum += n
     })
     .unwrap();
-    let first = other.publish(&100).unwrap();
-    let stands = board.publish(&1).unwrap();
+    other.publish(&100).unwrap();
+    board.publish(&1).unwrap();
     let last = other.publish(&200).unwrap();
-    // An id that is unknown: the whole story of both, in one order.
+    // An id that is unknown: the whole story of both, in one order, and then an id for all of it.
     let foreign = EventId::new(1, 1);
-    let all = Wire::new(hub.subscribe(["other", "board"], foreign))
-        .all_at_once()
-        .await;
-    let ids: Vec<_> = messages(&all)
+    let mut wire = Wire::new(hub.subscribe(["other", "board"], foreign));
+    let all = wire.all_at_once().await;
+    let story: Vec<_> = messages(&all)
         .into_iter()
         .filter(|message| message.event != "gap")
-        .map(|message| message.last_event_id)
+        .map(|message| (message.event, message.data, message.last_event_id))
         .collect();
-    assert_eq!(ids, [first, stands, last].map(|id| id.to_string()));
+    let said =
+        |event: &str, data: &str, id: &str| (event.to_owned(), data.to_owned(), id.to_owned());
+    assert_eq!(
+        story,
+        [
+            said("message", "100", ""),
+            said("snapshot", "1", ""),
+            said("message", "200", ""),
+            said("checkpoint", "", &last.to_string()),
+        ]
+    );
+    let next = board.publish(&2).unwrap();
+    assert_eq!(wire.all_at_once().await, format!("id: {next}\ndata: 2\n\n"));
     // Known on the one, fresh on neither: no snapshot.
     let all = Wire::new(hub.subscribe(["other", "board"], start))
         .all_at_once()
         .await;
     assert!(!all.contains("event: snapshot"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn law_4_no_id_stands_for_a_state_that_was_not_sent() {
+    let hub = Hub::new();
+    let x = Board::on(hub.channel("x").unwrap(), Vec::new(), |all, n: &u32| {
+        all.push(*n)
+    })
+    .unwrap();
+    let y = Board::on(hub.channel("y").unwrap(), Vec::new(), |all, n: &u32| {
+        all.push(*n)
+    })
+    .unwrap();
+    x.publish(&1).unwrap();
+    y.publish(&2).unwrap();
+    x.publish(&3).unwrap();
+    let all = Wire::new(hub.subscribe(["x", "y"], LastEventId::Absent))
+        .all_at_once()
+        .await;
+    // Wherever it is cut, the client has either both states or no id.
+    for cut in 0..all.len() {
+        let seen = messages(&all[..cut]);
+        let snapshots = seen
+            .iter()
+            .filter(|message| message.event == "snapshot")
+            .count();
+        let id = seen.last().map_or("", |message| &message.last_event_id);
+        assert!(id.is_empty() || snapshots == 2, "{cut} of {all}");
+    }
+    assert_eq!(messages(&all).len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,6 +253,28 @@ async fn without_an_id_of_its_own_a_snapshot_comes_at_least_once() {
         first.ends_with(&format!("id: {during}\ndata: 2\n\n")),
         "{first}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_client_has_no_gap_however_small_the_log() {
+    let board = board(0);
+    let subscription = board.subscribe(LastEventId::Absent);
+    board.publish(&1).unwrap();
+    board.publish(&2).unwrap();
+    let all = Wire::new(subscription).all_at_once().await;
+    assert_eq!(state(&all), (vec![1, 2], vec!["snapshot".to_owned()]));
+}
+
+#[test]
+fn a_panic_of_a_reader_leaves_a_board_as_it_is() {
+    let board = board(3);
+    let clone = board.clone();
+    let reader = std::thread::spawn(move || clone.read(|all| all[7]));
+    assert!(reader.join().is_err());
+    board.publish(&1).unwrap();
+    assert_eq!(board.read(Vec::clone).unwrap(), [1]);
+    let decided = board.update(|all| all.is_empty().then_some(2)).unwrap();
+    assert!(decided.is_none());
 }
 
 #[test]

@@ -301,29 +301,6 @@ async fn close_gives_the_rest_and_the_end() {
     assert_eq!(response.status(), StatusCode::OK);
 }
 
-/// A client that was cut off shortly before the end is on its way back when nobody holds the
-/// channel.
-#[tokio::test(start_paused = true)]
-async fn a_closed_channel_keeps_its_events_for_who_comes_back() {
-    let hub = builder().retire_after(secs(20)).retry(secs(30)).build();
-    let mut busy = Wire::new(hub.subscribe(["other"], LastEventId::Absent));
-    busy.all_at_once().await;
-    let first = publish(&hub, "build", 1);
-    let build = hub.channel::<u32>("build").unwrap();
-    let last = build.publish(&2).unwrap();
-    build.close(None).unwrap();
-    drop(build);
-    sleep(secs(10)).await;
-    let mut late = Wire::new(hub.subscribe(["build"], first));
-    assert_eq!(data(&late.all_at_once().await), ["2"]);
-    drop(late);
-    sleep(secs(30)).await;
-    let stats = hub.stats();
-    assert_eq!((stats.channels, stats.events), (2, 0), "known, but empty");
-    let response = hub.subscribe(["build"], last).into_response();
-    assert_eq!(response.status(), StatusCode::NO_CONTENT);
-}
-
 #[tokio::test(start_paused = true)]
 async fn rule_61_no_204_while_something_is_left() {
     let channel = Channel::<u32>::new();

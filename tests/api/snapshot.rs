@@ -89,7 +89,7 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
     let start = hub.newest();
     let other: Channel<u32> = hub.channel("other").unwrap();
     let board = Board::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
-        *sum += n
+        *sum += n;
     })
     .unwrap();
     other.publish(&100).unwrap();
@@ -128,11 +128,11 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
 async fn law_4_no_id_stands_for_a_state_that_was_not_sent() {
     let hub = Hub::new();
     let x = Board::on(hub.channel("x").unwrap(), Vec::new(), |all, n: &u32| {
-        all.push(*n)
+        all.push(*n);
     })
     .unwrap();
     let y = Board::on(hub.channel("y").unwrap(), Vec::new(), |all, n: &u32| {
-        all.push(*n)
+        all.push(*n);
     })
     .unwrap();
     x.publish(&1).unwrap();
@@ -289,23 +289,4 @@ fn a_panic_while_applying_poisons_the_board() {
     );
     assert_eq!(board.publish(&1).unwrap_err().kind(), ErrorKind::Poisoned);
     assert!(board.read(|()| ()).is_err());
-}
-
-/// An id covers what has it: a client that is cut off behind a snapshot must have been given the
-/// event of another channel at which it stands.
-#[tokio::test(start_paused = true)]
-async fn a_snapshot_comes_behind_the_event_at_which_it_stands() {
-    let hub = Hub::new();
-    let states: Channel<u32> = hub.channel("states").unwrap();
-    let others: Channel<u32> = hub.channel("others").unwrap();
-    states
-        .snapshot_at_least_once(|| async { Ok::<_, Infallible>(0) })
-        .unwrap();
-    let subscription = hub.subscribe(["states", "others"], LastEventId::Absent);
-    let id = others.publish(&1).unwrap();
-    let bytes = Wire::new(subscription).all_at_once().await;
-    assert_eq!(
-        bytes,
-        format!(":\nid: {id}\ndata: 1\n\nevent: snapshot\nid: {id}\ndata: 0\n\n")
-    );
 }

@@ -89,7 +89,7 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
     let start = hub.newest();
     let other: Channel<u32> = hub.channel("other").unwrap();
     let board = Board::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
-        *sum += n
+        *sum += n;
     })
     .unwrap();
     other.publish(&100).unwrap();
@@ -128,11 +128,11 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
 async fn law_4_no_id_stands_for_a_state_that_was_not_sent() {
     let hub = Hub::new();
     let x = Board::on(hub.channel("x").unwrap(), Vec::new(), |all, n: &u32| {
-        all.push(*n)
+        all.push(*n);
     })
     .unwrap();
     let y = Board::on(hub.channel("y").unwrap(), Vec::new(), |all, n: &u32| {
-        all.push(*n)
+        all.push(*n);
     })
     .unwrap();
     x.publish(&1).unwrap();

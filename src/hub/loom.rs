@@ -402,7 +402,7 @@ fn a_task_that_dies_leaves_nobody_asleep() {
     model(|| {
         let hub = hub();
         let wake = hub.0.wake.clone();
-        let reader = wake.register(&hub.0);
+        let reader = wake.register();
         assert!(wake.claim(true));
         let guard = Guard::new(wake.clone());
 

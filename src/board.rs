@@ -146,34 +146,34 @@ where
     }
 
     /// Looks at the state and decides on a change, under one lock: nobody else changes it in
-    /// between. With `None` nothing happens.
+    /// between. With an `Err` nothing happens.
     ///
     /// ```
-    /// use axum_sse::Board;
+    /// use axum_sse::{Board, BoxError};
     ///
     /// let seats = Board::new(3u32, |free, taken: &u32| *free -= taken);
-    /// let take = |wanted| seats.update(|free| (*free >= wanted).then_some(wanted));
-    /// assert!(take(2)?.is_some());
-    /// assert!(take(2)?.is_none());
-    /// # Ok::<(), axum_sse::Error>(())
+    /// let take = |wanted: u32| {
+    ///     seats.update(|free| match wanted <= *free {
+    ///         true => Ok(wanted),
+    ///         false => Err(BoxError::from("sold out")),
+    ///     })
+    /// };
+    /// assert!(take(2).is_ok());
+    /// assert_eq!(take(2).unwrap_err().to_string(), "sold out");
     /// ```
     ///
     /// # Errors
     ///
-    /// As for [`publish`](Board::publish).
-    pub fn update<B, Kind>(
-        &self,
-        decide: impl FnOnce(&S) -> Option<B>,
-    ) -> Result<Option<EventId>, Error>
+    /// That of `decide`, or those of [`publish`](Board::publish), as an `X`.
+    pub fn update<B, X, Kind>(&self, decide: impl FnOnce(&S) -> Result<B, X>) -> Result<EventId, X>
     where
         B: Borrow<E>,
+        X: From<Error>,
         E: NotAResult<Kind>,
     {
         let mut at = locked(&self.state)?;
-        let Some(event) = decide(&at.state) else {
-            return Ok(None);
-        };
-        self.change(&mut at, event.borrow()).map(Some)
+        let event = decide(&at.state)?;
+        Ok(self.change(&mut at, event.borrow())?)
     }
 
     fn change<Kind>(&self, at: &mut At<S>, event: &E) -> Result<EventId, Error>

@@ -19,7 +19,7 @@ use std::{
     error::Error,
     hash::BuildHasher,
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -60,8 +60,6 @@ fn apply(seats: &mut Seats, change: &Change) {
 
 struct Theatre {
     board: Board<Seats, Change>,
-    /// Held from the decision whether a change is allowed until it is made.
-    deciding: Mutex<()>,
 }
 
 #[tokio::main]
@@ -82,7 +80,6 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .collect();
     let theatre = Arc::new(Theatre {
         board: Board::on(channel, seats, apply)?,
-        deciding: Mutex::new(()),
     });
 
     let shutdown = Shutdown::new();
@@ -183,14 +180,13 @@ impl Theatre {
         seat: &str,
         decide: impl FnOnce(Option<String>) -> Result<Change, String>,
     ) -> Result<Json<Done>, Refusal> {
-        let _deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.board.read(|seats| seats.get(seat).cloned())?;
-        let Some(now) = now else {
-            let what = "there is no such seat; they go from A1 to J10".to_owned();
-            return Err(Refusal(StatusCode::NOT_FOUND, what));
-        };
-        let change = decide(now).map_err(|why| Refusal(StatusCode::CONFLICT, why))?;
-        let id = self.board.publish(&change)?;
+        let id = self.board.update(|seats| {
+            let Some(now) = seats.get(seat) else {
+                let what = "there is no such seat; they go from A1 to J10".to_owned();
+                return Err(Refusal(StatusCode::NOT_FOUND, what));
+            };
+            decide(now.clone()).map_err(|why| Refusal(StatusCode::CONFLICT, why))
+        })?;
         Ok(Json(Done { id }))
     }
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use axum_sse::{Board, Channel, ErrorKind, EventId, Hub, LastEventId, OnGap, Start};
+use axum_sse::{Board, BoxError, Channel, ErrorKind, EventId, Hub, LastEventId, OnGap, Start};
 use tokio::{sync::Semaphore, time::sleep};
 
 use crate::wire::{Wire, messages, millis};
@@ -273,8 +273,11 @@ fn a_panic_of_a_reader_leaves_a_board_as_it_is() {
     assert!(reader.join().is_err());
     board.publish(&1).unwrap();
     assert_eq!(board.read(Vec::clone).unwrap(), [1]);
-    let decided = board.update(|all| all.is_empty().then_some(2)).unwrap();
-    assert!(decided.is_none());
+    let refused = board.update(|all| match all.is_empty() {
+        true => Ok(2),
+        false => Err(BoxError::from("not the first")),
+    });
+    assert_eq!(refused.unwrap_err().to_string(), "not the first");
 }
 
 #[test]

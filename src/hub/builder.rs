@@ -70,8 +70,8 @@ impl<Target> Builder<Target> {
     }
 
     /// How many bytes of framed events are retained at the most, and how large a single event
-    /// may be. Memory is freed in segments of up to 64 KiB, so up to one more may be in use;
-    /// what slow connections still hold is not counted.
+    /// may be. Memory is freed in segments of up to 64 KiB, of which an eighth may be unused, so
+    /// somewhat more is in use; what slow connections still hold is not counted.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.bytes = bytes;
         self

@@ -13,7 +13,9 @@
 
 mod control;
 mod gap;
+mod policy;
 mod read;
+mod seek;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,7 @@ use crate::{
     hub::{Shared, clock::Clock, core::Held, wake::Reader},
     id::EventId,
     last_event_id::LastEventId,
-    log::{Log, SMALL, Seek},
+    log::SMALL,
     retry,
     sync::Arc,
 };
@@ -40,6 +42,7 @@ use crate::{
 pub use control::Control;
 use gap::Gap;
 pub use gap::GapReason;
+pub use policy::{OnGap, OnLag, Resume, Start};
 use source::{Awaited, Source};
 
 /// One client's place in one or more channels: a response that streams events from there.
@@ -116,68 +119,6 @@ enum From {
     },
     /// The hub is full.
     Refused,
-}
-
-/// Where a client begins that brings no id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Start {
-    /// With the channel's snapshot if it has one, and then live.
-    #[default]
-    Snapshot,
-    /// With what is published from now on.
-    Live,
-    /// With the oldest event that is retained.
-    Oldest,
-    /// With the newest *n* events that are retained (of each channel).
-    Newest(u64),
-}
-
-/// What follows a gap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnGap {
-    /// The gap event, then the channel's snapshot if it has one, or else what is retained.
-    #[default]
-    Snapshot,
-    /// The gap event, and then everything that is retained.
-    Replay,
-    /// The gap event, and then what is published from now on. (A client that was too slow goes
-    /// on with what is retained.)
-    Live,
-}
-
-/// What happens to a client that reads so slowly that the log has moved on without it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnLag {
-    /// A gap event (`lagged`, with the number of events missed), and then as [`OnGap`] says. A
-    /// client that is too slow even for its snapshots, twice in a row, is sent away as with
-    /// [`End`](OnLag::End).
-    #[default]
-    Gap,
-    /// The stream ends; the client reconnects after a while, with its last id.
-    End,
-}
-
-/// How a resume stands, as of the call that made the [`Subscription`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Resume {
-    /// The client brought no id.
-    Fresh,
-    /// The client's id was found: it misses nothing.
-    Exact {
-        /// Events between the client's id and the newest one.
-        pending: u64,
-    },
-    /// Something between the client's id and the oldest retained event is gone.
-    Gap {
-        /// Why.
-        reason: GapReason,
-        /// How many events, where that is known.
-        missed: Option<u64>,
-    },
 }
 
 impl Subscription {
@@ -269,87 +210,6 @@ impl Subscription {
     pub(crate) fn announced(mut self) -> Self {
         self.announced = true;
         self
-    }
-
-    /// A read-only seek.
-    fn look_ahead(&self) -> Resume {
-        let id = match self.start {
-            From::Fresh { .. } | From::Refused => return Resume::Fresh,
-            From::Gap(reason) => {
-                return Resume::Gap {
-                    reason,
-                    missed: None,
-                };
-            }
-            From::After(id) => id,
-        };
-        let mut all_pending = 0;
-        for source in &self.sources {
-            match self.seek_after(&source.held, id) {
-                Ok((_, pending)) => all_pending += pending,
-                Err((Gap { reason, missed }, _)) => return Resume::Gap { reason, missed },
-            }
-        }
-        Resume::Exact {
-            pending: all_pending,
-        }
-    }
-
-    /// Looks at a log that has forgotten what is too old (law 6).
-    fn look<R>(&self, held: &Held, look: impl FnOnce(&Log) -> R) -> R {
-        let mut log = held.lock();
-        let evicted = log.expire(self.shared.now());
-        let seen = look(&log);
-        drop(log);
-        drop(evicted);
-        seen
-    }
-
-    /// The position behind `id` and how much lies behind it, or the gap and the oldest position.
-    fn seek_after(&self, held: &Held, id: EventId) -> Result<(u64, u64), (Gap, u64)> {
-        self.look(held, |log| match log.seek(id) {
-            Seek::Exact { position, pending } => Ok((position, pending)),
-            Seek::Evicted if log.has_evicted() => {
-                let missed = self.shared.missed(log, id);
-                let reason = GapReason::Evicted;
-                Err((Gap { reason, missed }, log.oldest()))
-            }
-            // The channel has been retired since, and made anew (law 7).
-            Seek::Evicted => {
-                let reason = GapReason::Unknown;
-                let missed = None;
-                Err((Gap { reason, missed }, log.oldest()))
-            }
-        })
-    }
-
-    /// Whether all channels are closed, and nothing is left to say to this client: the moment to
-    /// tell it not to come back.
-    pub(crate) fn is_over(&self) -> bool {
-        let nothing_left = |source: &Source| {
-            source.held.is_closed()
-                && match self.start {
-                    From::After(id) => {
-                        matches!(self.seek_after(&source.held, id), Ok((_, 0)))
-                    }
-                    From::Gap(_) | From::Refused => false,
-                    From::Fresh { start, newest } => match start {
-                        Start::Snapshot if source.held.snapshots.get().is_some() => false,
-                        Start::Live | Start::Snapshot => {
-                            matches!(self.seek_after(&source.held, newest), Ok((_, 0)))
-                        }
-                        Start::Oldest | Start::Newest(_) => {
-                            self.look(&source.held, |log| log.retained().0 == 0)
-                        }
-                    },
-                }
-        };
-        if let Some(control) = &self.control
-            && control.0.has_changed()
-        {
-            return false;
-        }
-        !self.sources.is_empty() && self.sources.iter().all(nothing_left)
     }
 
     /// The next bytes for the client: whole events, or whole lines between events (law 9).
@@ -496,75 +356,6 @@ impl Subscription {
             let chunks: Vec<Bytes> = self.ready.drain(..).collect();
             self.ready.push_back(chunks.concat().into());
         }
-    }
-
-    fn seek(&mut self, index: usize) {
-        let held = self.sources[index].held.clone();
-        let has_snapshot = held.snapshots.get().is_some();
-        let found = match self.start {
-            // The snapshot says where it goes on.
-            From::Fresh {
-                start: Start::Snapshot,
-                ..
-            } if has_snapshot => Ok(self.look(&held, Log::end)),
-            From::Fresh { start, newest } => match start {
-                Start::Snapshot | Start::Live => self.position_after(&held, newest),
-                Start::Oldest => Ok(self.look(&held, Log::oldest)),
-                Start::Newest(n) => {
-                    Ok(self.look(&held, |log| log.oldest().max(log.end().saturating_sub(n))))
-                }
-            },
-            From::After(id) => self.position_after(&held, id),
-            From::Gap(reason) => {
-                let missed = None;
-                Err((Gap { reason, missed }, self.look(&held, Log::oldest)))
-            }
-            From::Refused => Ok(0),
-        };
-        let (mut position, mut gap) = match found {
-            Ok(position) => (position, None),
-            Err((gap, oldest)) => (oldest, Some(gap)),
-        };
-        if let Some(gap) = &mut gap {
-            self.shared.counters.gap(gap.reason);
-            held.counters.gap(gap.reason);
-            if self.on_gap == OnGap::Live {
-                (position, gap.missed) = self.skip_to_end(&held);
-            }
-        } else {
-            held.counters.began(self.resume);
-        }
-        let source = &mut self.sources[index];
-        source.start_at(position);
-        source.gap = gap;
-        let fresh = matches!(
-            self.start,
-            From::Fresh {
-                start: Start::Snapshot,
-                ..
-            }
-        );
-        if fresh || gap.is_some() {
-            self.ask_for_snapshot(index);
-        }
-    }
-
-    fn position_after(&self, held: &Held, id: EventId) -> Result<u64, (Gap, u64)> {
-        self.seek_after(held, id).map(|(position, _)| position)
-    }
-
-    /// The end, and how many events a client misses that brings an id and goes on from there.
-    fn skip_to_end(&self, held: &Held) -> (u64, Option<u64>) {
-        let single = self.shared.registry.is_single();
-        self.look(held, |log| {
-            let missed = match self.start {
-                From::After(id) | From::Fresh { newest: id, .. } if single => {
-                    Some(log.newest().lo().saturating_sub(id.lo()))
-                }
-                _ => None,
-            };
-            (log.end(), missed)
-        })
     }
 
     /// Asks for the channel's snapshot, if it has one and the client is to get it.

@@ -1,0 +1,65 @@
+//! What a handler can choose, and what it is told: [`Start`], [`OnGap`], [`OnLag`], [`Resume`].
+
+use super::gap::GapReason;
+
+/// Where a client begins that brings no id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Start {
+    /// With the channel's snapshot if it has one, and then live.
+    #[default]
+    Snapshot,
+    /// With what is published from now on.
+    Live,
+    /// With the oldest event that is retained.
+    Oldest,
+    /// With the newest *n* events that are retained (of each channel).
+    Newest(u64),
+}
+
+/// What follows a gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnGap {
+    /// The gap event, then the channel's snapshot if it has one, or else what is retained.
+    #[default]
+    Snapshot,
+    /// The gap event, and then everything that is retained.
+    Replay,
+    /// The gap event, and then what is published from now on. (A client that was too slow goes
+    /// on with what is retained.)
+    Live,
+}
+
+/// What happens to a client that reads so slowly that the log has moved on without it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnLag {
+    /// A gap event (`lagged`, with the number of events missed), and then as [`OnGap`] says. A
+    /// client that is too slow even for its snapshots, twice in a row, is sent away as with
+    /// [`End`](OnLag::End).
+    #[default]
+    Gap,
+    /// The stream ends; the client reconnects after a while, with its last id.
+    End,
+}
+
+/// How a resume stands, as of the call that made the [`Subscription`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resume {
+    /// The client brought no id.
+    Fresh,
+    /// The client's id was found: it misses nothing.
+    Exact {
+        /// Events between the client's id and the newest one.
+        pending: u64,
+    },
+    /// Something between the client's id and the oldest retained event is gone.
+    Gap {
+        /// Why.
+        reason: GapReason,
+        /// How many events, where that is known.
+        missed: Option<u64>,
+    },
+}

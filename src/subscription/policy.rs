@@ -44,7 +44,7 @@ pub enum OnLag {
     End,
 }
 
-/// How a resume stands, as of the call that made the [`Subscription`].
+/// How a resume stands, as of the call that made the [`Subscription`](super::Subscription).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resume {

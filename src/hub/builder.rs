@@ -105,7 +105,9 @@ impl<Target> Builder<Target> {
 
     /// The name of the event that gives a client an id where there is nothing to deliver; `None`
     /// sends no such event. Then a client that is cut off before its first event comes back
-    /// without an id, and may miss events without being told.
+    /// without an id, and may miss events without being told; and on a connection over several
+    /// channels with snapshots, one that is cut off between two of them may come back with an id
+    /// that stands for a state it never got.
     pub fn checkpoint_name(mut self, name: impl Into<Option<EventName>>) -> Self {
         self.settings.checkpoint = name.into();
         self

@@ -109,8 +109,9 @@ impl Hub {
     /// A subscription to all these channels at once: everything behind the client's id on any of
     /// them, in one order, and then live. See [`Subscription`].
     ///
-    /// If the hub is full, the subscription ends at once and sends the client away for a few
-    /// seconds.
+    /// A name that is there twice counts once. If the hub is full, or a name is longer than 1 KiB,
+    /// the subscription ends at once and sends the client away for a few seconds; with the
+    /// feature `tracing`, a warning says why.
     #[must_use]
     pub fn subscribe<N>(
         &self,

@@ -52,8 +52,8 @@ impl Control {
         }))
     }
 
-    /// Adds a channel. It starts at the place where the connection stands: what was published
-    /// before is not delivered.
+    /// Adds a channel. It starts at the place where the connection stands when the stream is next
+    /// polled: what was published before, also since this call, is not delivered.
     ///
     /// For its history, the client reconnects with the larger set, and with the id up to which it
     /// knows *all* of these channels (for a new one that is the start of the hub's life,

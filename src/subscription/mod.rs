@@ -76,6 +76,13 @@ use source::{Awaited, Source};
 /// **Closed channels.** Once all channels are closed and the client has everything, the stream
 /// ends. A client that comes back then, with nothing left for it, gets a 204, after which an
 /// `EventSource` stays away.
+///
+/// **Runtime.** The body is to be polled within a tokio runtime. Polled without one, it delivers
+/// what is there, and is not woken for more.
+///
+/// # Panics
+///
+/// The first poll panics on a runtime that was built without timers (`enable_time`).
 pub struct Subscription {
     shared: Arc<Shared>,
     sources: Vec<Source>,

@@ -60,6 +60,8 @@ pub enum ErrorKind {
     HasSnapshot,
     /// The function that applies events to a board has panicked.
     Poisoned,
+    /// An entry of a list of origins is not an origin, or not one to allow (rules 110 to 117).
+    InvalidOrigin,
     /// A setting lies outside its documented range.
     OutOfRange,
 }

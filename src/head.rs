@@ -5,8 +5,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCEPT_RANGES, AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPIRES,
-        LAST_MODIFIED, TRANSFER_ENCODING, UPGRADE,
+        self, ACCEPT_RANGES, AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+        EXPIRES, LAST_MODIFIED, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -53,6 +53,33 @@ pub(crate) fn apply(headers: &mut HeaderMap) {
     headers
         .entry(X_ACCEL_BUFFERING)
         .or_insert(HeaderValue::from_static("no"));
+}
+
+/// Adds to what the response depends on: one field, each name once, and `*` says it all
+/// (rule 99).
+#[cfg(feature = "layer")]
+pub(crate) fn vary(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if names.is_empty() {
+        return;
+    }
+    let given = headers.get_all(header::VARY).iter();
+    let given = given.filter_map(|value| value.to_str().ok());
+    let given = given.flat_map(|value| value.split(','));
+    let mut all: Vec<&str> = Vec::new();
+    let ours = names.iter().map(HeaderName::as_str);
+    for name in given.map(str::trim).chain(ours) {
+        if !name.is_empty() && !all.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            all.push(name);
+        }
+    }
+    let all = if all.contains(&"*") {
+        "*".to_owned()
+    } else {
+        all.join(", ")
+    };
+    if let Ok(all) = HeaderValue::try_from(all) {
+        headers.insert(header::VARY, all);
+    }
 }
 
 /// One field with the directives that are there and those that are missing.

@@ -70,8 +70,14 @@
 //! server puts on the wire; a law is an invariant of the log (`docs/architecture.md`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "layer")]
+mod access;
 mod board;
 mod body;
+#[cfg(feature = "listener")]
+mod connection;
+#[cfg(feature = "cors")]
+mod cors;
 mod error;
 mod event;
 mod frame;
@@ -100,7 +106,11 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "layer")]
+pub use access::Access;
 pub use board::Board;
+#[cfg(feature = "cors")]
+pub use cors::OriginAllowlist;
 pub use error::{BoxError, Error, ErrorKind};
 pub use event::{Event, EventName, MAX_ID_LEN, MAX_RETRY, MIN_RETRY};
 pub use heartbeat::Heartbeat;

@@ -3,12 +3,17 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use slab::Slab;
+use tokio::time::{Instant, sleep_until};
 
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, WakerSlot, lock};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, WakerSlot, lock};
+
+/// Nobody drains for longer, and it keeps the sums within what the clock can count.
+const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Ends all open streams, so that a server can stop.
 ///
@@ -32,8 +37,15 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering, WakerSlot, lock};
 /// # }
 /// ```
 ///
-/// It stays begun: a stream that starts afterwards ends at once (with a 200, since an
-/// `EventSource` never comes back after anything else).
+/// Every stream ends with a `retry` of its own, so that its client comes back two to four
+/// seconds later and not in the same instant as all others. The handle stays begun: a stream
+/// that starts afterwards gets that and ends at once (with a 200, since an `EventSource` never
+/// comes back after anything else).
+///
+/// A client that does not read cannot be ended from within a response: the server is not asked
+/// for more bytes of it. That takes a listener from
+#[cfg_attr(feature = "listener", doc = "[`listener`](crate::listener).")]
+#[cfg_attr(not(feature = "listener"), doc = "the feature `listener`.")]
 ///
 /// Cheap to clone; all clones are one handle.
 #[derive(Clone, Default)]
@@ -41,19 +53,43 @@ pub struct Shutdown(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
+    drain: Duration,
     begun: AtomicBool,
+    /// Set before `begun` is.
+    since: Mutex<Option<Instant>>,
     waiting: Mutex<Slab<Arc<WakerSlot>>>,
+    streams: AtomicUsize,
 }
 
 impl Shutdown {
-    /// A handle that has not begun.
+    /// A handle that has not begun, and ends all streams at once when it does.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends all streams. Calling it again changes nothing.
+    /// A handle that ends the streams one by one, each at a moment of its own within `time` (up
+    /// to a day), so that whoever takes over gets their clients one by one. Streams that start
+    /// meanwhile still end at once.
+    ///
+    /// ```
+    /// use axum_sse::Shutdown;
+    /// use std::time::Duration;
+    ///
+    /// let shutdown = Shutdown::draining(Duration::from_secs(20));
+    /// # let _ = shutdown;
+    /// ```
+    #[must_use]
+    pub fn draining(time: Duration) -> Self {
+        Self(Arc::new(Inner {
+            drain: time.min(MAX_DRAIN),
+            ..Inner::default()
+        }))
+    }
+
+    /// Ends all streams, or begins to. Calling it again changes nothing.
     pub fn begin(&self) {
+        lock(&self.0.since).get_or_insert_with(Instant::now);
         self.0.begun.store(true, Ordering::SeqCst);
         let waiting: Vec<_> = lock(&self.0.waiting)
             .iter()
@@ -74,6 +110,10 @@ impl Shutdown {
 
     /// A future that waits for `signal`, then begins the shutdown, and ends. If the shutdown is
     /// begun by other means, it ends too.
+    ///
+    /// It is what `with_graceful_shutdown` takes. The server then stops accepting first, so
+    /// that nobody whose stream ends comes back to this process, and returns when the last
+    /// stream has ended.
     pub fn on<F>(&self, signal: F) -> impl Future<Output = ()> + Send + 'static + use<F>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -91,20 +131,63 @@ impl Shutdown {
         }
     }
 
+    /// As [`on`](Shutdown::on), but ends only when the time to drain is over: the server
+    /// accepts until then. For a node that its load balancer has taken out already and that
+    /// still has to answer, a health check for instance.
+    ///
+    /// Where clients reach the node directly, take `on`: with this one they come back to it, and
+    /// are sent away again every few seconds.
+    pub fn on_drained<F>(&self, signal: F) -> impl Future<Output = ()> + Send + 'static + use<F>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (shutdown, begun) = (self.clone(), self.on(signal));
+        async move {
+            begun.await;
+            if let Some(end) = shutdown.moment(1.0) {
+                sleep_until(end).await;
+            }
+        }
+    }
+
+    /// When a stream ends that is due behind this share of the time to drain. `None` before it
+    /// has begun.
+    pub(crate) fn moment(&self, share: f64) -> Option<Instant> {
+        let since = (*lock(&self.0.since))?;
+        Some(since + self.0.drain.mul_f64(share))
+    }
+
+    /// How many streams are open that wait for this shutdown.
+    #[cfg(any(test, feature = "listener"))]
+    pub(crate) fn streams(&self) -> usize {
+        self.0.streams.load(Ordering::Relaxed)
+    }
+
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         lock(&self.0.waiting).len()
     }
 
-    /// Registers one that will be woken. Taken once per stream, not per poll.
+    /// Registers one that will be woken. Taken once, not per poll.
     pub(crate) fn wait(&self) -> Waiting {
         let slot = Arc::new(WakerSlot::default());
         let key = lock(&self.0.waiting).insert(slot.clone());
         Waiting {
             shutdown: self.clone(),
             slot,
+            stored: None,
             key,
+            is_stream: false,
         }
+    }
+
+    /// As `wait`, and counts as a stream.
+    #[cfg(feature = "layer")]
+    pub(crate) fn wait_as_stream(&self) -> Waiting {
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = self.wait();
+        waiting.is_stream = true;
+        waiting
     }
 }
 
@@ -112,6 +195,7 @@ impl fmt::Debug for Shutdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shutdown")
             .field("begun", &self.has_begun())
+            .field("drain", &self.0.drain)
             .finish_non_exhaustive()
     }
 }
@@ -120,7 +204,10 @@ impl fmt::Debug for Shutdown {
 pub(crate) struct Waiting {
     shutdown: Shutdown,
     slot: Arc<WakerSlot>,
+    /// What the slot was given last: polls are frequent, and hardly ever bring another waker.
+    stored: Option<Waker>,
     key: usize,
+    is_stream: bool,
 }
 
 impl Waiting {
@@ -129,12 +216,22 @@ impl Waiting {
         if self.shutdown.has_begun() {
             return Poll::Ready(());
         }
+        let is_stored = self.stored.as_ref();
+        if is_stored.is_some_and(|stored| stored.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
         // Stored first, asked again after: `begin` does it the other way round.
         self.slot.store(cx.waker());
+        self.stored = Some(cx.waker().clone());
         if self.shutdown.has_begun() {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    #[cfg(feature = "layer")]
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
     }
 }
 
@@ -142,5 +239,8 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let slot = lock(&self.shutdown.0.waiting).try_remove(self.key);
         drop(slot);
+        if self.is_stream {
+            self.shutdown.0.streams.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }

@@ -1,84 +1,156 @@
-//! [`SseBody`]: passes the inner body through, until the shutdown ends it at an event's boundary.
+//! [`SseBody`]: passes the inner body through, until its [`Life`] ends it at an event's boundary.
 
 use std::{
-    fmt, mem,
+    fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
+use super::{life::Life, limits::Slot, tail::Tail};
 use crate::{
+    access::{Access, earliest},
     retry,
-    shutdown::{Shutdown, Waiting},
+    shutdown::Shutdown,
 };
 
 pin_project! {
     /// The body of a response that went through [`SseLayer`](super::SseLayer).
     pub struct SseBody<B> {
-        // `None` once it has ended.
         #[pin]
-        inner: Option<B>,
-        // An event stream never tells its length, not even where it is known: the server would
-        // write a `Content-Length` of it.
-        is_stream: bool,
-        until: Option<Until>,
+        inner: Inner<B>,
+        // `None` for what is not an event stream, which passes untouched.
+        stream: Option<Box<Stream>>,
     }
 }
 
-/// When a stream ends early, and what is known of where it stands.
-pub(super) struct Until {
-    shutdown: Shutdown,
-    /// Registered with the first poll, so that a response that is dropped leaves no trace.
-    waiting: Option<Waiting>,
-    /// Our bytes would not belong into an encoded body.
-    encoded: bool,
-    /// Where the stream stands, unless it may end between any two chunks.
-    tail: Option<Tail>,
+pin_project! {
+    #[project = InnerProj]
+    enum Inner<B> {
+        Body { #[pin] body: B },
+        Answer { bytes: Bytes },
+        Ended,
+    }
 }
 
-impl Until {
+/// What the layer does with an event stream.
+pub(super) struct Stream {
+    ends: Ends,
+    life: Option<Arc<Life>>,
+    /// Where the stream stands, unless it may end between any two chunks.
+    tail: Option<Tail>,
+    /// Our bytes would not belong into an encoded body.
+    encoded: bool,
+    /// Free again as soon as the stream has ended.
+    _slot: Option<Slot>,
+}
+
+/// What ends a stream early, before its first poll and after.
+pub(super) enum Ends {
+    /// Nothing is registered yet: a response that is dropped leaves no trace.
+    Waiting {
+        shutdown: Option<Shutdown>,
+        /// When, from the first poll on.
+        lifetime: Option<std::time::Duration>,
+        access: Option<Access>,
+    },
+    Begun,
+}
+
+impl Stream {
     /// `whole_chunks`: the stream may end behind any chunk, and not only behind a whole event.
-    pub(super) fn new(shutdown: Shutdown, whole_chunks: bool, encoded: bool) -> Self {
+    pub(super) fn new(ends: Ends, whole_chunks: bool, encoded: bool, slot: Option<Slot>) -> Self {
         Self {
-            shutdown,
-            waiting: None,
-            encoded,
+            ends,
+            life: None,
             // Events cannot be told apart in an encoded body. Its reader sees it cut off, as
             // after a lost connection, and comes back.
             tail: (!whole_chunks && !encoded).then(Tail::default),
+            encoded,
+            _slot: slot,
         }
     }
 
-    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        let Self {
-            shutdown, waiting, ..
-        } = self;
-        let begun = waiting
-            .get_or_insert_with(|| shutdown.wait())
-            .poll(cx)
-            .is_ready();
-        begun && self.tail.as_ref().is_none_or(Tail::is_boundary)
+    fn begin(&mut self) {
+        let Ends::Waiting {
+            shutdown,
+            lifetime,
+            access,
+        } = std::mem::replace(&mut self.ends, Ends::Begun)
+        else {
+            return;
+        };
+        let (deadline, revocations) = access.map(Access::take).unwrap_or_default();
+        let lifetime = lifetime.and_then(|time| {
+            // A quarter of it is left to chance: streams that began together end apart.
+            let time = time.mul_f64(1.0 - retry::share() / 4.0);
+            Instant::now().checked_add(time)
+        });
+        self.life = Life::new(
+            shutdown.as_ref(),
+            earliest(deadline, lifetime),
+            revocations,
+            retry::share(),
+        )
+        .map(Arc::new);
+        #[cfg(feature = "listener")]
+        if let Some(life) = &self.life {
+            crate::connection::carries(life);
+        }
+    }
+
+    /// Ready once the stream has to end here, with its last bytes.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.begin();
+        let Some(life) = &self.life else {
+            return Poll::Pending;
+        };
+        let due = ready!(life.poll_due(cx));
+        if self.tail.as_ref().is_none_or(Tail::is_boundary) {
+            let retry = due.retry && !self.encoded;
+            return Poll::Ready(retry.then(|| retry::come_back(retry::RETURN)));
+        }
+        ready!(life.poll_overdue(cx));
+        Poll::Ready(None)
     }
 }
 
 impl<B> SseBody<B> {
     pub(super) fn untouched(body: B) -> Self {
         Self {
-            inner: Some(body),
-            is_stream: false,
-            until: None,
+            inner: Inner::Body { body },
+            stream: None,
         }
     }
 
-    /// An event stream, or, for `None`, the place of one in an answer to HEAD.
-    pub(super) fn stream(body: Option<B>, until: Option<Until>) -> Self {
+    /// An event stream.
+    pub(super) fn stream(body: B, stream: Stream) -> Self {
         Self {
-            inner: body,
-            is_stream: true,
-            until,
+            inner: Inner::Body { body },
+            stream: Some(Box::new(stream)),
+        }
+    }
+
+    /// These bytes, and the end.
+    pub(super) fn answer(bytes: Bytes) -> Self {
+        Self {
+            inner: Inner::Answer { bytes },
+            stream: None,
+        }
+    }
+}
+
+/// An empty body.
+impl<B> Default for SseBody<B> {
+    fn default() -> Self {
+        Self {
+            inner: Inner::Ended,
+            stream: None,
         }
     }
 }
@@ -92,93 +164,64 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
+        let body = match this.inner.as_mut().project() {
+            InnerProj::Body { body } => body,
+            InnerProj::Answer { bytes } => {
+                let bytes = std::mem::take(bytes);
+                this.inner.set(Inner::Ended);
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            InnerProj::Ended => return Poll::Ready(None),
         };
-        let Some(until) = this.until else {
-            return inner.poll_frame(cx);
+        let Some(stream) = this.stream else {
+            return body.poll_frame(cx);
         };
-        if until.is_over(cx) {
-            this.inner.set(None);
-            return Poll::Ready((!until.encoded).then(|| Ok(Frame::data(retry::come_back()))));
+        if let Poll::Ready(last) = stream.poll_end(cx) {
+            this.inner.set(Inner::Ended);
+            *this.stream = None;
+            return Poll::Ready(last.map(|last| Ok(Frame::data(last))));
         }
-        let frame = ready!(inner.poll_frame(cx));
+        let frame = ready!(body.poll_frame(cx));
         match frame
             .as_ref()
             .and_then(|frame| frame.as_ref().ok()?.data_ref())
         {
             Some(data) => {
-                if let Some(tail) = &mut until.tail {
+                if let Some(tail) = &mut stream.tail {
                     tail.follow(data);
                 }
             }
             // The end, an error or trailers: nothing of ours may follow.
-            None => this.inner.set(None),
+            None => {
+                this.inner.set(Inner::Ended);
+                *this.stream = None;
+            }
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
-            None => true,
-            Some(inner) => inner.is_end_stream(),
+            Inner::Body { body } => body.is_end_stream(),
+            Inner::Answer { .. } => false,
+            Inner::Ended => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
-            Some(inner) if !self.is_stream => inner.size_hint(),
+            // An event stream never tells its length, not even where it is known: the server
+            // would write a `Content-Length` of it.
+            Inner::Body { body } if self.stream.is_none() => body.size_hint(),
             _ => SizeHint::default(),
         }
-    }
-}
-
-/// Where a stream of someone else's stands: may it end here?
-///
-/// It may between two lines, unless a field of an event is among those since the last blank one.
-/// Comments do not count: behind a heartbeat, a silent stream may not go on for hours.
-#[derive(Default)]
-pub(super) struct Tail {
-    in_line: bool,
-    in_event: bool,
-    after_cr: bool,
-}
-
-impl Tail {
-    pub(super) fn follow(&mut self, mut bytes: &[u8]) {
-        while let Some(&first) = bytes.first() {
-            if mem::take(&mut self.after_cr) && first == b'\n' {
-                bytes = &bytes[1..];
-                continue;
-            }
-            if !self.in_line {
-                match first {
-                    b'\n' | b'\r' => self.in_event = false,
-                    // `data`, `event` and `id`, or a byte order mark in front of one. All else
-                    // is nothing to a client, or is acted on at once.
-                    b'd' | b'e' | b'i' | 0xEF => self.in_event = true,
-                    _ => {}
-                }
-            }
-            let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) else {
-                self.in_line = true;
-                return;
-            };
-            self.in_line = false;
-            self.after_cr = bytes[end] == b'\r';
-            bytes = &bytes[end + 1..];
-        }
-    }
-
-    pub(super) fn is_boundary(&self) -> bool {
-        !self.in_line && !self.in_event
     }
 }
 
 impl<B> fmt::Debug for SseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SseBody")
-            .field("ended", &self.inner.is_none())
+            .field("ended", &matches!(self.inner, Inner::Ended))
             .finish_non_exhaustive()
     }
 }

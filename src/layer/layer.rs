@@ -1,11 +1,16 @@
 //! [`SseLayer`]: the settings, and how a service is wrapped.
 
+use std::{sync::Arc, time::Duration};
+
 use tower_layer::Layer;
 
-use super::service::SseService;
+use super::{limits::Limits, service::SseService};
+#[cfg(feature = "cors")]
+use crate::cors::{Cors, OriginAllowlist};
 use crate::shutdown::Shutdown;
 
-/// Gives every event stream the head it needs, and ends it on [`Shutdown`].
+/// Gives every event stream the head it needs, says who may read it from another origin, how
+/// many may be open and for how long, and ends it on [`Shutdown`].
 ///
 /// On responses that are `text/event-stream`:
 ///
@@ -20,24 +25,43 @@ use crate::shutdown::Shutdown;
 ///   (rules 51, 54);
 /// * no body in answer to HEAD (rule 56).
 ///
-/// Put it on the routes that stream, not on the whole app:
+/// The rest is off until it is asked for. Put it on the routes that stream, not on the whole
+/// app ([why](crate::layer)):
 ///
 /// ```
+/// # #[cfg(feature = "cors")]
+/// # fn main() -> Result<(), axum_sse::Error> {
 /// use axum::{Router, routing::get};
-/// use axum_sse::{Shutdown, Sse, SseLayer};
+/// use axum_sse::{OriginAllowlist, Shutdown, Sse, SseLayer, layer::Limits};
+/// use std::time::Duration;
 ///
 /// let shutdown = Shutdown::new();
+/// let layer = SseLayer::new()
+///     // Pages of this origin may read, with cookies; requests of all others are refused.
+///     .origins(OriginAllowlist::new(["https://app.example"])?)
+///     .limits(Limits::new().total(10_000))
+///     .lifetime(Duration::from_secs(60 * 60))
+///     .shutdown(shutdown.clone());
 /// let streams = Router::new()
 ///     .route("/events", get(async || Sse::new(tokio_stream::iter(["a", "b"]))))
-///     .layer(SseLayer::new().shutdown(shutdown.clone()));
+///     .layer(layer);
 /// let app: Router = Router::new().route("/", get("a page")).merge(streams);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "cors"))]
+/// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SseLayer {
     pub(super) set_content_type: bool,
     pub(super) keep_alive: bool,
+    pub(super) strict_accept: bool,
+    pub(super) limits: Option<Limits>,
+    pub(super) lifetime: Option<Duration>,
     pub(super) shutdown: Option<Shutdown>,
+    #[cfg(feature = "cors")]
+    pub(super) cors: Option<Cors>,
 }
 
 impl SseLayer {
@@ -46,8 +70,52 @@ impl SseLayer {
         Self {
             set_content_type: false,
             keep_alive: true,
+            strict_accept: false,
+            limits: None,
+            lifetime: None,
             shutdown: None,
+            #[cfg(feature = "cors")]
+            cors: None,
         }
+    }
+
+    /// Pages of these origins may read the streams, with cookies; requests of all others get 403
+    /// before the handler runs. Requests of the same origin pass. The short form of
+    /// `cors(Cors::new(origins))`; see [`Cors`] for what that includes.
+    #[cfg(feature = "cors")]
+    pub fn origins(self, origins: OriginAllowlist) -> Self {
+        self.cors(Cors::new(origins))
+    }
+
+    /// Who may read from other origins, in full. Without, no CORS header is ever sent: pages of
+    /// other origins cannot read, though their requests reach the handler.
+    #[cfg(feature = "cors")]
+    pub fn cors(mut self, cors: Cors) -> Self {
+        self.cors = Some(cors);
+        self
+    }
+
+    /// How many streams may be open at once.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// The longest that a stream lasts, at least a second. Each ends at a moment of its own in
+    /// the last quarter of that time, at a whole event, and its client comes back (rule 72):
+    /// connections spread over nodes that were added, and who may read is asked again. Intermediaries cut
+    /// long streams anyway.
+    pub fn lifetime(mut self, time: Duration) -> Self {
+        self.lifetime = Some(time.max(Duration::from_secs(1)));
+        self
+    }
+
+    /// Answers 406 to requests whose `Accept` excludes `text/event-stream`, before the handler
+    /// runs (rules 59, 60). Off by default: an `EventSource` always accepts it, and what else
+    /// asks seldom says so rightly. OPTIONS is exempt.
+    pub fn strict_accept(mut self) -> Self {
+        self.strict_accept = true;
+        self
     }
 
     /// Also makes an event stream of a 200 without `Content-Type` whose body has no known
@@ -65,8 +133,9 @@ impl SseLayer {
     }
 
     /// Ends the streams when `shutdown` begins: ours between any two chunks, others behind
-    /// their next whole event. Each client is told to come back after two to four seconds, at a
-    /// moment of its own. Streams that start afterwards get 200, that, and the end.
+    /// their next whole event, or after a second if none comes to its end. Each client is told
+    /// to come back after two to four seconds, at a moment of its own. Streams that start
+    /// afterwards get 200, that, and the end.
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
         self.shutdown = Some(shutdown);
         self
@@ -83,6 +152,6 @@ impl<S> Layer<S> for SseLayer {
     type Service = SseService<S>;
 
     fn layer(&self, inner: S) -> SseService<S> {
-        SseService::new(inner, self.clone())
+        SseService::new(inner, Arc::new(self.clone()))
     }
 }

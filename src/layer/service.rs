@@ -1,48 +1,49 @@
-//! [`SseService`]: looks at the request, leaves the rest to the response's future.
+//! [`SseService`] and its future: the names for what is made of [`Streams`] and, with the
+//! feature `cors`, the guard in front of them.
 
-use std::task::{Context, Poll};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Version, header::CONNECTION};
+use http::{Request, Response};
 use http_body::Body;
+use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{body::SseBody, future::ResponseFuture, layer::SseLayer};
+use super::{
+    body::SseBody,
+    layer::SseLayer,
+    streams::{Streams, StreamsFuture},
+};
 
-/// A service whose event streams have the right head. Made by [`SseLayer`].
+#[cfg(feature = "cors")]
+type Front<S> = super::guard::Guarded<Streams<S>>;
+#[cfg(not(feature = "cors"))]
+type Front<S> = Streams<S>;
+
+#[cfg(feature = "cors")]
+type FrontFuture<F> = super::guard::GuardedFuture<StreamsFuture<F>>;
+#[cfg(not(feature = "cors"))]
+type FrontFuture<F> = StreamsFuture<F>;
+
+/// A service whose event streams are looked after. Made by [`SseLayer`].
 #[derive(Clone, Debug)]
 pub struct SseService<S> {
-    inner: S,
-    settings: SseLayer,
+    front: Front<S>,
 }
 
 impl<S> SseService<S> {
-    pub(super) fn new(inner: S, settings: SseLayer) -> Self {
-        Self { inner, settings }
-    }
-}
-
-/// What of a request matters to the head of its response.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    pub(super) head: bool,
-    /// HTTP/1.1, without `Connection: close`.
-    pub(super) keep_alive: bool,
-}
-
-impl Asked {
-    fn by<B>(request: &Request<B>) -> Self {
-        let close = request
-            .headers()
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|option| option.trim().eq_ignore_ascii_case("close"));
-        Self {
-            head: request.method() == Method::HEAD,
-            keep_alive: request.version() == Version::HTTP_11 && !close,
-        }
+    pub(super) fn new(inner: S, settings: Arc<SseLayer>) -> Self {
+        #[cfg(feature = "cors")]
+        let cors = settings.cors.clone();
+        let front = Streams::new(inner, settings);
+        #[cfg(feature = "cors")]
+        let front = super::guard::Guarded::new(front, cors);
+        Self { front }
     }
 }
 
@@ -56,11 +57,38 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.front.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        let asked = Asked::by(&request);
-        ResponseFuture::new(self.inner.call(request), asked, self.settings.clone())
+        ResponseFuture {
+            front: self.front.call(request),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`SseService`].
+    pub struct ResponseFuture<F> {
+        #[pin]
+        front: FrontFuture<F>,
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes>,
+{
+    type Output = Result<Response<SseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().front.poll(cx)
+    }
+}
+
+impl<F> std::fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -278,7 +278,7 @@ impl Subscription {
     fn begin(&mut self) {
         if let From::Refused = self.start {
             self.phase = Phase::Ended;
-            self.ready.push_back(retry::come_back());
+            self.ready.push_back(retry::come_back(retry::RETURN));
             return;
         }
         let reader = self.shared.wake.register();
@@ -513,7 +513,7 @@ impl Subscription {
     fn end(&mut self) {
         if !self.is_ended() {
             self.stop();
-            self.ready.push_back(retry::come_back());
+            self.ready.push_back(retry::come_back(retry::RETURN));
         }
     }
 

@@ -1,0 +1,170 @@
+//! [`Access`]: how long one client may read, as its handler says.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use axum_core::response::{IntoResponseParts, ResponseParts};
+use tokio::time::Instant;
+
+use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+
+/// How long this client may read: until its token expires, or until its access is withdrawn.
+///
+/// A handler returns it beside the stream. The stream then ends at a whole event, and the client
+/// comes back and is judged anew:
+///
+/// ```
+/// use axum::{extract::State, response::IntoResponse};
+/// use axum_sse::{Access, Channel, LastEventId};
+/// # struct User { token_expires: std::time::SystemTime, logged_out: tokio::sync::oneshot::Receiver<()> }
+/// # impl axum::extract::FromRequestParts<Channel<String>> for User {
+/// #     type Rejection = ();
+/// #     async fn from_request_parts(
+/// #         _: &mut axum::http::request::Parts, _: &Channel<String>,
+/// #     ) -> Result<Self, ()> { Err(()) }
+/// # }
+///
+/// async fn stream(
+///     user: User,
+///     State(news): State<Channel<String>>,
+///     last: LastEventId,
+/// ) -> impl IntoResponse {
+///     let logged_out = async { drop(user.logged_out.await) };
+///     let access = Access::new().expires_at(user.token_expires).revoked_by(logged_out);
+///     (access, news.subscribe(last))
+/// }
+/// # let _: axum::Router<Channel<String>> =
+/// #     axum::Router::new().route("/", axum::routing::get(stream));
+/// ```
+///
+/// **Only [`SseLayer`](crate::SseLayer) acts on it**: without the layer around the route, the
+/// stream goes on. (With the feature `tracing`, that is warned of.)
+///
+/// What is in the buffers below when it ends may still arrive: on HTTP/1.1 up to about 400 KiB in
+/// the server and what the kernel holds for the connection. Events published afterwards never do.
+/// For clients that do not read, see
+#[cfg_attr(feature = "listener", doc = "[`listener`](crate::listener).")]
+#[cfg_attr(not(feature = "listener"), doc = "the feature `listener`.")]
+#[derive(Clone, Default)]
+#[must_use = "return it from the handler, beside the stream"]
+pub struct Access {
+    deadline: Option<Instant>,
+    revoked: Vec<Arc<Mutex<Option<Revoked>>>>,
+    fate: Arc<Fate>,
+}
+
+type Revoked = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Whether anybody acted on what a handler returned.
+#[derive(Default)]
+struct Fate {
+    returned: AtomicBool,
+    taken: AtomicBool,
+}
+
+impl Access {
+    /// Without an end, until one is given.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends at this time of the system's clock, at once if that has passed. The time left is
+    /// measured now: a clock that is set afterwards changes nothing.
+    ///
+    /// Of several ends the earliest holds.
+    pub fn expires_at(self, time: SystemTime) -> Self {
+        let left = time.duration_since(SystemTime::now());
+        self.expires_in(left.unwrap_or(Duration::ZERO))
+    }
+
+    /// Ends after this time from now.
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        // Beyond what the clock can count is never.
+        let deadline = Instant::now().checked_add(time);
+        self.deadline = earliest(self.deadline, deadline);
+        self
+    }
+
+    /// Ends as soon as `future` does. It is polled with the stream, in its task.
+    pub fn revoked_by<F>(mut self, future: F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let future: Revoked = Box::pin(future);
+        self.revoked.push(Arc::new(Mutex::new(Some(future))));
+        self
+    }
+
+    pub(crate) fn take(self) -> (Option<Instant>, Revocations) {
+        self.fate.taken.store(true, Ordering::Relaxed);
+        let revoked = self.revoked.iter();
+        let futures = revoked.filter_map(|future| lock(future).take()).collect();
+        (self.deadline, Revocations(futures))
+    }
+}
+
+/// The earlier of two moments, where `None` is never.
+pub(crate) fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What may withdraw the access to one stream.
+#[derive(Default)]
+pub(crate) struct Revocations(Vec<Revoked>);
+
+impl Revocations {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Ready once any of them is.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self
+            .0
+            .iter_mut()
+            .any(|future| future.as_mut().poll(cx).is_ready())
+        {
+            self.0.clear();
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl IntoResponseParts for Access {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        self.fate.returned.store(true, Ordering::Relaxed);
+        parts.extensions_mut().insert(self);
+        Ok(parts)
+    }
+}
+
+impl Drop for Fate {
+    fn drop(&mut self) {
+        #[cfg(feature = "tracing")]
+        if self.returned.load(Ordering::Relaxed) && !self.taken.load(Ordering::Relaxed) {
+            tracing::warn!("an `Access` had no effect: there is no `SseLayer` around its route");
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("deadline", &self.deadline)
+            .field("revocable", &!self.revoked.is_empty())
+            .finish_non_exhaustive()
+    }
+}

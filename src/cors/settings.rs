@@ -1,0 +1,194 @@
+//! [`Cors`]: who may read from other origins, and what they may ask for.
+
+use std::time::Duration;
+
+use http::{HeaderName, Method, header};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use super::OriginAllowlist;
+
+/// What Chromium caps it at; Firefox allows a day (rule 108).
+const MAX_MAX_AGE: Duration = Duration::from_secs(7200);
+
+/// Which pages of other origins may read the streams, for
+/// [`SseLayer::cors`](crate::SseLayer::cors).
+///
+/// [`SseLayer::origins`](crate::SseLayer::origins) is the short form for an allowlist with
+/// credentials. This one is for everything else:
+///
+/// ```
+/// use axum::http::{HeaderName, header};
+/// use axum_sse::{OriginAllowlist, SseLayer, layer::Cors};
+///
+/// let list = OriginAllowlist::new(["https://app.example"])?;
+/// let cors = Cors::new(list)
+///     .allow_headers([HeaderName::from_static("x-csrf-token")])
+///     .expose_headers([header::RETRY_AFTER]);
+/// let layer = SseLayer::new().cors(cors);
+/// # let _ = layer;
+/// # Ok::<(), axum_sse::Error>(())
+/// ```
+///
+/// Answers are made by tower-http; what is answered at all is decided here, before any handler
+/// runs (rules 97 to 126):
+///
+/// * an origin on the list gets its CORS headers, on every response under the layer, so that a
+///   client can also read a 401 (rule 118), and an answer to its preflight;
+/// * a request of the same origin, or of no page, passes without any;
+/// * every other origin gets 403 (rule 101), preflight or not, and no CORS header;
+/// * OPTIONS requests that are not a preflight reach the router (rule 104).
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Cors {
+    pub(super) origins: Origins,
+    pub(super) credentials: bool,
+    refuse: bool,
+    guard: Option<bool>,
+    pub(super) navigation: bool,
+    allow_headers: Vec<HeaderName>,
+    allow_methods: Vec<Method>,
+    expose_headers: Vec<HeaderName>,
+    max_age: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Origins {
+    Any,
+    Listed(OriginAllowlist),
+}
+
+impl Cors {
+    /// Pages of the listed origins may read, with cookies and other credentials. Others are
+    /// refused, and so is what no `EventSource` sends (see [`guard`](Cors::guard)).
+    pub fn new(origins: OriginAllowlist) -> Self {
+        Self {
+            origins: Origins::Listed(origins),
+            credentials: true,
+            refuse: true,
+            guard: None,
+            navigation: false,
+            // What a fetch-based client sets (rule 106); an `EventSource` never asks.
+            allow_headers: vec![
+                header::ACCEPT,
+                header::AUTHORIZATION,
+                header::CACHE_CONTROL,
+                header::CONTENT_TYPE,
+                HeaderName::from_static("last-event-id"),
+            ],
+            allow_methods: vec![Method::GET, Method::HEAD, Method::POST],
+            expose_headers: Vec::new(),
+            max_age: MAX_MAX_AGE,
+        }
+    }
+
+    /// As [`new`](Cors::new), but browsers send no cookies along, and let the page read only
+    /// what it gets without.
+    pub fn without_credentials(origins: OriginAllowlist) -> Self {
+        Self {
+            credentials: false,
+            ..Self::new(origins)
+        }
+    }
+
+    /// Every page may read, without credentials: `Access-Control-Allow-Origin: *`. For public
+    /// data. With credentials there is no such thing (rule 98).
+    pub fn any_origin() -> Self {
+        Self {
+            origins: Origins::Any,
+            credentials: false,
+            ..Self::new(OriginAllowlist::default())
+        }
+    }
+
+    /// Further request headers that a preflight grants, beside `Accept`, `Authorization`,
+    /// `Cache-Control`, `Content-Type` and `Last-Event-ID`.
+    pub fn allow_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.allow_headers.extend(names);
+        self
+    }
+
+    /// Further methods that a preflight grants, beside GET, HEAD and POST, which no browser asks
+    /// for leave.
+    pub fn allow_methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.allow_methods.extend(methods);
+        self
+    }
+
+    /// Response headers that the page's script may read; none by default (rule 109). An
+    /// `EventSource` shows none.
+    pub fn expose_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.expose_headers.extend(names);
+        self
+    }
+
+    /// How long a browser may remember the answer to a preflight: at most two hours, which is
+    /// the default (rule 108).
+    pub fn max_age(mut self, time: Duration) -> Self {
+        self.max_age = time.min(MAX_MAX_AGE);
+        self
+    }
+
+    /// Only leaves out the CORS headers for origins that are not on the list, as CORS
+    /// middleware usually does. Their requests then reach the handler, with cookies: the page
+    /// cannot read the answer, but it can open streams without end.
+    pub fn headers_only(mut self) -> Self {
+        self.refuse = false;
+        self
+    }
+
+    /// Whether to refuse, before the handler runs, what `Sec-Fetch-Site` and `Sec-Fetch-Dest`
+    /// tell apart from an `EventSource` or a `fetch` of an allowed origin: images, scripts,
+    /// frames and navigations, and requests of other sites that carry no `Origin`
+    /// (rules 122 to 126). Requests without these headers pass: old browsers, and what is not a
+    /// browser.
+    ///
+    /// On by default with credentials, unless [`headers_only`](Cors::headers_only) is asked for.
+    pub fn guard(mut self, on: bool) -> Self {
+        self.guard = Some(on);
+        self
+    }
+
+    /// Lets the guard pass somebody who opens the stream's address in a tab: typed in, or from
+    /// a link of the same origin. For looking at a stream.
+    pub fn allow_navigation(mut self) -> Self {
+        self.navigation = true;
+        self
+    }
+
+    pub(super) fn refuses(&self) -> bool {
+        self.refuse
+    }
+
+    pub(super) fn guards(&self) -> bool {
+        self.guard.unwrap_or(self.credentials && self.refuse)
+    }
+
+    /// The request headers that the answer depends on.
+    pub(crate) fn vary(&self) -> Vec<HeaderName> {
+        let mut names = Vec::new();
+        if matches!(self.origins, Origins::Listed(_)) {
+            names.push(header::ORIGIN);
+        }
+        if self.guards() || (self.refuse && matches!(self.origins, Origins::Listed(_))) {
+            names.push(super::guard::SITE);
+        }
+        if self.guards() {
+            names.push(super::guard::DEST);
+        }
+        names
+    }
+
+    /// What answers a request that is allowed: it finds every origin to be right.
+    pub(crate) fn layer(&self) -> CorsLayer {
+        let layer = CorsLayer::new()
+            .allow_credentials(self.credentials)
+            .allow_headers(self.allow_headers.clone())
+            .allow_methods(self.allow_methods.clone())
+            .expose_headers(self.expose_headers.clone())
+            .max_age(self.max_age);
+        match self.origins {
+            Origins::Any => layer.allow_origin(Any),
+            Origins::Listed(_) => layer.allow_origin(AllowOrigin::mirror_request()),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What the layer answers itself, in the handler's place.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::{body::SseBody, limits::Full};
+use crate::{head, retry};
+
+/// A status, and a line for whoever looks into it.
+pub(super) fn text<B>(status: StatusCode, line: &'static str) -> Response<SseBody<B>> {
+    if line.is_empty() {
+        let mut response = Response::new(SseBody::default());
+        *response.status_mut() = status;
+        return response;
+    }
+    let line = Bytes::from([line, "\n"].concat());
+    let mut response = Response::new(SseBody::answer(line));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// Rule 68: no more streams, but come back.
+pub(super) fn full<B>(full: Full) -> Response<SseBody<B>> {
+    if full.refuse {
+        let (status, line) = if full.in_all {
+            (StatusCode::SERVICE_UNAVAILABLE, "too many streams are open")
+        } else {
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                "you have too many streams open",
+            )
+        };
+        let mut response = text(status, line);
+        let seconds = full.return_after.as_secs_f64() * (1.0 + retry::share());
+        let seconds = HeaderValue::from(seconds.ceil() as u32);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        return response;
+    }
+    let mut response = Response::new(SseBody::answer(retry::come_back(full.return_after)));
+    head::apply(response.headers_mut());
+    response
+}

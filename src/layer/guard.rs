@@ -1,0 +1,134 @@
+//! [`Guarded`]: acts on what [`Cors`] decides about a request, before any handler runs.
+//!
+//! tower-http answers what is allowed; everything else goes round it, since it would take every
+//! OPTIONS request for a preflight, and never refuses one.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderName, Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower_http::cors;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{answer, body::SseBody};
+use crate::{
+    cors::{Cors, Verdict},
+    head,
+};
+
+#[derive(Clone, Debug)]
+pub(super) struct Guarded<S> {
+    inner: cors::Cors<S>,
+    settings: Option<Arc<Settings>>,
+}
+
+#[derive(Debug)]
+struct Settings {
+    cors: Cors,
+    vary: Vec<HeaderName>,
+}
+
+impl<S> Guarded<S> {
+    pub(super) fn new(inner: S, cors: Option<Cors>) -> Self {
+        let layer = cors.as_ref().map(Cors::layer).unwrap_or_default();
+        let settings = cors.map(|cors| {
+            let vary = cors.vary();
+            Arc::new(Settings { cors, vary })
+        });
+        Self {
+            inner: layer.layer(inner),
+            settings,
+        }
+    }
+}
+
+impl<S, RequestBody, B> Service<Request<RequestBody>> for Guarded<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<SseBody<B>>>,
+{
+    type Response = Response<SseBody<B>>;
+    type Error = S::Error;
+    type Future = GuardedFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let verdict = match &self.settings {
+            None => Verdict::Pass,
+            Some(settings) => settings.cors.judge(&request),
+        };
+        let kind = match verdict {
+            Verdict::Pass => Kind::Passed {
+                future: self.inner.get_mut().call(request),
+            },
+            Verdict::Allow => Kind::Allowed {
+                future: self.inner.call(request),
+            },
+            Verdict::Refuse(reason) => {
+                #[cfg(feature = "tracing")]
+                tracing::debug!(
+                    reason,
+                    origin = ?request.headers().get(http::header::ORIGIN),
+                    "refused a request"
+                );
+                Kind::Answered {
+                    status: StatusCode::FORBIDDEN,
+                    reason,
+                }
+            }
+            Verdict::GrantNothing => Kind::Answered {
+                status: StatusCode::NO_CONTENT,
+                reason: "",
+            },
+        };
+        GuardedFuture {
+            kind,
+            settings: self.settings.clone(),
+        }
+    }
+}
+
+pin_project! {
+    pub(super) struct GuardedFuture<F> {
+        #[pin]
+        kind: Kind<F>,
+        settings: Option<Arc<Settings>>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<F> {
+        Passed { #[pin] future: F },
+        Allowed { #[pin] future: cors::ResponseFuture<F> },
+        Answered { status: StatusCode, reason: &'static str },
+    }
+}
+
+impl<F, B, E> Future for GuardedFuture<F>
+where
+    F: Future<Output = Result<Response<SseBody<B>>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = match this.kind.project() {
+            KindProj::Passed { future } => ready!(future.poll(cx))?,
+            KindProj::Allowed { future } => ready!(future.poll(cx))?,
+            KindProj::Answered { status, reason } => answer::text(*status, reason),
+        };
+        if let Some(settings) = this.settings {
+            head::vary(response.headers_mut(), &settings.vary);
+        }
+        Poll::Ready(Ok(response))
+    }
+}

@@ -1,0 +1,135 @@
+//! [`Life`]: what ends one stream early, and when.
+//!
+//! Asked by the stream's body with each poll and, if the client does not read, so that the body
+//! is not polled, by its connection. Both live in one task on HTTP/1.1.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    access::{Revocations, earliest},
+    shutdown::{Shutdown, Waiting},
+    sync::{Mutex, lock},
+};
+
+/// How long after its end a stream may go on to reach a whole event, and how long its last bytes
+/// may take.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// One stream's ends. Made with its first poll.
+///
+/// The state is out of its place while it is asked, since that runs code of others (wakers, and
+/// what withdraws an access), which never happens under a lock.
+pub(crate) struct Life(Mutex<Option<Box<State>>>);
+
+struct State {
+    /// With the share of the time to drain after which this stream ends.
+    shutdown: Option<(Waiting, f64)>,
+    deadline: Option<Instant>,
+    revocations: Revocations,
+    alarm: Option<Pin<Box<Sleep>>>,
+    due: Option<Due>,
+}
+
+/// The end of a stream has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    at: Instant,
+    /// The client should be told when to come back, so that not all come at once.
+    pub(crate) retry: bool,
+}
+
+impl Life {
+    /// `None` if nothing ends the stream early. A stream that starts after the shutdown began
+    /// does not wait for its share of the time to drain.
+    pub(crate) fn new(
+        shutdown: Option<&Shutdown>,
+        deadline: Option<Instant>,
+        revocations: Revocations,
+        share: f64,
+    ) -> Option<Self> {
+        if shutdown.is_none() && deadline.is_none() && revocations.is_empty() {
+            return None;
+        }
+        let shutdown = shutdown.map(|shutdown| {
+            let share = if shutdown.has_begun() { 0.0 } else { share };
+            (shutdown.wait_as_stream(), share)
+        });
+        let state = State {
+            shutdown,
+            deadline,
+            revocations,
+            alarm: None,
+            due: None,
+        };
+        Some(Self(Mutex::new(Some(Box::new(state)))))
+    }
+
+    /// Ready once the stream has to end.
+    pub(crate) fn poll_due(&self, cx: &mut Context<'_>) -> Poll<Due> {
+        self.with(|state| state.poll_due(cx))
+    }
+
+    /// Ready once it has had to for the time of grace.
+    pub(crate) fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<Due> {
+        self.with(|state| {
+            let due = ready!(state.poll_due(cx));
+            ready!(state.poll_alarm(due.at + GRACE, cx));
+            Poll::Ready(due)
+        })
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&mut State) -> Poll<T>) -> Poll<T> {
+        // Somebody else is asking at this moment, and will be woken.
+        let Some(mut state) = lock(&self.0).take() else {
+            return Poll::Pending;
+        };
+        let answer = ask(&mut state);
+        *lock(&self.0) = Some(state);
+        answer
+    }
+}
+
+impl State {
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        if let Some(due) = self.due {
+            return Poll::Ready(due);
+        }
+        let mut retry = false;
+        if let Some((waiting, share)) = &mut self.shutdown
+            && waiting.poll(cx).is_ready()
+        {
+            self.deadline = earliest(self.deadline, waiting.shutdown().moment(*share));
+            retry = true;
+        }
+        let at = if self.revocations.poll(cx).is_ready() {
+            Instant::now()
+        } else {
+            let Some(deadline) = self.deadline else {
+                return Poll::Pending;
+            };
+            ready!(self.poll_alarm(deadline, cx));
+            deadline
+        };
+        let due = Due { at, retry };
+        self.due = Some(due);
+        Poll::Ready(due)
+    }
+
+    fn poll_alarm(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if at <= Instant::now() {
+            return Poll::Ready(());
+        }
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if alarm.deadline() != at {
+            alarm.as_mut().reset(at);
+        }
+        alarm.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,216 @@
+//! [`Streams`]: looks at the request, and at the response, and acts if it is an event stream.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE},
+};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{
+    accept, answer,
+    body::{Ends, SseBody, Stream},
+    layer::SseLayer,
+    limits::{Full, Slot},
+};
+use crate::{
+    access::Access,
+    head::{self, WholeChunks},
+};
+
+#[derive(Clone, Debug)]
+pub(super) struct Streams<S> {
+    inner: S,
+    settings: Arc<SseLayer>,
+}
+
+impl<S> Streams<S> {
+    pub(super) fn new(inner: S, settings: Arc<SseLayer>) -> Self {
+        Self { inner, settings }
+    }
+}
+
+/// What of a request matters to its response.
+struct Asked {
+    head: bool,
+    /// HTTP/1.1, without `Connection: close`.
+    keep_alive: bool,
+    /// Whose stream it would be, if streams are counted by that.
+    key: Option<String>,
+    /// The place within the limits, if it was taken before the handler ran.
+    slot: Option<Slot>,
+}
+
+impl Asked {
+    fn by<B>(request: &Request<B>) -> Self {
+        let close = request
+            .headers()
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|option| option.trim().eq_ignore_ascii_case("close"));
+        Self {
+            head: request.method() == Method::HEAD,
+            keep_alive: request.version() == Version::HTTP_11 && !close,
+            key: None,
+            slot: None,
+        }
+    }
+}
+
+impl<S, RequestBody, B> Service<Request<RequestBody>> for Streams<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>>,
+    B: Body<Data = Bytes>,
+{
+    type Response = Response<SseBody<B>>;
+    type Error = S::Error;
+    type Future = StreamsFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+        let settings = self.settings.clone();
+        let mut asked = Asked::by(&request);
+        let answer = |answer| StreamsFuture {
+            kind: Kind::Answered { answer },
+            settings: self.settings.clone(),
+        };
+        let is_options = request.method() == Method::OPTIONS;
+        if settings.strict_accept && !is_options && !accept::takes_event_streams(request.headers())
+        {
+            return answer(Answer::NotAcceptable);
+        }
+        if let Some(limits) = settings.limits.as_ref().filter(|_| !asked.head) {
+            if limits.needs_key() {
+                let (parts, body) = request.into_parts();
+                asked.key = limits.key(&parts);
+                request = Request::from_parts(parts, body);
+            }
+            if limits.before_handler && !is_options {
+                match limits.take(asked.key.as_deref()) {
+                    Ok(slot) => asked.slot = Some(slot),
+                    Err(full) => return answer(Answer::Full(full)),
+                }
+            }
+        }
+        StreamsFuture {
+            kind: Kind::Called {
+                future: self.inner.call(request),
+                asked,
+            },
+            settings,
+        }
+    }
+}
+
+/// What is answered without asking the handler.
+#[derive(Clone, Copy)]
+enum Answer {
+    NotAcceptable,
+    Full(Full),
+}
+
+pin_project! {
+    pub(super) struct StreamsFuture<F> {
+        #[pin]
+        kind: Kind<F>,
+        settings: Arc<SseLayer>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<F> {
+        Called { #[pin] future: F, asked: Asked },
+        Answered { answer: Answer },
+    }
+}
+
+impl<F, B, E> Future for StreamsFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes>,
+{
+    type Output = Result<Response<SseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let settings = &**this.settings;
+        let mut response = match this.kind.project() {
+            KindProj::Called { future, asked } => finish(ready!(future.poll(cx))?, asked, settings),
+            KindProj::Answered { answer } => match *answer {
+                Answer::NotAcceptable => {
+                    let line = "this is an event stream, and `Accept` excludes text/event-stream";
+                    answer::text(StatusCode::NOT_ACCEPTABLE, line)
+                }
+                Answer::Full(full) => answer::full(full),
+            },
+        };
+        if settings.strict_accept {
+            head::vary(response.headers_mut(), &[ACCEPT]);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+fn finish<B: Body>(
+    response: Response<B>,
+    asked: &mut Asked,
+    settings: &SseLayer,
+) -> Response<SseBody<B>> {
+    let (mut parts, body) = response.into_parts();
+    let access = parts.extensions.remove::<Access>();
+    let bare = settings.set_content_type
+        && parts.status == StatusCode::OK
+        && !parts.headers.contains_key(CONTENT_TYPE)
+        && body.size_hint().exact().is_none();
+    if !bare && !head::is_event_stream(&parts.headers) {
+        return Response::from_parts(parts, SseBody::untouched(body));
+    }
+
+    let slot = match &settings.limits {
+        Some(limits) if !asked.head && asked.slot.is_none() => {
+            match limits.take(asked.key.as_deref()) {
+                Ok(slot) => Some(slot),
+                Err(full) => return answer::full(full),
+            }
+        }
+        _ => asked.slot.take(),
+    };
+    head::apply(&mut parts.headers);
+    let ending = settings
+        .shutdown
+        .as_ref()
+        .is_some_and(|shutdown| shutdown.has_begun());
+    if settings.keep_alive && asked.keep_alive && !ending {
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+    }
+    if asked.head {
+        // The body is dropped unpolled: our own leave no trace then.
+        return Response::from_parts(parts, SseBody::default());
+    }
+    let ends = Ends::Waiting {
+        shutdown: settings.shutdown.clone(),
+        lifetime: settings.lifetime,
+        access,
+    };
+    let whole_chunks = parts.extensions.get::<WholeChunks>().is_some();
+    let encoded = parts.headers.contains_key(CONTENT_ENCODING);
+    let stream = Stream::new(ends, whole_chunks, encoded, slot);
+    Response::from_parts(parts, SseBody::stream(body, stream))
+}

@@ -1,0 +1,129 @@
+//! Rules 48 to 62 and 66 to 68, on responses of all origins, without a server.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    response::{IntoResponse, Redirect, sse},
+    routing::get,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, StreamBody};
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_http::compression::CompressionLayer;
+
+use super::*;
+use crate::{Channel, LastEventId, Shutdown, Sse, testing::Parser};
+
+mod bodies;
+mod heads;
+mod shutdown;
+mod tail;
+
+type Answer = Response<SseBody<Body>>;
+
+/// What the layer makes of a response.
+async fn through(layer: SseLayer, request: Request<Body>, response: impl IntoResponse) -> Answer {
+    let response = std::sync::Mutex::new(Some(response.into_response()));
+    let service = service_fn(move |_| {
+        let response = response.lock().unwrap().take().unwrap();
+        async { Ok::<_, Infallible>(response) }
+    });
+    let service = ServiceBuilder::new().layer(layer).service(service);
+    let Ok(answer) = service.oneshot(request).await;
+    answer
+}
+
+fn request(version: Version) -> Request<Body> {
+    let request = Request::builder().version(version).uri("/");
+    request.body(Body::empty()).unwrap()
+}
+
+async fn answer(response: impl IntoResponse) -> Answer {
+    through(SseLayer::new(), request(Version::HTTP_11), response).await
+}
+
+/// A response as somebody else made it.
+fn foreign(headers: &[(&str, &str)], body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    for (name, value) in headers {
+        let name: HeaderName = name.parse().unwrap();
+        response.headers_mut().append(name, value.parse().unwrap());
+    }
+    response
+}
+
+fn head(pairs: &[(&str, &str)]) -> HeaderMap {
+    foreign(pairs, Body::empty()).headers().clone()
+}
+
+/// The whole head of an event stream on HTTP/1.1.
+fn stream_head() -> HeaderMap {
+    head(&[
+        ("content-type", "text/event-stream"),
+        ("cache-control", "no-cache, no-store, no-transform"),
+        ("x-accel-buffering", "no"),
+        ("connection", "keep-alive"),
+    ])
+}
+
+/// A body that is fed by hand.
+fn by_hand() -> (mpsc::Sender<&'static str>, Body) {
+    let (sender, chunks) = mpsc::channel(8);
+    let chunks = ReceiverStream::new(chunks).map(Ok::<_, Infallible>);
+    (sender, Body::from_stream(chunks))
+}
+
+fn event_stream(body: Body) -> Response<Body> {
+    foreign(&[("content-type", "text/event-stream")], body)
+}
+
+/// The next chunk, if there is one without waiting.
+fn poll(answer: &mut Answer) -> Poll<Option<String>> {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    Pin::new(answer.body_mut())
+        .poll_frame(&mut cx)
+        .map(|frame| {
+            let data = frame?.unwrap().into_data().unwrap();
+            Some(String::from_utf8(data.to_vec()).unwrap())
+        })
+}
+
+fn chunk(text: &str) -> Poll<Option<String>> {
+    Poll::Ready(Some(text.to_owned()))
+}
+
+const END: Poll<Option<String>> = Poll::Ready(None);
+
+/// Takes what ends a stream on shutdown, and returns the time it tells.
+fn come_back(answer: &mut Answer) -> u64 {
+    let Poll::Ready(Some(last)) = poll(answer) else {
+        panic!("the stream did not end");
+    };
+    let mut parser = Parser::new();
+    parser.push(last.as_bytes());
+    let millis = parser.retry().unwrap();
+    assert_eq!(last, format!("retry: {millis}\n:\n"));
+    assert_eq!(poll(answer), END);
+    assert!(answer.body().is_end_stream());
+    millis
+}

@@ -1,0 +1,232 @@
+//! [`StreamIo`]: a connection that does not wait for a client that reads nothing.
+//!
+//! It passes bytes through. While a write has to wait, it asks whether the stream that is being
+//! written should have ended; on HTTP/2, a shutdown that is held up ends it.
+
+use std::{
+    fmt,
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::options::{OpenConnection, Options};
+use crate::{
+    connection::Registration,
+    layer::GRACE,
+    shutdown::{Shutdown, Waiting},
+};
+
+/// What every HTTP/2 connection begins with, and no HTTP/1 request does (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI";
+
+/// A connection of our [`listener`](crate::listener).
+pub struct StreamIo<S> {
+    socket: S,
+    registration: Registration,
+    stall_timeout: Duration,
+    /// The alarm is kept from one stall to the next.
+    stall: Option<Pin<Box<Sleep>>>,
+    stalled: bool,
+    http2: Http2,
+    _open: OpenConnection,
+}
+
+/// What is known of the protocol, and what follows if it is HTTP/2.
+enum Http2 {
+    /// So many bytes of the preface have been seen.
+    Perhaps(usize, Option<Shutdown>),
+    No,
+    Yes(Box<Watch>),
+}
+
+/// Sees to it that a connection of many streams does not hold up a shutdown.
+struct Watch {
+    waiting: Waiting,
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Whether a byte has passed since the alarm was set.
+    moved: bool,
+}
+
+impl<S> StreamIo<S> {
+    pub(super) fn new(socket: S, options: &Options, open: OpenConnection) -> Self {
+        Self {
+            socket,
+            registration: Registration::new(),
+            stall_timeout: options.stall_timeout,
+            stall: None,
+            stalled: false,
+            http2: Http2::Perhaps(0, options.shutdown.clone()),
+            _open: open,
+        }
+    }
+
+    /// The socket itself.
+    pub fn get_ref(&self) -> &S {
+        &self.socket
+    }
+
+    fn has_read(&mut self, bytes: &[u8]) {
+        match &mut self.http2 {
+            Http2::No => {}
+            Http2::Yes(watch) => watch.moved = true,
+            Http2::Perhaps(seen, shutdown) => {
+                let rest = &PREFACE[*seen..];
+                let n = rest.len().min(bytes.len());
+                if rest[..n] != bytes[..n] {
+                    self.http2 = Http2::No;
+                } else if n < rest.len() {
+                    *seen += n;
+                } else {
+                    self.http2 = match shutdown.take() {
+                        Some(shutdown) => Http2::Yes(Box::new(Watch::new(&shutdown))),
+                        None => Http2::No,
+                    };
+                }
+            }
+        }
+    }
+
+    /// What becomes of a write: while it has to wait, it may turn out to be too late for it.
+    fn written<T>(
+        &mut self,
+        result: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.stalled = false;
+            if let Http2::Yes(watch) = &mut self.http2 {
+                watch.moved = true;
+            }
+            return result;
+        }
+        if let Poll::Ready(error) = self.registration.connection().poll_overdue(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let newly = !self.stalled;
+        let end = || Instant::now() + self.stall_timeout;
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(sleep_until(end())));
+        if newly {
+            stall.as_mut().reset(end());
+            self.stalled = true;
+        }
+        ready!(stall.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client took no bytes for too long",
+        )))
+    }
+}
+
+impl Watch {
+    fn new(shutdown: &Shutdown) -> Self {
+        Self {
+            waiting: shutdown.wait(),
+            alarm: None,
+            // What came before the shutdown says nothing.
+            moved: true,
+        }
+    }
+
+    /// An error once the connection holds up the shutdown.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        ready!(self.waiting.poll(cx));
+        let shutdown = self.waiting.shutdown();
+        let Some(end) = shutdown.moment(1.0) else {
+            return Poll::Pending;
+        };
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(sleep_until(end + GRACE / 2)));
+        loop {
+            ready!(alarm.as_mut().poll(cx));
+            if shutdown.streams() > 0 && !self.moved {
+                return Poll::Ready(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the connection held up the shutdown",
+                ));
+            }
+            self.moved = false;
+            alarm.as_mut().reset(Instant::now() + GRACE / 2);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for StreamIo<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.registration.keep();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.socket).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                this.has_read(&buf.filled()[before..]);
+                Poll::Ready(result)
+            }
+            Poll::Pending => match &mut this.http2 {
+                Http2::Yes(watch) => watch.poll(cx).map(Err),
+                _ => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for StreamIo<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.written(result, cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
+        this.written(result, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.socket).poll_flush(cx);
+        if result.is_ready() {
+            this.registration.connection().flushed();
+        }
+        result
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for StreamIo<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamIo")
+            .field("socket", &self.socket)
+            .field("stalled", &self.stalled)
+            .finish_non_exhaustive()
+    }
+}

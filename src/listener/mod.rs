@@ -1,0 +1,51 @@
+//! Listeners for `axum::serve` that are made for event streams.
+//!
+//! [`bind`] is the one call that most apps need; [`Options`] is for everything else.
+//!
+//! ```no_run
+//! # async fn run(app: axum::Router, shutdown: axum_sse::Shutdown) -> std::io::Result<()> {
+//! use std::net::SocketAddr;
+//!
+//! let listener = axum_sse::listener::Options::new()
+//!     .shutdown(shutdown.clone())
+//!     .bind(([127, 0, 0, 1], 3000))?;
+//! let app = app.into_make_service_with_connect_info::<SocketAddr>();
+//! axum::serve(listener, app)
+//!     .with_graceful_shutdown(shutdown.on(async { drop(tokio::signal::ctrl_c().await) }))
+//!     .await
+//! # }
+//! ```
+//!
+//! # What they do that a plain listener does not
+//!
+//! | | why |
+//! | --- | --- |
+//! | `TCP_NODELAY` | without, a small event waits until the client has acknowledged the one before: 40 ms and more |
+//! | a backlog of 4096 | with the usual 128, a thousand clients that return at once wait for a second, until they repeat their SYN. [What the system allows](max_backlog) caps it |
+//! | `TCP_USER_TIMEOUT` of 60 s (Linux) | a peer that has vanished would be noticed after a quarter of an hour of repeated segments. Elsewhere there is none, and the stall timeout notices it later |
+//! | a stall timeout of 60 s | a client that takes no byte for so long is cut off |
+//! | ends for clients that do not read | see below |
+//! | a count of open connections | [`Connections`] |
+//! | a bound for the send buffer, if asked for | the kernel lets it grow up to 4 MiB (Linux) for a client that reads slowly; a bound switches that growing off |
+//!
+//! # Clients that do not read
+//!
+//! A server asks a response for more only when it could write what it has. So a stream whose
+//! client does not read cannot end itself: not at the end of its
+//! [lifetime](crate::SseLayer::lifetime), not when its [`Access`](crate::Access) is withdrawn,
+//! and not on [`Shutdown`](crate::Shutdown). These listeners see to it:
+//!
+//! * on HTTP/1.1, the connection is cut one second after the stream should have ended;
+//! * on HTTP/2 a connection carries many streams, and one of them is no reason to cut it. On
+//!   shutdown it is cut if, a second after the last stream should have ended, there are still
+//!   streams open and it has not moved a byte for
+//!   half a second. This needs
+//!   [`Options::shutdown`]. A lifetime's end has to wait until the client reads on.
+//!
+//! With another listener, all of this holds for clients that read.
+
+mod io;
+mod options;
+
+pub use io::StreamIo;
+pub use options::{Connections, Options, StreamListener, TcpStreams, bind, max_backlog};

@@ -46,6 +46,8 @@
 
 mod io;
 mod options;
+#[cfg(test)]
+mod tests;
 
 pub use io::StreamIo;
 pub use options::{Connections, Options, StreamListener, TcpStreams, bind, max_backlog};

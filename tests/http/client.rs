@@ -20,12 +20,18 @@ pub(crate) struct Raw {
     received: Vec<u8>,
 }
 
-impl Raw {
-    pub(crate) async fn connect(address: SocketAddr) -> Self {
+impl From<TcpStream> for Raw {
+    fn from(stream: TcpStream) -> Self {
         Self {
-            stream: TcpStream::connect(address).await.unwrap(),
+            stream,
             received: Vec::new(),
         }
+    }
+}
+
+impl Raw {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        TcpStream::connect(address).await.unwrap().into()
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -5,6 +5,10 @@
 
 #[cfg(test)]
 mod client;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod shutdown;
 
 #[cfg(test)]
 mod tests {
@@ -429,6 +433,6 @@ mod tests {
         );
         let _client = TcpStream::connect(address).await.unwrap();
         let (accepted, _) = bounded(first.accept()).await;
-        assert!(accepted.nodelay().unwrap());
+        assert!(accepted.get_ref().nodelay().unwrap());
     }
 }

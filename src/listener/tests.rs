@@ -1,0 +1,240 @@
+//! The IO type over a pipe, in paused time.
+
+use std::{future::poll_fn, io, pin::Pin, sync::Arc, task::Poll, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+    time::{Instant, sleep, timeout},
+};
+
+use super::*;
+use crate::{Shutdown, access::Revocations, connection, layer::Life};
+
+const STALL: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A pipe that takes eight bytes until somebody reads, and its other end.
+fn pipe(options: &Options) -> (StreamIo<DuplexStream>, DuplexStream) {
+    let (ours, theirs) = duplex(8);
+    let open = options.connections().add();
+    (StreamIo::new(ours, options, open), theirs)
+}
+
+/// Polls a read once, as hyper does with every poll of a connection.
+async fn look(io: &mut StreamIo<DuplexStream>) -> Poll<io::Result<()>> {
+    let mut bytes = [0; 64];
+    poll_fn(|cx| {
+        let mut buf = ReadBuf::new(&mut bytes);
+        Poll::Ready(Pin::new(&mut *io).poll_read(cx, &mut buf))
+    })
+    .await
+}
+
+/// Reads on and on, and ends with the error or the end that it met.
+async fn read(io: &mut StreamIo<DuplexStream>) -> io::Result<()> {
+    let mut bytes = [0; 64];
+    while io.read(&mut bytes).await? > 0 {}
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_byte_is_cut_after_the_stall_timeout() {
+    let (mut io, _theirs) = pipe(&Options::new());
+    let begun = Instant::now();
+    let error = io.write_all(&[0; 9]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(begun.elapsed(), STALL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_some_bytes_now_and_then_is_not() {
+    let (mut io, mut theirs) = pipe(&Options::new());
+    let reader = tokio::spawn(async move {
+        let mut all = Vec::new();
+        while all.len() < 80 {
+            sleep(STALL - SECOND).await;
+            let mut bytes = [0; 8];
+            let n = theirs.read(&mut bytes).await.unwrap();
+            all.extend_from_slice(&bytes[..n]);
+        }
+        theirs
+    });
+    io.write_all(&[7; 80]).await.unwrap();
+    let mut theirs = reader.await.unwrap();
+    // The same alarm serves the next stall, in full.
+    let begun = Instant::now();
+    io.write_all(&[7; 9]).await.unwrap_err();
+    assert_eq!(begun.elapsed(), STALL);
+    theirs.read_u8().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_while_there_is_nothing_to_write_is_no_stall() {
+    let (mut io, mut theirs) = pipe(&Options::new());
+    io.write_all(b"12345678").await.unwrap();
+    let mut byte = [0];
+    timeout(100 * STALL, io.read(&mut byte)).await.unwrap_err();
+    theirs.write_u8(1).await.unwrap();
+    assert_eq!(io.read(&mut byte).await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_waits_fails_a_second_after_its_stream_had_to_end() {
+    // In a task, as a connection is: that is how the two find each other.
+    let task = tokio::spawn(async {
+        let shutdown = Shutdown::new();
+        let (mut io, _theirs) = pipe(&Options::new());
+        assert!(look(&mut io).await.is_pending());
+        let life = Life::new(Some(&shutdown), None, Revocations::default(), 0.0);
+        let life = Arc::new(life.unwrap());
+        connection::carries(&life);
+        let begun = Instant::now();
+        tokio::spawn(async move {
+            sleep(10 * SECOND).await;
+            shutdown.begin();
+        });
+        let error = io.write_all(&[0; 9]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), 11 * SECOND);
+    });
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_stream_that_has_ended_has_a_second() {
+    let task = tokio::spawn(async {
+        let (mut io, mut theirs) = pipe(&Options::new());
+        assert!(look(&mut io).await.is_pending());
+        let deadline = Instant::now() + 5 * SECOND;
+        let life = Life::new(None, Some(deadline), Revocations::default(), 0.0);
+        let life = Arc::new(life.unwrap());
+        connection::carries(&life);
+        // Its body is gone, its last bytes are not.
+        let gone = Arc::downgrade(&life);
+        drop(life);
+        assert!(gone.upgrade().is_some());
+        io.write_all(&[0; 9]).await.unwrap_err();
+        assert_eq!(Instant::now(), deadline + SECOND);
+
+        // Once they are, nothing cuts what comes after.
+        let mut bytes = [0; 8];
+        theirs.read_exact(&mut bytes).await.unwrap();
+        io.flush().await.unwrap();
+        assert!(gone.upgrade().is_none());
+        let begun = Instant::now();
+        io.write_all(&[0; 9]).await.unwrap_err();
+        assert_eq!(begun.elapsed(), STALL);
+    });
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_finds_the_connection_of_its_own_task_only() {
+    let life = || {
+        let due = Instant::now();
+        Arc::new(Life::new(None, Some(due), Revocations::default(), 0.0).unwrap())
+    };
+    let task = tokio::spawn(async move {
+        let (mut one, _theirs) = pipe(&Options::new());
+        assert!(look(&mut one).await.is_pending());
+        // A stream of HTTP/2 has a task of its own.
+        let other = life();
+        tokio::spawn({
+            let other = other.clone();
+            async move { connection::carries(&other) }
+        })
+        .await
+        .unwrap();
+        assert_eq!(Arc::strong_count(&other), 1);
+
+        // Two connections in one task cannot be told apart.
+        let (mut two, _theirs) = pipe(&Options::new());
+        assert!(look(&mut two).await.is_pending());
+        let neither = life();
+        connection::carries(&neither);
+        assert_eq!(Arc::strong_count(&neither), 1);
+
+        // But when one has moved on to another task, they can.
+        let moved = tokio::spawn(async move {
+            assert!(look(&mut two).await.is_pending());
+            let its = life();
+            connection::carries(&its);
+            assert_eq!(Arc::strong_count(&its), 2);
+            two
+        });
+        let two = moved.await.unwrap();
+        drop((one, two));
+    });
+    task.await.unwrap();
+}
+
+/// How long after the beginning of the shutdown the connection failed.
+async fn held_up(shutdown: &Shutdown, io: &mut StreamIo<DuplexStream>) -> Option<Duration> {
+    let begun = Instant::now();
+    shutdown.begin();
+    let failed = timeout(60 * SECOND, read(io)).await;
+    failed.ok().map(|result| {
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        begun.elapsed()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_2_connection_with_a_stuck_stream_is_cut_after_a_shutdown() {
+    for drain in [Duration::ZERO, 5 * SECOND] {
+        let shutdown = Shutdown::draining(drain);
+        let options = Options::new().shutdown(shutdown.clone());
+        let (mut io, mut theirs) = pipe(&options);
+        // However it arrives.
+        for byte in b"PRI * H" {
+            theirs.write_u8(*byte).await.unwrap();
+            assert!(look(&mut io).await.is_ready());
+        }
+        assert!(look(&mut io).await.is_pending());
+        let _stuck = shutdown.wait_as_stream();
+        let took = held_up(&shutdown, &mut io).await;
+        assert_eq!(took, Some(drain + SECOND));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_2_connection_that_moves_or_carries_no_stream_is_left_alone() {
+    let shutdown = Shutdown::new();
+    let options = Options::new().shutdown(shutdown.clone());
+    let (mut io, mut theirs) = pipe(&options);
+    theirs.write_all(b"PRI").await.unwrap();
+    assert!(look(&mut io).await.is_ready());
+    // Requests that are no streams may take their time.
+    assert_eq!(held_up(&shutdown, &mut io).await, None);
+
+    // And what moves may go on: somebody downloads a file beside a stuck stream.
+    let _stuck = shutdown.wait_as_stream();
+    let moving = tokio::spawn(async move {
+        for _ in 0..100 {
+            sleep(SECOND / 4).await;
+            theirs.write_u8(0).await.unwrap();
+        }
+        theirs
+    });
+    let begun = Instant::now();
+    assert_eq!(
+        read(&mut io).await.unwrap_err().kind(),
+        io::ErrorKind::TimedOut
+    );
+    assert!(begun.elapsed() >= 25 * SECOND, "{:?}", begun.elapsed());
+    moving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_1_connection_is_not_taken_for_one() {
+    for first in ["GET / HTTP/1.1\r\n", "PROPFIND", "PR", "P"] {
+        let shutdown = Shutdown::new();
+        let options = Options::new().shutdown(shutdown.clone());
+        let (mut io, mut theirs) = pipe(&options);
+        let first = &first.as_bytes()[..first.len().min(8)];
+        theirs.write_all(first).await.unwrap();
+        assert!(look(&mut io).await.is_ready());
+        let _open = shutdown.wait_as_stream();
+        assert_eq!(held_up(&shutdown, &mut io).await, None);
+    }
+}

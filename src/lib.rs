@@ -3,8 +3,8 @@
 //! **What.** [`Sse`] turns a stream of serde values into an event stream. [`Channel`] keeps the
 //! newest events, already framed: a client that comes back with its [`LastEventId`] gets exactly
 //! what it missed, or an event that says that something is missing. [`SseLayer`] gives every
-//! `text/event-stream` response of an app the head that it needs, and [`Shutdown`] ends those
-//! streams when the server stops.
+//! `text/event-stream` response of an app the head that it needs, decides who may read it from
+//! another origin, and ends it when the server stops.
 //!
 //! **Why.** A browser's `EventSource` reconnects by itself and says which event it saw last.
 //! What comes after that is the server's part: to have kept the events, to find the place again
@@ -52,6 +52,9 @@
 //! | know how a resume stands before the response starts | [`Subscription::resume`], [`Resume`] |
 //! | read a client's last id, for a channel or for ids of your own | [`LastEventId`], [`StrictLastEventId`], [`EventId`] |
 //! | set the head of any event stream, end all of them | [`SseLayer`], [`Shutdown`] |
+//! | let pages of other origins read, with cookies, and refuse the rest | [`OriginAllowlist`], [`layer::Cors`] |
+//! | bound how many are open, and for how long | [`layer::Limits`], [`SseLayer::lifetime`], [`Access`] |
+//! | listen for clients that may never read | [`listener`] |
 //! | see figures | [`Stats`] |
 //! | branch on an error | [`ErrorKind`] |
 //!
@@ -59,9 +62,9 @@
 //!
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
-//! | `layer` | yes | [`SseLayer`] |
-//! | `cors` | yes | nothing yet; reserved for an allowlist of origins |
-//! | `listener` | | [`listener::bind`]: a TCP listener for `axum::serve`, set up for event streams |
+//! | `layer` | yes | [`SseLayer`], [`Access`] |
+//! | `cors` | yes | [`OriginAllowlist`], and what the layer does with it |
+//! | `listener` | | [`listener`]: sockets for `axum::serve` that are made for event streams |
 //! | `testing` | | [`testing`]: a reader of event streams for tests, after the letter of the standard |
 //! | `metrics` | | reports the [`Stats`] of hubs through the `metrics` facade |
 //! | `tracing` | | a span for each subscription, and warnings for what ends a stream early or is refused |

@@ -20,7 +20,9 @@ use axum_sse::{Shutdown, listener};
 pub(crate) async fn serve(app: Router, shutdown: &Shutdown) -> Result<(), Box<dyn Error>> {
     let host: IpAddr = setting("HOST", Ipv4Addr::LOCALHOST.into())?;
     let port: u16 = setting("PORT", 3000)?;
-    let listener = listener::bind(SocketAddr::from((host, port)))?;
+    let listener = listener::Options::new()
+        .shutdown(shutdown.clone())
+        .bind(SocketAddr::from((host, port)))?;
     println!("open http://{} in a browser", listener.local_addr()?);
     axum::serve(listener, app)
         .with_graceful_shutdown(shutdown.on(ctrl_c()))

@@ -22,7 +22,7 @@ use crate::shutdown::Shutdown;
 const BACKLOG: u32 = 4096;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Listens on `address` with all defaults: see [the module](self) for what that includes, and
+/// Listens on `address` with all defaults: see [the module](crate::listener) for what that includes, and
 /// [`Options::bind`] for the errors.
 ///
 /// ```no_run
@@ -74,7 +74,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// What a listener for event streams is to do; the defaults are in [the module](self).
+/// What a listener for event streams is to do; the defaults are in [the module](crate::listener).
 ///
 /// ```
 /// use axum_sse::listener::Options;

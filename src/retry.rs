@@ -24,11 +24,16 @@ pub(crate) fn share() -> f64 {
     (random() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// The last lines of a stream whose client should return: each gets a moment of its own between
-/// once and twice `after`, so that they do not all come at once (rule 68).
+/// Milliseconds between once and twice `after`: everybody who is sent away gets a moment of their
+/// own, so that they do not all come at once.
+pub(crate) fn spread(after: Duration) -> u32 {
+    millis(after.mul_f64(1.0 + share()))
+}
+
+/// The last lines of a stream whose client should return (rule 68).
 pub(crate) fn come_back(after: Duration) -> Bytes {
     let mut out = Vec::with_capacity(24);
-    frame::retry(&mut out, millis(after.mul_f64(1.0 + share())));
+    frame::retry(&mut out, spread(after));
     out.extend_from_slice(&frame::HEARTBEAT);
     out.into()
 }

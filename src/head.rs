@@ -5,8 +5,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        self, ACCEPT_RANGES, AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
-        EXPIRES, LAST_MODIFIED, TRANSFER_ENCODING, UPGRADE,
+        ACCEPT_RANGES, AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPIRES,
+        LAST_MODIFIED, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -59,10 +59,12 @@ pub(crate) fn apply(headers: &mut HeaderMap) {
 /// (rule 99).
 #[cfg(feature = "layer")]
 pub(crate) fn vary(headers: &mut HeaderMap, names: &[HeaderName]) {
+    use http::header::VARY;
+
     if names.is_empty() {
         return;
     }
-    let given = headers.get_all(header::VARY).iter();
+    let given = headers.get_all(VARY).iter();
     let given = given.filter_map(|value| value.to_str().ok());
     let given = given.flat_map(|value| value.split(','));
     let mut all: Vec<&str> = Vec::new();
@@ -78,7 +80,7 @@ pub(crate) fn vary(headers: &mut HeaderMap, names: &[HeaderName]) {
         all.join(", ")
     };
     if let Ok(all) = HeaderValue::try_from(all) {
-        headers.insert(header::VARY, all);
+        headers.insert(VARY, all);
     }
 }
 

@@ -2,7 +2,8 @@
 # Every check of this repository, in one command. `tests/run.sh --help` lists them.
 set -euo pipefail
 
-readonly STAGES=(format clippy tests loom doctests docs features examples package proxy browser)
+readonly STAGES=(format clippy tests loom doctests docs features targets examples package proxy browser)
+readonly TARGETS=(aarch64-apple-darwin x86_64-pc-windows-gnu)
 readonly FEATURES=(layer cors listener testing metrics tracing)
 
 usage() {
@@ -18,6 +19,7 @@ Runs the stages in this order, or only the named ones, and stops at the first th
   doctests  the examples in the documentation
   docs      the documentation builds without a warning
   features  each feature alone, none, the default and all of them compile
+  targets   it compiles for macOS and Windows, where rustc has their standard libraries
   examples  the examples build in release mode
   package   the crate packs, and builds from its package
   proxy     an example behind a real nginx, as docs/deployment.md configures it; needs what 'examples' built
@@ -132,6 +134,7 @@ install_missing() {
   if has rustup; then
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+    rustup target add "${TARGETS[@]}"
   fi
 }
 
@@ -199,6 +202,20 @@ stage_features() {
 check_with() {
   say "  features: ${*:-(default)}"
   cargo check --locked --quiet "$@"
+}
+
+# Nothing is linked, so that no foreign linker is needed. Not everybody's toolchain can add targets: what it lacks is
+# said, and not a failure.
+stage_targets() {
+  local target
+  for target in "${TARGETS[@]}"; do
+    if [[ ! -d $(rustc --print target-libdir --target "$target") ]]; then
+      say "  $target: not installed (rustup target add $target)"
+      continue
+    fi
+    say "  $target"
+    cargo check --locked --quiet --all-features --target "$target"
+  done
 }
 
 stage_examples() { cargo build --release --examples --all-features --locked; }

@@ -159,6 +159,10 @@ where
                 Answer::Full(full) => answer::full(full),
             },
         };
+        #[cfg(feature = "cors")]
+        if settings.cors.is_some() {
+            head::remove_cors(response.headers_mut());
+        }
         if settings.strict_accept {
             head::vary(response.headers_mut(), &[ACCEPT]);
         }

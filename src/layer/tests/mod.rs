@@ -34,6 +34,7 @@ use tower_http::compression::CompressionLayer;
 use super::*;
 use crate::{Channel, LastEventId, Shutdown, Sse, testing::Parser};
 
+mod access;
 mod bodies;
 #[cfg(feature = "cors")]
 mod cors;

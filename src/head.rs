@@ -5,8 +5,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        self, ACCEPT_RANGES, AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
-        EXPIRES, LAST_MODIFIED, TRANSFER_ENCODING, UPGRADE,
+        ACCEPT_RANGES, AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPIRES,
+        LAST_MODIFIED, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -62,7 +62,7 @@ pub(crate) fn vary(headers: &mut HeaderMap, names: &[HeaderName]) {
     if names.is_empty() {
         return;
     }
-    let given = headers.get_all(header::VARY).iter();
+    let given = headers.get_all(http::header::VARY).iter();
     let given = given.filter_map(|value| value.to_str().ok());
     let given = given.flat_map(|value| value.split(','));
     let mut all: Vec<&str> = Vec::new();
@@ -78,7 +78,7 @@ pub(crate) fn vary(headers: &mut HeaderMap, names: &[HeaderName]) {
         all.join(", ")
     };
     if let Ok(all) = HeaderValue::try_from(all) {
-        headers.insert(header::VARY, all);
+        headers.insert(http::header::VARY, all);
     }
 }
 
@@ -86,6 +86,7 @@ pub(crate) fn vary(headers: &mut HeaderMap, names: &[HeaderName]) {
 /// 102, 103, 109).
 #[cfg(feature = "cors")]
 pub(crate) fn remove_cors(headers: &mut HeaderMap) {
+    use http::header;
     for name in [
         header::ACCESS_CONTROL_ALLOW_ORIGIN,
         header::ACCESS_CONTROL_ALLOW_CREDENTIALS,

@@ -33,8 +33,8 @@ pub(super) fn full<B>(full: Full) -> Response<SseBody<B>> {
             )
         };
         let mut response = text(status, line);
-        let seconds = full.return_after.as_secs_f64() * (1.0 + retry::share());
-        let seconds = HeaderValue::from(seconds.ceil() as u32);
+        let after = full.return_after.mul_f64(1.0 + retry::share());
+        let seconds = HeaderValue::from(retry::millis(after).div_ceil(1000));
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
         return response;
     }

@@ -194,7 +194,7 @@ async fn what_withdraws_is_let_go_with_the_stream() {
         let held = held.clone();
         Access::new().revoked_by(async move {
             let _held = held;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
     };
     let (sender, body) = by_hand();

@@ -296,7 +296,8 @@ async fn rule_104_a_preflight_is_options_with_origin_and_the_method_it_asks_for(
     let acrh = ("access-control-request-headers", "last-event-id");
     let origin = ("origin", APP);
     let evil = ("origin", "https://evil.example");
-    let table: [(&[(&str, &str)], usize, u16); 7] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let table: [(Headers<'_>, usize, u16); 7] = [
         (&[], 1, 418),
         (&[acrm, acrh], 1, 418),
         (&[origin], 1, 418),

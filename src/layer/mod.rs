@@ -21,6 +21,10 @@
 //! `MethodRouter::layer`, and not one put on with `MethodRouter::route_layer`
 //! (`get(h).route_layer(..)`), which wraps the handlers that are there.
 //!
+//! `Router::layer` also wraps the router's fallback, and `merge` takes that over: unless the app
+//! sets a fallback of its own, its 404s are then answered under this layer, and with 403 to pages
+//! of other origins. `Router::route_layer` wraps the routes alone.
+//!
 //! Put it on last, so that it is outermost: only then do a 401 of the authentication within and
 //! a 429 of a limiter carry CORS headers, without which a page cannot tell them from a lost
 //! connection (rule 118).

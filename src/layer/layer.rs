@@ -44,7 +44,7 @@ use crate::shutdown::Shutdown;
 ///     .shutdown(shutdown.clone());
 /// let streams = Router::new()
 ///     .route("/events", get(async || Sse::new(tokio_stream::iter(["a", "b"]))))
-///     .layer(layer);
+///     .route_layer(layer);
 /// let app: Router = Router::new().route("/", get("a page")).merge(streams);
 /// # Ok(())
 /// # }

@@ -134,3 +134,7 @@ pub use subscription::{Control, GapReason, OnGap, OnLag, Resume, Start, Subscrip
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/migration.md")]
+struct Migration;

@@ -135,6 +135,10 @@ pub use subscription::{Control, GapReason, OnGap, OnLag, Resume, Start, Subscrip
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/migration.md")]
+struct Migration;
+
 #[cfg(all(
     any(doc, doctest),
     feature = "cors",

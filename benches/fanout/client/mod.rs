@@ -22,8 +22,8 @@ use publisher::Publisher;
 /// Connections that publish, each with one request outstanding.
 const PUBLISHERS: usize = 8;
 
-/// Sockets that are being connected at a time: fewer than the shortest backlog holds.
-const CONNECTING: usize = 500;
+/// Sockets that are being connected at a time: fewer than the usual backlog of 128 holds.
+const CONNECTING: usize = 100;
 
 /// After so long without any progress something hangs.
 const PATIENCE: Duration = Duration::from_secs(20);

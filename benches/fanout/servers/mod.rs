@@ -20,7 +20,7 @@ use axum::serve::{Listener, ListenerExt};
 use axum::{Router, http::StatusCode};
 use axum_sse::EventId;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::Result;
 
@@ -157,7 +157,12 @@ pub(crate) fn run(setup: Setup) -> Result<()> {
             Kind::Axum => serve(bind().await?, broadcast::router(setup)),
             Kind::AxumClone => serve(bind().await?, broadcast::router_of_clones(setup)),
             Kind::HandRolled => serve(bind().await?, handrolled::router(setup)),
-            Kind::Limit => limit::serve(TcpListener::bind(anywhere()).await?, setup),
+            Kind::Limit => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(anywhere())?;
+                // As many may wait as with our listener.
+                limit::serve(socket.listen(4096)?, setup)
+            }
         }
     })?;
     println!("{address}");

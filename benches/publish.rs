@@ -68,7 +68,11 @@ fn sleep(body: &mut Body) -> usize {
 }
 
 fn publish(channel: &Channel<str>) {
-    black_box(channel.publish(black_box(TEXT)).expect("it is not too large"));
+    black_box(
+        channel
+            .publish(black_box(TEXT))
+            .expect("it is not too large"),
+    );
 }
 
 /// One iteration is 1,000 publishes; the first one before has signalled, and nobody answers.

@@ -138,7 +138,9 @@ fn ticks_of(pid: u32) -> Result<f64> {
 /// The most files that this process may have open.
 pub(crate) fn file_limit() -> Result<usize> {
     let limits = fs::read_to_string("/proc/self/limits")?;
-    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
     let soft = line.and_then(|line| line.split_whitespace().nth(3));
     Ok(match soft.ok_or("no file limit in /proc")? {
         "unlimited" => usize::MAX,

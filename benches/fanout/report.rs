@@ -114,7 +114,12 @@ fn shown(spread: Spread, digits: usize) -> String {
 
 fn held<'a>(bar: &'a Bar, results: &[(Scenario, Rounds)]) -> Option<(&'a Bar, Spread)> {
     let (scenario, rounds) = results.iter().find(|(one, _)| one.name == bar.scenario)?;
-    let find = |label| scenario.contestants.iter().position(|one| one.label == label);
+    let find = |label| {
+        scenario
+            .contestants
+            .iter()
+            .position(|one| one.label == label)
+    };
     let ratio = rounds.ratio(find(bar.of)?, find(bar.against)?, bar.figure)?;
     Some((bar, ratio))
 }

@@ -86,9 +86,8 @@ impl Rounds {
 
     /// The same over that of another contestant, round by round.
     pub(crate) fn ratio(&self, of: usize, against: usize, figure: &str) -> Option<Spread> {
-        let ratio = |round: &Vec<Figures>| {
-            Some(round[of].get(figure)? / round[against].get(figure)?)
-        };
+        let ratio =
+            |round: &Vec<Figures>| Some(round[of].get(figure)? / round[against].get(figure)?);
         Spread::of(self.kept.iter().filter_map(ratio))
     }
 }

@@ -118,11 +118,7 @@ impl Parser {
         Ok(())
     }
 
-    fn lines(
-        &mut self,
-        mut bytes: &[u8],
-        note: &mut impl FnMut(Item) -> Result<()>,
-    ) -> Result<()> {
+    fn lines(&mut self, mut bytes: &[u8], note: &mut impl FnMut(Item) -> Result<()>) -> Result<()> {
         while let Some(end) = memchr(b'\n', bytes) {
             if self.begun.is_empty() {
                 self.line(&bytes[..end], note)?;

@@ -107,7 +107,14 @@ pub(crate) fn run(chosen: Option<&str>, rounds: usize, tolerant: bool) -> Result
                 columns: &[],
             };
             eprintln!("{}", scenario.title);
-            let rounds = Rounds::run(&scenario, rounds, tolerant)?;
+            let rounds = match Rounds::run(&scenario, rounds, tolerant) {
+                Ok(rounds) => rounds,
+                Err(error) => {
+                    // The rest of the curve is worth having.
+                    eprintln!("left out: {error}");
+                    continue;
+                }
+            };
             for (index, one) in scenario.contestants.iter().enumerate() {
                 let runs: Vec<_> = rounds.kept.iter().map(|round| &round[index]).collect();
                 points.push(json!({

@@ -149,7 +149,7 @@ fn run() -> Result<()> {
         eprintln!("{:.0} s", began.elapsed().as_secs_f64());
         results.push((scenario, rounds));
     }
-    print!("{}", report::table(&results));
+    print!("{}", report::table(&results, options.bench));
     if let Some(file) = options.json {
         fs::write(file, format!("{:#}\n", report::json(&results)))?;
     }

@@ -13,7 +13,8 @@ use crate::{
 /// Whom the others are held against, where they take part.
 const REFERENCES: [&str; 2] = ["limit", "axum"];
 
-pub(crate) fn table(results: &[(Scenario, Rounds)]) -> String {
+/// Without `bars` for runs that only show that it works.
+pub(crate) fn table(results: &[(Scenario, Rounds)], bars: bool) -> String {
     let mut out = format!(
         "\n{}\nOne worker thread per server, one for the client. Median, and in brackets the range.\n",
         measure::machine()
@@ -21,7 +22,8 @@ pub(crate) fn table(results: &[(Scenario, Rounds)]) -> String {
     for (scenario, rounds) in results {
         out += &block(scenario, rounds);
     }
-    let bars: Vec<_> = BARS.iter().filter_map(|bar| held(bar, results)).collect();
+    let all = if bars { BARS } else { &[] };
+    let bars: Vec<_> = all.iter().filter_map(|bar| held(bar, results)).collect();
     if !bars.is_empty() {
         out += "\nbar\n";
     }

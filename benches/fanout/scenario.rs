@@ -54,6 +54,7 @@ const REPLAY: &[Column] = &[
 ];
 const IDLE: &[Column] = &[
     column("memory", "KiB/connection", 2),
+    column("used", "after an event", 2),
     column("sockets", "kernel KiB", 2),
     column("connect", "CPU µs/connect", 1),
 ];

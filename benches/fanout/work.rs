@@ -157,6 +157,10 @@ fn idle(child: &Child, load: &mut Load, connections: usize) -> Result<Figures> {
     let each = |now: f64, before: f64| (now - before) / connections as f64;
     figures.insert("memory", each(child.memory()?, before.0));
     figures.insert("sockets", each(measure::in_sockets()?, before.1));
+    // A server that sends nothing at the start has only now written for the first time.
+    load.publish(Pace::Free, 1, |_| Ok(()))?;
+    load.idle(Duration::from_millis(100))?;
+    figures.insert("used", each(child.memory()?, before.0));
     let connect = figures.get("cpu_seconds").copied().unwrap_or(f64::NAN);
     figures.insert("connect", connect * 1e6 / connections as f64);
     Ok(figures)

@@ -3,7 +3,8 @@
 //!
 //! Events are published over several connections at once, so which of two comes first is the
 //! server's affair: the connection that is the first to get a channel's next event says so, and
-//! all others have to agree. Events that were sent over one connection must keep their order.
+//! all others have to agree. Events that were sent into a channel over one connection must keep
+//! their order.
 
 use std::time::Instant;
 
@@ -18,8 +19,9 @@ pub(crate) struct Ledger {
     events: Vec<Published>,
     /// Numbers by channel, in the order in which connections get them.
     order: Vec<Vec<u32>>,
-    /// By the connection that publishes: the newest of its events that anyone got.
-    newest: Vec<Option<u32>>,
+    /// By channel and by the connection that publishes: the newest event that anyone got. What
+    /// comes first on two channels is no promise of anyone's.
+    newest: Vec<Vec<Option<u32>>>,
     /// Connections by group.
     pub(crate) members: Vec<u32>,
     pub(crate) latency: Histogram,
@@ -56,7 +58,7 @@ impl Ledger {
             groups,
             events: Vec::new(),
             order: vec![Vec::new(); channels],
-            newest: vec![None; publishers],
+            newest: vec![vec![None; publishers]; channels],
             members: vec![0; groups],
             latency: Histogram::default(),
             delivered: 0,
@@ -123,7 +125,7 @@ impl Ledger {
             event.received = 0;
             event.position = (at <= n).then_some(at);
         }
-        self.newest.fill(None);
+        self.newest[0].fill(None);
         self.order[0].clear();
         self.order[0].extend(0..=n);
     }
@@ -140,7 +142,7 @@ impl Ledger {
         let next = &mut place.next[channel / self.groups];
         let order = &mut self.order[channel];
         if event.position.is_none() {
-            let newest = &mut self.newest[event.publisher];
+            let newest = &mut self.newest[channel][event.publisher];
             if newest.is_some_and(|newest| newest > n) {
                 return Err(format!("event {n} is out of order").into());
             }

@@ -304,6 +304,45 @@ async fn a_burst_beyond_the_capacity_reaches_all_who_keep_up() {
 
 /// Between the slices of one round, the tick's sweep must leave what the later slices are to be
 /// woken for.
+/// Whoever was woken gets a turn before the next round takes from the floor what is older than
+/// the last. More readers than a worker's queue takes, on the runtime that a server has.
+#[test]
+fn law_6_readers_that_keep_up_see_no_gap_however_fast_it_is() {
+    const LAST: u32 = 1500;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let channel = channel(0);
+        let readers: Vec<_> = (0..600)
+            .map(|_| {
+                let mut client = subscribe(&channel);
+                tokio::spawn(async move {
+                    let is_last = |client: &Client| client.numbers.last() == Some(&LAST);
+                    client.until(is_last).await;
+                    client.numbers
+                })
+            })
+            .collect();
+        while channel.stats().subscribers < 600 {
+            yield_now().await;
+        }
+        // At any moment of a round, from outside.
+        thread::spawn(move || {
+            for n in 1..=LAST {
+                channel.publish(&n).unwrap();
+                thread::yield_now();
+            }
+        });
+        for reader in readers {
+            let numbers = reader.await.unwrap();
+            assert!(numbers.iter().copied().eq(1..=LAST));
+        }
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tick_amid_a_round_takes_nothing_away() {
     const READERS: usize = 1000;

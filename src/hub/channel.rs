@@ -6,7 +6,6 @@ use std::{
     future::{Future, poll_fn},
     marker::PhantomData,
     pin::pin,
-    task::Poll,
 };
 
 use futures_core::Stream;
@@ -16,6 +15,7 @@ use super::{
     Shared,
     builder::Builder,
     core::{Frame, Held},
+    wake::behind_all_others,
 };
 use crate::{
     error::{BoxError, Error, ErrorKind},
@@ -153,7 +153,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
                 };
                 published += 1;
             }
-            yield_now().await;
+            behind_all_others().await;
         }
     }
 }
@@ -382,19 +382,6 @@ fn with_buffer<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         BUFFER.set(buffer);
     }
     result
-}
-
-/// tokio's `yield_now`, for any runtime: `forward` is plain code of its caller's.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl<T: ?Sized> Clone for Channel<T> {

@@ -42,8 +42,8 @@ pub(crate) struct Core {
     reader_count: AtomicUsize,
     /// Set while the channel stands in the wake task's queue.
     dirty: AtomicBool,
-    /// The version that the last sweep saw.
-    swept: AtomicU64,
+    /// What this round has found so far to be kept for readers.
+    floor: AtomicU64,
     /// Handles and subscriptions. At zero, a channel in a registry is idle.
     held: AtomicUsize,
     pub(crate) counters: Counters,
@@ -52,12 +52,37 @@ pub(crate) struct Core {
     pub(crate) snapshots: OnceLock<Snapshots>,
 }
 
+/// How long a reader may take to read what was there when it was woken, before it no longer
+/// counts as one that keeps up. In milliseconds.
+pub(crate) const PATIENCE: u64 = 3000;
+
 /// Where one connection stands in one channel.
 #[derive(Debug)]
 pub(crate) struct Place {
     reader: Arc<Reader>,
-    /// The cursor's position, for the figures.
+    /// The cursor's position, as its reader says.
     pub(crate) position: AtomicU64,
+    /// The log's end when the reader was woken, and when that was. The wake task's own; it sets
+    /// both anew when the reader has got there.
+    goal: AtomicU64,
+    since: AtomicU64,
+}
+
+impl Place {
+    /// What is to be kept for this reader: everything from here on, if anything.
+    fn floor(&self, end: u64, now: u64) -> Option<u64> {
+        let position = self.position.load(Ordering::Relaxed);
+        if position >= end {
+            return None;
+        }
+        if position >= self.goal.load(Ordering::Relaxed) {
+            self.goal.store(end, Ordering::Relaxed);
+            self.since.store(now, Ordering::Relaxed);
+            return Some(position);
+        }
+        let waited = now.saturating_sub(self.since.load(Ordering::Relaxed));
+        (waited < PATIENCE).then_some(position)
+    }
 }
 
 /// A framed event; its id's line belongs at `place`.
@@ -77,7 +102,7 @@ impl Core {
             readers: Mutex::new(Slab::new()),
             reader_count: AtomicUsize::new(0),
             dirty: AtomicBool::new(false),
-            swept: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             counters: Counters::default(),
             lag: AtomicU64::new(0),
@@ -206,6 +231,8 @@ impl Core {
         let place = Arc::new(Place {
             reader,
             position: AtomicU64::new(u64::MAX),
+            goal: AtomicU64::new(0),
+            since: AtomicU64::new(0),
         });
         self.reader_count.fetch_add(1, Ordering::AcqRel);
         (lock(&self.readers).insert(place.clone()), place)
@@ -236,20 +263,19 @@ impl Core {
         // Before the wakers are taken: a publisher that comes later queues the channel anew.
         self.dirty.swap(false, Ordering::AcqRel);
         self.lag.store(0, Ordering::Relaxed);
-        let mut log = self.lock();
-        let evicted = log.begin_round();
-        let end = log.end();
-        drop(log);
-        drop(evicted);
+        let end = self.lock().end();
+        self.floor.store(end, Ordering::Relaxed);
         end
     }
 
-    /// Takes the wakers of at most `most` readers, from slot `from` on. Returns where to go on.
+    /// Takes the wakers of at most `most` readers, from slot `from` on. Returns where to go on;
+    /// behind the last reader, what all that keep up have read is let go.
     pub(crate) fn take_wakers(
         &self,
         end: u64,
         from: usize,
         most: usize,
+        now: u64,
         wakers: &mut Vec<Waker>,
     ) -> Option<usize> {
         let readers = lock(&self.readers);
@@ -264,28 +290,40 @@ impl Core {
             if let Some(place) = readers.get(key) {
                 taken += 1;
                 lag = lag.max(end.saturating_sub(place.position.load(Ordering::Relaxed)));
+                if let Some(floor) = place.floor(end, now) {
+                    self.floor.fetch_min(floor, Ordering::Relaxed);
+                }
                 wakers.extend(place.reader.waker.take());
             }
         }
         drop(readers);
         self.lag.fetch_max(lag, Ordering::Relaxed);
+        if next.is_none() {
+            let floor = self.floor.load(Ordering::Relaxed);
+            let evicted = self.lock().keep_from(floor);
+            drop(evicted);
+        }
         next
     }
 
-    /// Forgets what has grown too old, and what was kept for readers that have had their turn.
+    /// Forgets what has grown too old, and what all readers that keep up have read: after the
+    /// last event there is no wake round that would.
     ///
-    /// `at_rest` if the wake task is in no round, and so has woken all readers that had news.
-    pub(crate) fn sweep(&self, now: u64, at_rest: bool) {
+    /// The two times are the hub's and the wake task's.
+    pub(crate) fn sweep(&self, now: u64, wake_now: u64) {
         let mut log = self.lock();
-        let mut evicted = vec![log.expire(now)];
-        // Whoever was woken for the newest event has had a tick's time since. And a publisher
-        // that has appended and not signalled yet is not overtaken.
-        let version = self.version();
-        let quiet = self.swept.swap(version, Ordering::Relaxed) == version;
-        if quiet && at_rest && !self.dirty.load(Ordering::Acquire) {
-            evicted.push(log.begin_round());
-        }
+        let evicted = log.expire(now);
+        let end = log.has_floor().then(|| log.end());
         drop(log);
+        drop(evicted);
+        let Some(end) = end else { return };
+        let floor = {
+            let readers = lock(&self.readers);
+            let floors = readers.iter();
+            let floors = floors.filter_map(|(_, place)| place.floor(end, wake_now));
+            floors.min().unwrap_or(end)
+        };
+        let evicted = self.lock().keep_from(floor);
         drop(evicted);
     }
 }

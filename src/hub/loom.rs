@@ -181,7 +181,7 @@ impl Driver {
                 return;
             }
             while !round.is_empty() {
-                collect_slice(&mut round, &mut wakers);
+                collect_slice(&mut round, 0, &mut wakers);
                 wakers.drain(..).for_each(Waker::wake);
             }
         }

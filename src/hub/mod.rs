@@ -235,10 +235,9 @@ impl Shared {
         }
     }
 
-    /// Visits a bounded number of channels. Called by the wake task, once per tick; `at_rest` if
-    /// all readers were woken that had news.
-    pub(crate) fn sweep(&self, at_rest: bool) {
-        self.registry.sweep(self.now(), at_rest);
+    /// Visits a bounded number of channels. Called by the wake task, once per tick.
+    pub(crate) fn sweep(&self) {
+        self.registry.sweep(self.now(), self.wake.now());
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -236,7 +236,7 @@ impl Registry {
     }
 
     /// Visits a few channels: what is too old is forgotten, idle channels are retired.
-    pub(crate) fn sweep(&self, now: u64, at_rest: bool) {
+    pub(crate) fn sweep(&self, now: u64, wake_now: u64) {
         let instant = Instant::now();
         let mut state = lock(&self.state);
         let retired = self.retire_expired(&mut state, instant);
@@ -250,7 +250,7 @@ impl Registry {
         drop(state);
         drop(retired);
         for core in cores {
-            core.sweep(now, at_rest);
+            core.sweep(now, wake_now);
         }
     }
 

@@ -31,12 +31,13 @@ const TICKS: u64 = 16;
 /// which it wrote had begun already, and a heartbeat must not be early.
 const AHEAD: u64 = TICKS + 1;
 
-/// Readers woken in one go, before other tasks get their turn. In loom's models, two readers make
-/// a round of two slices.
+/// Readers woken in one go, before other tasks get their turn: half of what the queue of a tokio
+/// worker takes, since what does not fit is run late. In loom's models, two readers make a round
+/// of two slices.
 const SLICE: usize = if cfg!(all(test, axum_sse_loom)) {
     1
 } else {
-    256
+    128
 };
 
 /// How often the task looks around when heartbeats are off.
@@ -244,6 +245,12 @@ impl Wake {
         !state.running
     }
 
+    /// Milliseconds on a clock of its own.
+    pub(super) fn now(&self) -> u64 {
+        let since = Instant::now().saturating_duration_since(self.epoch);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn tick_at(&self, now: Instant) -> u64 {
         let ticks = now.saturating_duration_since(self.epoch).as_nanos()
             / self.tick_length.as_nanos().max(1);
@@ -347,7 +354,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
             Turn::Tick => {
                 wake.turn_wheel(&mut guard.wakers);
                 if let Some(shared) = shared.upgrade() {
-                    shared.sweep(round.is_empty());
+                    shared.sweep();
                     #[cfg(feature = "metrics")]
                     if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) {
                         crate::report::report(&shared.settings.name, || shared.stats());
@@ -367,7 +374,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                         pause.as_mut().reset(Instant::now() + wake.coalesce);
                     }
                 }
-                collect_slice(&mut round, &mut guard.wakers);
+                collect_slice(&mut round, wake.now(), &mut guard.wakers);
             }
         }
         let mut woken: usize = 0;
@@ -375,15 +382,30 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
             waker.wake();
             woken += 1;
             if woken.is_multiple_of(SLICE) {
-                tokio::task::yield_now().await;
+                behind_all_others().await;
             }
         }
-        // After the last slice, too: the round that comes next takes from the floor what is
-        // older than this one, so whoever was woken gets a turn first.
+        // After the last slice, too: whoever was woken should read before the next round.
         if !woken.is_multiple_of(SLICE) {
-            tokio::task::yield_now().await;
+            behind_all_others().await;
         }
     }
+}
+
+/// Lets the tasks run that are ready now, those first that have just been woken.
+///
+/// tokio's `yield_now` does not: it wakes the task with the next look at the driver, in front of
+/// all that wait by then. A task that wakes itself goes to the end of the line.
+pub(super) async fn behind_all_others() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 pub(super) fn begin_round(wake: &Wake, round: &mut Round) {
@@ -395,11 +417,11 @@ pub(super) fn begin_round(wake: &Wake, round: &mut Round) {
 }
 
 /// The wakers of the next readers in line, channel after channel.
-pub(super) fn collect_slice(round: &mut Round, wakers: &mut Vec<Waker>) {
+pub(super) fn collect_slice(round: &mut Round, now: u64, wakers: &mut Vec<Waker>) {
     while wakers.len() < SLICE
         && let Some((core, end, from)) = round.pop_front()
     {
-        if let Some(next) = core.take_wakers(end, from, SLICE - wakers.len(), wakers) {
+        if let Some(next) = core.take_wakers(end, from, SLICE - wakers.len(), now, wakers) {
             round.push_back((core, end, next));
         }
     }

@@ -8,8 +8,8 @@
 //!
 //! **Full.** The log holds the longest run of newest events that meets all three of its
 //! [`Limits`]. That run is what a [`seek`](Log::seek) can reach. Beside it the log keeps what
-//! readers have not been woken for yet (the *live floor*), as long as the limit in bytes allows,
-//! so that a burst does not throw off readers that keep up. Eviction is logical per event;
+//! readers that keep up have not read yet (the *live floor*; who does is for its owner to say),
+//! as long as the limit in bytes allows, so that a burst does not throw them off. Eviction is logical per event;
 //! memory is freed per segment.
 //!
 //! **Slow.** A position in front of the oldest entry that is kept is an
@@ -60,10 +60,8 @@ pub(crate) struct Log {
     first: u64,
     /// Position of the oldest entry that a seek can reach; never in front of `first`.
     replay: u64,
-    /// What lies behind this position is kept for readers that have not been woken yet.
+    /// What lies behind this position is kept for readers that keep up.
     live: u64,
-    /// `next` when the current wake round began.
-    round: u64,
     /// The position that the next entry gets.
     next: u64,
     /// Bytes ever appended.
@@ -127,7 +125,6 @@ impl Log {
             first: 0,
             replay: 0,
             live: 0,
-            round: 0,
             next: 0,
             written: 0,
             before,
@@ -201,7 +198,6 @@ impl Log {
     /// There are no readers any more that anything is to be kept for beyond the limits.
     pub(crate) fn drop_floor(&mut self) -> Evicted {
         self.live = self.next;
-        self.round = self.next;
         self.trim()
     }
 
@@ -254,12 +250,16 @@ impl Log {
         self.trim()
     }
 
-    /// A wake round begins. What was appended in front of the *last* one need not be kept for
-    /// readers any longer: they were woken then, and have had their turn since.
-    pub(crate) fn begin_round(&mut self) -> Evicted {
-        self.live = self.round;
-        self.round = self.next;
+    /// What lies in front of this position need not be kept for readers any longer: those that
+    /// keep up have it.
+    pub(crate) fn keep_from(&mut self, position: u64) -> Evicted {
+        self.live = self.live.max(position.min(self.next));
         self.trim()
+    }
+
+    /// Whether anything is kept for readers alone.
+    pub(crate) fn has_floor(&self) -> bool {
+        self.first < self.replay
     }
 
     /// Whether any event has ever been evicted.

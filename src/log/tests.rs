@@ -10,7 +10,9 @@ enum Op {
     },
     Hole,
     Pass(u64),
-    Round,
+    KeepFrom {
+        back: usize,
+    },
     /// A reader takes what is there, up to `back` ids behind the newest.
     Read {
         reader: usize,
@@ -28,7 +30,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|size| Op::Append { size }),
         1 => Just(Op::Hole),
         2 => (0u64..50).prop_map(Op::Pass),
-        2 => Just(Op::Round),
+        2 => (0..30usize).prop_map(|back| Op::KeepFrom { back }),
         6 => (0usize..3, prop_oneof![4 => Just(0), 1 => 0u64..20])
             .prop_map(|(reader, back)| Op::Read { reader, back }),
         2 => (0usize..3, 0u64..60).prop_map(|(reader, back)| Op::Seek { reader, back }),
@@ -57,7 +59,6 @@ struct Model {
     replay: usize,
     first: usize,
     live: usize,
-    round: usize,
 }
 
 impl Model {
@@ -110,7 +111,6 @@ fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
         replay: 0,
         first: 0,
         live: 0,
-        round: 0,
     };
     let mut newest = 0;
     let mut readers = [0u64; 3];
@@ -146,10 +146,10 @@ fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
                 model.now += time;
                 drop(log.expire(model.now));
             }
-            Op::Round => {
-                drop(log.begin_round());
-                model.live = model.round;
-                model.round = model.all.len();
+            Op::KeepFrom { back } => {
+                let floor = model.all.len().saturating_sub(back);
+                drop(log.keep_from(floor as u64));
+                model.live = model.live.max(floor);
             }
             Op::Read { reader, back } => {
                 read(

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Channel, Hub,
+    hub::core::PATIENCE,
     testing::{Item, Message, Parser},
 };
 
@@ -149,6 +150,8 @@ struct World {
     published: [u64; 3],
     closed: [bool; 3],
     clients: [Client; 2],
+    /// The wake task's time.
+    now: u64,
 }
 
 impl World {
@@ -473,8 +476,14 @@ impl World {
             Op::Add { client, channel } => self.add(client, channel),
             Op::Remove { client, channel } => self.remove(client, channel),
             Op::Round => {
+                // Now and then a reader has had more time than it gets.
+                self.now += PATIENCE / 3;
                 for core in self.shared().registry.cores() {
-                    core.begin_round();
+                    let end = core.begin_round();
+                    let (mut from, mut wakers) = (Some(0), Vec::new());
+                    while let Some(slot) = from {
+                        from = core.take_wakers(end, slot, usize::MAX, self.now, &mut wakers);
+                    }
                 }
             }
             Op::Retire { fillers } => {
@@ -531,6 +540,7 @@ fn run(single: bool, events: usize, bytes: usize, max_channels: usize, ops: Vec<
         published: [0; 3],
         closed: [false; 3],
         clients: Default::default(),
+        now: 0,
     };
     for op in ops {
         world.apply(op);

@@ -736,8 +736,8 @@ mod subscribers {
         let mut ids = Vec::new();
         for n in 0..20 {
             ids.push(channel.publish(&n).unwrap());
-            // The others get their turn, and this one does not take it.
-            sleep(millis(10)).await;
+            // Others would have read meanwhile; this one is waited for for three seconds.
+            sleep(millis(400)).await;
         }
         let all = wire.all_at_once().await;
         let retained: String = all.split_inclusive("\n\n").skip(1).collect();

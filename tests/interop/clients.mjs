@@ -72,4 +72,7 @@ async function fetchEvents(url) {
   return events;
 }
 
+// While undici waits to come back, nothing else may keep this process.
+const awake = setInterval(() => {}, 60_000);
 process.stdout.write(JSON.stringify(await clients[client]()));
+clearInterval(awake);

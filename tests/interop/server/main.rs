@@ -305,7 +305,13 @@ impl Snapshot {
         let expected = vec![
             Expected::new("a gap", "gap", gap, None, None),
             Expected::new("the snapshot", "snapshot", "10", id, None),
-            Expected::new("the end", "closed", "that was all", Some(end.to_string()), None),
+            Expected::new(
+                "the end",
+                "closed",
+                "that was all",
+                Some(end.to_string()),
+                None,
+            ),
         ];
         Ok(Self {
             board,

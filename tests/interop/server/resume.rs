@@ -61,10 +61,12 @@ impl Run {
     pub(crate) fn connections(&self) -> Connections {
         let expected = lock(&self.expected);
         // The last event that each connection delivers: none, none, the checkpoint and three…
-        let seen = [0, 0, 4, 6, 7, 11];
+        let seen = [0, 0, 4, 6, 7, 12];
         let id = |seen: usize| match seen {
             0 => String::new(),
-            seen => expected.get(seen - 1).map_or_else(String::new, |event| event.last_event_id.clone()),
+            seen => expected
+                .get(seen - 1)
+                .map_or_else(String::new, |event| event.last_event_id.clone()),
         };
         Connections {
             expected: seen.map(id).into(),
@@ -144,7 +146,7 @@ pub(crate) async fn connect(
         2 => {
             tokio::spawn(async move {
                 beats.more(2).await;
-                run.count(1..=8)
+                run.count(1..=9)
             });
             response.map(|body| cut(body, 4, Cut::Broken))
         }
@@ -153,7 +155,7 @@ pub(crate) async fn connect(
         5 => {
             tokio::spawn(async move {
                 beats.more(2).await;
-                run.count(9..=9)?;
+                run.count(10..=10)?;
                 run.close()
             });
             response

@@ -62,11 +62,11 @@ pub struct Access {
 
 type Revoked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Whether anybody acted on what a handler returned.
+/// Whether what a handler returned came to a layer.
 #[derive(Default)]
 struct Fate {
     returned: AtomicBool,
-    taken: AtomicBool,
+    reached: AtomicBool,
 }
 
 impl Access {
@@ -102,8 +102,13 @@ impl Access {
         self
     }
 
+    /// A layer has found it, whatever becomes of its response.
+    #[cfg(feature = "layer")]
+    pub(crate) fn reached(&self) {
+        self.fate.reached.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn take(self) -> (Option<Instant>, Revocations) {
-        self.fate.taken.store(true, Ordering::Relaxed);
         let revoked = self.revoked.iter();
         let futures = revoked.filter_map(|future| lock(future).take()).collect();
         (self.deadline, Revocations(futures))
@@ -154,7 +159,7 @@ impl IntoResponseParts for Access {
 impl Drop for Fate {
     fn drop(&mut self) {
         #[cfg(feature = "tracing")]
-        if self.returned.load(Ordering::Relaxed) && !self.taken.load(Ordering::Relaxed) {
+        if self.returned.load(Ordering::Relaxed) && !self.reached.load(Ordering::Relaxed) {
             tracing::warn!("an `Access` had no effect: there is no `SseLayer` around its route");
         }
     }

@@ -84,6 +84,24 @@ pub(crate) fn vary(headers: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
+/// Who may read is for one place to say: what an inner service thinks of it goes (rules 97, 100,
+/// 102, 103, 109).
+#[cfg(feature = "cors")]
+pub(crate) fn remove_cors(headers: &mut HeaderMap) {
+    use http::header;
+    for name in [
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        header::ACCESS_CONTROL_MAX_AGE,
+        HeaderName::from_static("access-control-allow-private-network"),
+    ] {
+        headers.remove(name);
+    }
+}
+
 /// One field with the directives that are there and those that are missing.
 fn cache_control(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get_all(CACHE_CONTROL).iter();

@@ -30,7 +30,7 @@
 //! let shutdown = Shutdown::new();
 //! let app: Router = Router::new()
 //!     .route("/prices", get(stream))
-//!     .layer(SseLayer::new().shutdown(shutdown.clone()))
+//!     .route_layer(SseLayer::new().shutdown(shutdown.clone()))
 //!     .with_state(prices.clone());
 //!
 //! // From any thread or task, with a runtime or without:
@@ -134,3 +134,16 @@ pub use subscription::{Control, GapReason, OnGap, OnLag, Resume, Start, Subscrip
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/migration.md")]
+struct Migration;
+
+#[cfg(all(
+    any(doc, doctest),
+    feature = "cors",
+    feature = "listener",
+    feature = "testing"
+))]
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}

@@ -28,7 +28,7 @@ const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// use axum_sse::{Shutdown, SseLayer};
 ///
 /// let shutdown = Shutdown::new();
-/// let app = page.merge(streams.layer(SseLayer::new().shutdown(shutdown.clone())));
+/// let app = page.merge(streams.route_layer(SseLayer::new().shutdown(shutdown.clone())));
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 /// let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
 /// axum::serve(listener, app)

@@ -2,7 +2,8 @@
 # Every check of this repository, in one command. `tests/run.sh --help` lists them.
 set -euo pipefail
 
-readonly STAGES=(format clippy tests loom doctests docs features examples package browser)
+readonly STAGES=(format clippy tests loom doctests docs features targets examples package proxy browser)
+readonly TARGETS=(aarch64-apple-darwin x86_64-pc-windows-gnu)
 readonly FEATURES=(layer cors listener testing metrics tracing)
 
 usage() {
@@ -18,14 +19,16 @@ Runs the stages in this order, or only the named ones, and stops at the first th
   doctests  the examples in the documentation
   docs      the documentation builds without a warning
   features  each feature alone, none, the default and all of them compile
+  targets   it compiles for macOS and Windows, where rustc has their standard libraries
   examples  the examples build in release mode
   package   the crate packs, and builds from its package
+  proxy     an example behind a real nginx, as docs/deployment.md configures it; needs what 'examples' built
   browser   the examples in a real browser; needs what 'examples' built
 
   --install  first installs with apt what a fresh Debian 12 lacks (as root, or with sudo)
   --help     prints this
 
-CHROMIUM names the browser's executable if it is not on the PATH. SCREENSHOTS names a directory for pictures of the page.
+CHROMIUM and NGINX name those executables if they are not on the PATH. SCREENSHOTS names a directory for pictures of the page.
 TEXT
 }
 
@@ -83,24 +86,55 @@ find_chromium() {
   fi
 }
 
+# Prints where it is. Debian's is in /usr/sbin, which is not on everyone's PATH.
+find_nginx() {
+  local file
+  if [[ -n ${NGINX:-} ]]; then
+    [[ -x $NGINX ]] && printf '%s' "$NGINX"
+    return
+  fi
+  for file in "$(command -v nginx)" /usr/sbin/nginx "$CARGO_TARGET_DIR/nginx"; do
+    [[ -x $file ]] && printf '%s' "$file" && return
+  done
+  return 1
+}
+
+# The program alone, out of Debian's package: installed as a whole, that would start a server on port 80, now and at
+# each boot. The libraries it needs come with git and curl.
+unpack_nginx() {
+  local folder
+  folder=$(mktemp -d)
+  say "unpacking: nginx"
+  (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root nginx && dpkg -x nginx_*.deb .)
+  mkdir -p "$CARGO_TARGET_DIR"
+  mv "$folder/usr/sbin/nginx" "$CARGO_TARGET_DIR/nginx"
+  rm -r "$folder"
+  "$CARGO_TARGET_DIR/nginx" -v
+}
+
 install_missing() {
-  local packages=() as_root=()
+  local packages=() as_root=() nginx=true
   find_chromium || packages+=(chromium)
   has git || packages+=(git)
   has curl || packages+=(curl ca-certificates)
   has cc || packages+=(gcc libc6-dev)
-  if ((${#packages[@]} > 0)); then
-    if ((EUID != 0)); then
-      as_root=(sudo)
-    fi
-    say "installing: ${packages[*]}"
+  find_nginx >/dev/null || nginx=false
+  if ((EUID != 0)); then
+    as_root=(sudo)
+  fi
+  if ((${#packages[@]} > 0)) || ! $nginx; then
     "${as_root[@]}" apt-get update -qq
+  fi
+  if ((${#packages[@]} > 0)); then
+    say "installing: ${packages[*]}"
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
   fi
+  $nginx || unpack_nginx
   # rustup's minimal profile comes without the two.
   if has rustup; then
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+    rustup target add "${TARGETS[@]}"
   fi
 }
 
@@ -111,7 +145,7 @@ node_is_new_enough() {
 # Only what the chosen stages use, and all of it at once: nobody should install one thing to be told of the next.
 check_tools() {
   local missing=() list
-  if [[ ${chosen[*]} != browser ]]; then
+  if printf '%s\n' "${chosen[@]}" | grep -qvxE 'proxy|browser'; then
     has cargo || missing+=("cargo")
   fi
   if is_chosen format; then
@@ -120,8 +154,13 @@ check_tools() {
   if is_chosen clippy; then
     cargo clippy --version >/dev/null 2>&1 || missing+=("cargo clippy (rustup component add clippy)")
   fi
-  if is_chosen browser; then
+  if is_chosen proxy || is_chosen browser; then
     node_is_new_enough || missing+=("node >= 20")
+  fi
+  if is_chosen proxy; then
+    find_nginx >/dev/null || missing+=("nginx (on the PATH, or NGINX)")
+  fi
+  if is_chosen browser; then
     has npm || missing+=("npm")
     find_chromium || missing+=("a Chromium (chromium, chromium-browser or google-chrome on the PATH, or CHROMIUM)")
   fi
@@ -165,10 +204,28 @@ check_with() {
   cargo check --locked --quiet "$@"
 }
 
+# Nothing is linked, so that no foreign linker is needed. Not everybody's toolchain can add targets: what it lacks is
+# said, and not a failure.
+stage_targets() {
+  local target
+  for target in "${TARGETS[@]}"; do
+    if [[ ! -d $(rustc --print target-libdir --target "$target") ]]; then
+      say "  $target: not installed (rustup target add $target)"
+      continue
+    fi
+    say "  $target"
+    cargo check --locked --quiet --all-features --target "$target"
+  done
+}
+
 stage_examples() { cargo build --release --examples --all-features --locked; }
 
 # --allow-dirty: the check is for work that is not committed yet, too, and this command publishes nothing.
 stage_package() { cargo package --locked --allow-dirty; }
+
+stage_proxy() {
+  NGINX=$(find_nginx) EXAMPLES_DIR=${EXAMPLES_DIR:-$CARGO_TARGET_DIR/release/examples} node --test tests/proxy/nginx.test.mjs
+}
 
 stage_browser() {
   export EXAMPLES_DIR=${EXAMPLES_DIR:-$CARGO_TARGET_DIR/release/examples}

@@ -74,7 +74,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let shutdown = Shutdown::new();
     let streams = Router::new()
         .route("/answer", get(answer))
-        .layer(SseLayer::new().shutdown(shutdown.clone()));
+        .route_layer(SseLayer::new().shutdown(shutdown.clone()));
     let app = Router::new()
         .route("/", get(page))
         .route("/answer", delete(cancel))

@@ -76,7 +76,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let shutdown = Shutdown::new();
     let streams = Router::new()
         .route("/events", get(events))
-        .layer(SseLayer::new().shutdown(shutdown.clone()));
+        .route_layer(SseLayer::new().shutdown(shutdown.clone()));
     let app = Router::new()
         .route("/", get(async || Html(include_str!("index.html"))))
         .route("/publish", post(publish))

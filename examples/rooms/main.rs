@@ -84,7 +84,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let shutdown = Shutdown::new();
     let streams = Router::new()
         .route("/events", get(events))
-        .layer(SseLayer::new().shutdown(shutdown.clone()));
+        .route_layer(SseLayer::new().shutdown(shutdown.clone()));
     let app = Router::new()
         .route("/", get(async || Html(include_str!("index.html"))))
         .route("/rooms", get(async || Json(ROOMS)))

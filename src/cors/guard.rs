@@ -10,7 +10,7 @@ pub(super) const DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Where a browser puts a response that no script asked for. Values that we do not know are as
 /// good as none (rule 124).
-const DESTINATIONS: [&str; 22] = [
+const DESTINATIONS: [&str; 24] = [
     "audio",
     "audioworklet",
     "document",
@@ -29,8 +29,10 @@ const DESTINATIONS: [&str; 22] = [
     "serviceworker",
     "sharedworker",
     "style",
+    "text",
     "track",
     "video",
+    "webidentity",
     "worker",
     "xslt",
 ];
@@ -41,6 +43,8 @@ pub(crate) enum Verdict {
     Pass,
     /// To whoever answers preflights and sets CORS headers.
     Allow,
+    /// To the handler, and with CORS headers: OPTIONS, but no preflight.
+    AllowOptions,
     /// Answered with 403, for this reason.
     Refuse(&'static str),
     /// A preflight that is answered, and granted nothing.
@@ -56,6 +60,8 @@ impl Cors {
             return Verdict::Refuse("this is not what an EventSource or a fetch sends");
         }
         let origin = match (&self.origins, Sender::of(headers)) {
+            // Everybody's page may read, but this is an image, or a fetch that does not want to.
+            (Origins::Any, Sender::NoPage) if self.guards() && site == Site::Other => None,
             (Origins::Any, _) => return allow(request.method(), preflight),
             (Origins::Listed(_), Sender::NoPage) => None,
             (Origins::Listed(list), Sender::Page(origin)) => {
@@ -97,7 +103,7 @@ impl Cors {
 /// tower-http takes every OPTIONS request for a preflight: those that are none go round it.
 fn allow(method: &Method, preflight: bool) -> Verdict {
     if *method == Method::OPTIONS && !preflight {
-        Verdict::Pass
+        Verdict::AllowOptions
     } else {
         Verdict::Allow
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use super::OriginAllowlist;
@@ -36,7 +36,8 @@ const MAX_MAX_AGE: Duration = Duration::from_secs(7200);
 ///   client can also read a 401 (rule 118), and an answer to its preflight;
 /// * a request of the same origin, or of no page, passes without any;
 /// * every other origin gets 403 (rule 101), preflight or not, and no CORS header;
-/// * OPTIONS requests that are not a preflight reach the router (rule 104).
+/// * OPTIONS requests that are not a preflight reach the router (rule 104);
+/// * CORS headers that an inner service has set are taken off, on every response.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Cors {
@@ -101,7 +102,8 @@ impl Cors {
     }
 
     /// Further request headers that a preflight grants, beside `Accept`, `Authorization`,
-    /// `Cache-Control`, `Content-Type` and `Last-Event-ID`.
+    /// `Cache-Control`, `Content-Type` and `Last-Event-ID`. A `*` means nothing to browsers with
+    /// credentials, here and below, and is left out then.
     pub fn allow_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.allow_headers.extend(names);
         self
@@ -180,15 +182,51 @@ impl Cors {
 
     /// What answers a request that is allowed: it finds every origin to be right.
     pub(crate) fn layer(&self) -> CorsLayer {
+        let methods = self.allow_methods.iter();
+        let methods = methods.filter(|method| !self.is_wildcard(method.as_str()));
         let layer = CorsLayer::new()
             .allow_credentials(self.credentials)
-            .allow_headers(self.allow_headers.clone())
-            .allow_methods(self.allow_methods.clone())
-            .expose_headers(self.expose_headers.clone())
+            .allow_headers(self.without_wildcards(&self.allow_headers))
+            .allow_methods(methods.cloned().collect::<Vec<_>>())
+            .expose_headers(self.without_wildcards(&self.expose_headers))
             .max_age(self.max_age);
         match self.origins {
             Origins::Any => layer.allow_origin(Any),
             Origins::Listed(_) => layer.allow_origin(AllowOrigin::mirror_request()),
         }
+    }
+
+    /// What that adds to a response, for the requests that have to go round it.
+    pub(crate) fn headers(&self, origin: Option<&HeaderValue>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let origin = match self.origins {
+            Origins::Any => Some(HeaderValue::from_static("*")),
+            Origins::Listed(_) => origin.cloned(),
+        };
+        headers.extend(origin.map(|origin| (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)));
+        if self.credentials {
+            let yes = HeaderValue::from_static("true");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+        }
+        let exposed = self.without_wildcards(&self.expose_headers);
+        let exposed: Vec<_> = exposed.iter().map(HeaderName::as_str).collect();
+        if let Ok(exposed) = HeaderValue::try_from(exposed.join(","))
+            && !exposed.is_empty()
+        {
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
+        headers
+    }
+
+    fn without_wildcards(&self, names: &[HeaderName]) -> Vec<HeaderName> {
+        let names = names.iter();
+        let names = names.filter(|name| !self.is_wildcard(name.as_str()));
+        names.cloned().collect()
+    }
+
+    /// With credentials, `*` is a name like any other to a browser, and tower-http panics at it
+    /// (rule 98).
+    fn is_wildcard(&self, name: &str) -> bool {
+        self.credentials && name == "*"
     }
 }

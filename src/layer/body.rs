@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pin_project! {
 pub(super) struct Stream {
     ends: Ends,
     life: Option<Arc<Life>>,
+    /// Who was promised to be woken at the end.
+    asked_by: Option<Waker>,
     /// Where the stream stands, unless it may end between any two chunks.
     tail: Option<Tail>,
     /// Our bytes would not belong into an encoded body.
@@ -68,6 +70,7 @@ impl Stream {
         Self {
             ends,
             life: None,
+            asked_by: None,
             // Events cannot be told apart in an encoded body. Its reader sees it cut off, as
             // after a lost connection, and comes back.
             tail: (!whole_chunks && !encoded).then(Tail::default),
@@ -110,7 +113,14 @@ impl Stream {
         let Some(life) = &self.life else {
             return Poll::Pending;
         };
-        let due = ready!(life.poll_due(cx));
+        let is_known = self.asked_by.as_ref();
+        if life.is_quiet() && is_known.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        let Poll::Ready(due) = life.poll_due(cx) else {
+            self.asked_by = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
         if self.tail.as_ref().is_none_or(Tail::is_boundary) {
             let retry = due.retry && !self.encoded;
             return Poll::Ready(retry.then(|| retry::come_back(retry::RETURN)));

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderName, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_http::cors;
 use tower_layer::Layer;
@@ -68,7 +68,17 @@ where
         let kind = match verdict {
             Verdict::Pass => Kind::Passed {
                 future: self.inner.get_mut().call(request),
+                grant: HeaderMap::new(),
             },
+            Verdict::AllowOptions => {
+                let origin = request.headers().get(http::header::ORIGIN);
+                let grant = self.settings.as_ref();
+                let grant = grant.map(|settings| settings.cors.headers(origin));
+                Kind::Passed {
+                    grant: grant.unwrap_or_default(),
+                    future: self.inner.get_mut().call(request),
+                }
+            }
             Verdict::Allow => Kind::Allowed {
                 future: self.inner.call(request),
             },
@@ -107,7 +117,7 @@ pin_project! {
 pin_project! {
     #[project = KindProj]
     enum Kind<F> {
-        Passed { #[pin] future: F },
+        Passed { #[pin] future: F, grant: HeaderMap },
         Allowed { #[pin] future: cors::ResponseFuture<F> },
         Answered { status: StatusCode, reason: &'static str },
     }
@@ -122,7 +132,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = match this.kind.project() {
-            KindProj::Passed { future } => ready!(future.poll(cx))?,
+            KindProj::Passed { future, grant } => {
+                let mut response = ready!(future.poll(cx))?;
+                response.headers_mut().extend(grant.drain());
+                response
+            }
             KindProj::Allowed { future } => ready!(future.poll(cx))?,
             KindProj::Answered { status, reason } => answer::text(*status, reason),
         };

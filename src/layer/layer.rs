@@ -44,7 +44,7 @@ use crate::shutdown::Shutdown;
 ///     .shutdown(shutdown.clone());
 /// let streams = Router::new()
 ///     .route("/events", get(async || Sse::new(tokio_stream::iter(["a", "b"]))))
-///     .layer(layer);
+///     .route_layer(layer);
 /// let app: Router = Router::new().route("/", get("a page")).merge(streams);
 /// # Ok(())
 /// # }
@@ -106,7 +106,8 @@ impl SseLayer {
     /// connections spread over nodes that were added, and who may read is asked again. Intermediaries cut
     /// long streams anyway.
     pub fn lifetime(mut self, time: Duration) -> Self {
-        self.lifetime = Some(time.max(Duration::from_secs(1)));
+        // Above the half of what fits, its product with a share could be too much.
+        self.lifetime = Some(time.clamp(Duration::from_secs(1), Duration::MAX / 2));
         self
     }
 

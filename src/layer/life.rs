@@ -26,7 +26,11 @@ pub(crate) const GRACE: Duration = Duration::from_secs(1);
 ///
 /// The state is out of its place while it is asked, since that runs code of others (wakers, and
 /// what withdraws an access), which never happens under a lock.
-pub(crate) struct Life(Mutex<Option<Box<State>>>);
+pub(crate) struct Life {
+    state: Mutex<Option<Box<State>>>,
+    /// If nothing but a shutdown ends the stream, that is soon asked.
+    only: Option<Shutdown>,
+}
 
 struct State {
     /// With the share of the time to drain after which this stream ends.
@@ -57,6 +61,8 @@ impl Life {
         if shutdown.is_none() && deadline.is_none() && revocations.is_empty() {
             return None;
         }
+        let only = shutdown.filter(|_| deadline.is_none() && revocations.is_empty());
+        let only = only.cloned();
         let shutdown = shutdown.map(|shutdown| {
             let share = if shutdown.has_begun() { 0.0 } else { share };
             (shutdown.wait_as_stream(), share)
@@ -68,30 +74,46 @@ impl Life {
             alarm: None,
             due: None,
         };
-        Some(Self(Mutex::new(Some(Box::new(state)))))
+        Some(Self {
+            state: Mutex::new(Some(Box::new(state))),
+            only,
+        })
+    }
+
+    /// Whether it is certain, at the price of two loads, that nothing is due, and that whoever
+    /// asked before will be woken. It is asked for every chunk of every stream.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.only
+            .as_ref()
+            .is_some_and(|shutdown| !shutdown.has_begun())
     }
 
     /// Ready once the stream has to end.
     pub(crate) fn poll_due(&self, cx: &mut Context<'_>) -> Poll<Due> {
-        self.with(|state| state.poll_due(cx))
+        self.with(cx, |state, cx| state.poll_due(cx))
     }
 
     /// Ready once it has had to for the time of grace.
     pub(crate) fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<Due> {
-        self.with(|state| {
+        self.with(cx, |state, cx| {
             let due = ready!(state.poll_due(cx));
             ready!(state.poll_alarm(due.at + GRACE, cx));
             Poll::Ready(due)
         })
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&mut State) -> Poll<T>) -> Poll<T> {
-        // Somebody else is asking at this moment, and will be woken.
-        let Some(mut state) = lock(&self.0).take() else {
+    fn with<T>(
+        &self,
+        cx: &mut Context<'_>,
+        ask: impl FnOnce(&mut State, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let Some(mut state) = lock(&self.state).take() else {
+            // Somebody else is asking at this very moment.
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         };
-        let answer = ask(&mut state);
-        *lock(&self.0) = Some(state);
+        let answer = ask(&mut state, cx);
+        *lock(&self.state) = Some(state);
         answer
     }
 }

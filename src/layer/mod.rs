@@ -8,7 +8,8 @@
 //!
 //! A layer cannot know that a route is a stream before its handler has answered. So it belongs
 //! on the stream routes and not on the whole app, whose pages, images and forms it would refuse:
-//! put the streams into a `Router` of their own, layer it, and merge it into the app.
+//! put the streams into a `Router` of their own, put the layer on its routes with `route_layer`,
+//! and merge it into the app.
 //!
 //! It acts on responses of any make: our own, axum's `Sse`, a proxied stream. What is not an
 //! event stream keeps its body and head, but for CORS headers. The service's error type stays
@@ -20,6 +21,10 @@
 //! reaches the layer that was put on with `Router::layer`, `Router::route_layer` or
 //! `MethodRouter::layer`, and not one put on with `MethodRouter::route_layer`
 //! (`get(h).route_layer(..)`), which wraps the handlers that are there.
+//!
+//! `Router::layer` also wraps the router's fallback, and `merge` takes that over: unless the app
+//! sets a fallback of its own, its 404s are then answered under this layer, and with 403 to pages
+//! of other origins. `Router::route_layer` wraps the routes alone.
 //!
 //! Put it on last, so that it is outermost: only then do a 401 of the authentication within and
 //! a 429 of a limiter carry CORS headers, without which a page cannot tell them from a lost

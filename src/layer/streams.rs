@@ -150,7 +150,12 @@ where
         let this = self.project();
         let settings = &**this.settings;
         let mut response = match this.kind.project() {
-            KindProj::Called { future, asked } => finish(ready!(future.poll(cx))?, asked, settings),
+            KindProj::Called { future, asked } => {
+                let response = ready!(future.poll(cx));
+                // Whoever keeps a future that has answered keeps no place with it.
+                let slot = asked.slot.take();
+                finish(response?, asked, slot, settings)
+            }
             KindProj::Answered { answer } => match *answer {
                 Answer::NotAcceptable => {
                     let line = "this is an event stream, and `Accept` excludes text/event-stream";
@@ -159,6 +164,10 @@ where
                 Answer::Full(full) => answer::full(full),
             },
         };
+        #[cfg(feature = "cors")]
+        if settings.cors.is_some() {
+            head::remove_cors(response.headers_mut());
+        }
         if settings.strict_accept {
             head::vary(response.headers_mut(), &[ACCEPT]);
         }
@@ -168,11 +177,13 @@ where
 
 fn finish<B: Body>(
     response: Response<B>,
-    asked: &mut Asked,
+    asked: &Asked,
+    slot: Option<Slot>,
     settings: &SseLayer,
 ) -> Response<SseBody<B>> {
     let (mut parts, body) = response.into_parts();
     let access = parts.extensions.remove::<Access>();
+    let access = access.inspect(Access::reached);
     let bare = settings.set_content_type
         && parts.status == StatusCode::OK
         && !parts.headers.contains_key(CONTENT_TYPE)
@@ -182,13 +193,11 @@ fn finish<B: Body>(
     }
 
     let slot = match &settings.limits {
-        Some(limits) if !asked.head && asked.slot.is_none() => {
-            match limits.take(asked.key.as_deref()) {
-                Ok(slot) => Some(slot),
-                Err(full) => return answer::full(full),
-            }
-        }
-        _ => asked.slot.take(),
+        Some(limits) if !asked.head && slot.is_none() => match limits.take(asked.key.as_deref()) {
+            Ok(slot) => Some(slot),
+            Err(full) => return answer::full(full),
+        },
+        _ => slot,
     };
     head::apply(&mut parts.headers);
     let ending = settings

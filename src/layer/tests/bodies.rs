@@ -2,26 +2,10 @@
 
 use super::*;
 
-/// Counts its polls, and has nothing to say.
-struct Silent(Arc<AtomicUsize>);
-
-impl http_body::Body for Silent {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Poll::Pending
-    }
-}
-
 #[tokio::test]
 async fn rule_56_head_gets_the_head_and_no_body() {
-    let polls = Arc::new(AtomicUsize::new(0));
-    let stream = event_stream(Body::new(Silent(polls.clone())));
+    let watched = Watched::default();
+    let stream = event_stream(watched.body());
     let mut ask = request(Version::HTTP_11);
     *ask.method_mut() = Method::HEAD;
     let shutdown = Shutdown::new();
@@ -32,7 +16,7 @@ async fn rule_56_head_gets_the_head_and_no_body() {
     assert_eq!(answer.body().size_hint().exact(), None);
     shutdown.begin();
     assert_eq!(poll(&mut answer), END);
-    assert_eq!(polls.load(Ordering::SeqCst), 0);
+    assert_eq!(watched.polls(), 0);
 
     let app = Router::new()
         .route("/", get(async || Sse::new(stream::pending::<u8>())))

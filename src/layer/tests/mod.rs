@@ -1,4 +1,4 @@
-//! Rules 48 to 62 and 66 to 68, on responses of all origins, without a server.
+//! Rules 48 to 72 and 97 to 126, on responses of all origins, without a server.
 
 use std::{
     convert::Infallible,
@@ -34,8 +34,16 @@ use tower_http::compression::CompressionLayer;
 use super::*;
 use crate::{Channel, LastEventId, Shutdown, Sse, testing::Parser};
 
+mod access;
 mod bodies;
+#[cfg(feature = "cors")]
+mod cors;
+mod ends;
+#[cfg(feature = "cors")]
+mod guard;
 mod heads;
+mod limits;
+mod mounting;
 mod shutdown;
 mod tail;
 
@@ -43,14 +51,86 @@ type Answer = Response<SseBody<Body>>;
 
 /// What the layer makes of a response.
 async fn through(layer: SseLayer, request: Request<Body>, response: impl IntoResponse) -> Answer {
+    counted(layer, request, response).await.0
+}
+
+/// The same, and how often the handler ran.
+async fn counted(
+    layer: SseLayer,
+    request: Request<Body>,
+    response: impl IntoResponse,
+) -> (Answer, usize) {
     let response = std::sync::Mutex::new(Some(response.into_response()));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let handler_s = calls.clone();
     let service = service_fn(move |_| {
+        handler_s.fetch_add(1, Ordering::SeqCst);
         let response = response.lock().unwrap().take().unwrap();
         async { Ok::<_, Infallible>(response) }
     });
     let service = ServiceBuilder::new().layer(layer).service(service);
     let Ok(answer) = service.oneshot(request).await;
-    answer
+    (answer, calls.load(Ordering::SeqCst))
+}
+
+/// A request with these headers, each value as it is.
+fn ask(method: Method, headers: &[(&str, &str)]) -> Request<Body> {
+    let mut request = request(Version::HTTP_11);
+    *request.method_mut() = method;
+    for (name, value) in headers {
+        let name: HeaderName = name.parse().unwrap();
+        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+        request.headers_mut().append(name, value);
+    }
+    request
+}
+
+/// All values of a header.
+fn values<'a>(answer: &'a Response<impl Sized>, name: &str) -> Vec<&'a str> {
+    let values = answer.headers().get_all(name).iter();
+    values.map(|value| value.to_str().unwrap()).collect()
+}
+
+/// Has nothing to say, and tells what became of it.
+#[derive(Clone, Default)]
+struct Watched {
+    polls: Arc<AtomicUsize>,
+    drops: Arc<AtomicUsize>,
+}
+
+impl Watched {
+    fn body(&self) -> Body {
+        Body::new(WatchedBody(self.clone()))
+    }
+
+    fn polls(&self) -> usize {
+        self.polls.load(Ordering::SeqCst)
+    }
+
+    fn drops(&self) -> usize {
+        self.drops.load(Ordering::SeqCst)
+    }
+}
+
+struct WatchedBody(Watched);
+
+impl http_body::Body for WatchedBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.polls.fetch_add(1, Ordering::SeqCst);
+        Poll::Pending
+    }
+}
+
+impl Drop for WatchedBody {
+    fn drop(&mut self) {
+        self.0.drops.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 fn request(version: Version) -> Request<Body> {

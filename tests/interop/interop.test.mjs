@@ -6,7 +6,7 @@
 //
 // SERVER    the server (default: target/release/examples/interop_server)
 // RUST      the clients from crates.io (default: target/debug/interop-clients)
-// PYTHON    an interpreter that has the clients from PyPI (default: target/interop-venv/bin/python)
+// PYTHON    an interpreter that has the clients from PyPI (default: target/interop-python/bin/python)
 // CHROMIUM  the browsers (default: chromium, chromium-browser or google-chrome on the PATH; firefox-esr or firefox)
 // FIREFOX
 
@@ -16,7 +16,7 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 
@@ -29,7 +29,7 @@ const built = (name) => path.join(here, '../../target', name);
 
 const server = process.env.SERVER ?? built('release/examples/interop_server');
 const rust = process.env.RUST ?? built('debug/interop-clients');
-const python = process.env.PYTHON ?? built('interop-venv/bin/python');
+const python = process.env.PYTHON ?? built('interop-python/bin/python');
 const chromium = process.env.CHROMIUM ?? onPath('chromium', 'chromium-browser', 'google-chrome');
 const firefox = process.env.FIREFOX ?? onPath('firefox-esr', 'firefox');
 
@@ -173,17 +173,23 @@ async function result(run) {
 
 const outcomes = new Map();
 
-for (const [name, read] of Object.entries(clients)) {
-  test(name, { timeout: BOUND_MS + 10_000 }, async () => {
-    outcomes.set(name, 'FAILED');
-    const run = encodeURIComponent(name);
-    const transcript = await read(run);
-    const { expected, connections } = await result(run);
-    for (const difference of differences[name] ?? []) apply(difference, expected, connections);
-    for (const scene of scenes) compare(scene, transcript[scene], expected[scene]);
-    assert.deepEqual(connections.got, connections.expected, 'the Last-Event-ID of each connection to /resume');
-    outcomes.set(name, scenes.map((scene) => transcript[scene].length).join('  '));
-  });
+// They spend their time waiting to come back, so several at once.
+describe('clients', { concurrency: 4 }, () => {
+  for (const [name, read] of Object.entries(clients)) {
+    test(name, { timeout: BOUND_MS + 10_000 }, () => check(name, read));
+  }
+});
+
+async function check(name, read) {
+  outcomes.set(name, 'FAILED');
+  const run = encodeURIComponent(name);
+  const transcript = await read(run);
+  assert.ok(!transcript.failed, transcript.failed);
+  const { expected, connections } = await result(run);
+  for (const difference of differences[name] ?? []) apply(difference, expected, connections);
+  for (const scene of scenes) compare(scene, transcript[scene], expected[scene]);
+  assert.deepEqual(connections.got, connections.expected, 'the Last-Event-ID of each connection to /resume');
+  outcomes.set(name, scenes.map((scene) => transcript[scene].length).join(', '));
 }
 
 function apply({ what, change, connections: changeIds }, expected, connections) {

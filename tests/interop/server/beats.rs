@@ -1,35 +1,35 @@
 //! [`Beats`]: silence that lasts until its heartbeats have been sent, on a machine of any speed.
 
 use axum::{
-    body::{Body, Bytes},
+    body::Body,
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 
-/// Counts the heartbeats of one connection.
+/// Counts the heartbeats of one connection: chunks that hold nothing else.
 #[derive(Clone)]
 pub(crate) struct Beats {
-    chunk: Bytes,
+    is_beat: fn(&[u8]) -> bool,
     sent: watch::Sender<u64>,
 }
 
 impl Beats {
     pub(crate) fn new() -> Self {
-        Self::of(Bytes::from_static(b":\n"))
+        Self::of(|chunk| chunk.starts_with(b":") && chunk[1..].trim_ascii().is_empty())
     }
 
-    /// Heartbeats that look like this.
-    pub(crate) fn of(chunk: Bytes) -> Self {
+    /// Heartbeats that look otherwise.
+    pub(crate) fn of(is_beat: fn(&[u8]) -> bool) -> Self {
         let sent = watch::Sender::new(0);
-        Self { chunk, sent }
+        Self { is_beat, sent }
     }
 
     pub(crate) fn counted(&self, response: impl IntoResponse) -> Response {
-        let Self { chunk, sent } = self.clone();
+        let Self { is_beat, sent } = self.clone();
         response.into_response().map(|body| {
             Body::new(body.map_frame(move |frame| {
-                if frame.data_ref() == Some(&chunk) {
+                if frame.data_ref().is_some_and(|chunk| is_beat(chunk)) {
                     sent.send_modify(|sent| *sent += 1);
                 }
                 frame

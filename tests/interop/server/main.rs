@@ -188,7 +188,7 @@ async fn pings(last: LastEventId<String>) -> Result<Response, Failure> {
     }
     let ping = Event::json(&json!({"alive": true}))?.with_name(event_name!("ping"));
     let heartbeat = Heartbeat::every(HEARTBEAT)?.with_event(&ping)?;
-    let beats = Beats::of(ping.to_bytes());
+    let beats = Beats::of(|chunk| chunk.starts_with(b"event: ping\n"));
     let mut pause = beats.clone();
     let first = Event::text("before")?.id("p1")?;
     let last = Event::text("after")?.id("p2")?;
@@ -230,33 +230,22 @@ impl Gap {
         let three = news.publish("three")?;
         let hello = chat.publish("hello")?;
         let four = news.publish("four")?;
-        let bye = news.close(None)?;
-        debug_assert!(bye.is_none());
+        news.close(None)?;
         let last = Event::empty().with_name(event_name!("closed"));
         let closed = chat.close(Some(&last))?.ok_or("the last event has an id")?;
 
         let says = |data: &str, id: EventId| {
             Expected::new("retained", "message", data, Some(id.to_string()), None)
         };
-        let gap = json!({
-            "reason": "evicted", "missed": null, "oldest": three.to_string(), "channel": "news",
-        });
+        let gap =
+            format!(r#"{{"reason":"evicted","missed":null,"oldest":"{three}","channel":"news"}}"#);
+        let end = Some(closed.to_string());
         let expected = vec![
-            // serde_json sorts the keys of a `Value`; the events' data has them in this order.
-            Expected::new(
-                "a gap of one of two channels",
-                "gap",
-                format!(
-                    r#"{{"reason":{},"missed":null,"oldest":{},"channel":"news"}}"#,
-                    gap["reason"], gap["oldest"]
-                ),
-                None,
-                None,
-            ),
+            Expected::new("a gap of one of two channels", "gap", gap, None, None),
             says(r#""three""#, three),
             says(r#""hello""#, hello),
             says(r#""four""#, four),
-            Expected::new("the end", "closed", "", Some(closed.to_string()), None),
+            Expected::new("the end", "closed", "", end, None),
         ];
         Ok(Self {
             hub,

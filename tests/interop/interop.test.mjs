@@ -138,15 +138,20 @@ function end(child) {
   }
 }
 
+// Bounded by time, and by the life of the process that it waits for.
 async function within(promise, child) {
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`nothing after ${BOUND_MS} ms, but: ${child.said}`)), BOUND_MS);
   });
+  const ended = once(child, 'close').then(() => {
+    throw new Error(`${child.spawnfile} has ended: ${child.said}`);
+  });
   try {
-    return await Promise.race([promise, late]);
+    return await Promise.race([promise, late, ended]);
   } finally {
     clearTimeout(timer);
+    ended.catch(() => {});
   }
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::Body,
     extract::{Query, Request, State},
     response::Response,
     routing::get,
@@ -222,8 +222,15 @@ fn cut(body: Body, events: usize, cut: Cut) -> Body {
 }
 
 /// A chunk of this crate's bodies holds whole events, so none begins in another chunk.
-fn ends_of_events(chunk: &Bytes) -> Vec<usize> {
-    let blank = chunk.windows(2).enumerate();
-    let ends = blank.filter(|(_, pair)| *pair == b"\n\n");
-    ends.map(|(at, _)| at + 2).collect()
+fn ends_of_events(chunk: &[u8]) -> Vec<usize> {
+    let mut start = 0;
+    let pairs = chunk.windows(2).enumerate();
+    let blank = pairs.filter(|(_, pair)| *pair == b"\n\n");
+    let ends = blank.map(|(at, _)| at + 2);
+    ends.filter(|&end| {
+        let block = &chunk[start..end];
+        start = end;
+        block.windows(5).any(|bytes| bytes == b"data:")
+    })
+    .collect()
 }

@@ -12,6 +12,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -93,7 +94,7 @@ function inBrowser(command) {
   return async (run) => {
     const profile = mkdtempSync(path.join(tmpdir(), 'interop-'));
     const child = launch(command(profile, `${base}/page?run=${run}`));
-    const closed = once(child, 'close');
+    const closed = once(child, 'close').catch(() => {});
     try {
       return await within(posted(run), child);
     } finally {
@@ -106,7 +107,7 @@ function inBrowser(command) {
 
 async function posted(run) {
   for (;;) {
-    const { transcript } = await result(run);
+    const transcript = await (await fetch(`${base}/transcripts/${run}`)).json();
     if (transcript) return transcript;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
@@ -170,13 +171,11 @@ after(() => {
   console.log(`\n${table()}\n`);
 });
 
-async function result(run) {
-  return (await fetch(`${base}/runs/${run}`)).json();
-}
-
 /* The comparison */
 
 const outcomes = new Map();
+
+for (const name of Object.keys(differences)) assert.ok(name in clients, `differences.mjs: no client is named ${name}`);
 
 // They spend their time waiting to come back, so several at once.
 describe('clients', { concurrency: 4 }, () => {
@@ -190,7 +189,7 @@ async function check(name, read) {
   const run = encodeURIComponent(name);
   const transcript = await read(run);
   assert.ok(!transcript.failed, transcript.failed);
-  const { expected, connections } = await result(run);
+  const { expected, connections } = await (await fetch(`${base}/runs/${run}`)).json();
   for (const difference of differences[name] ?? []) apply(difference, expected, connections);
   for (const scene of scenes) compare(scene, transcript[scene], expected[scene]);
   assert.deepEqual(connections.got, connections.expected, 'the Last-Event-ID of each connection to /resume');
@@ -216,9 +215,8 @@ function shown(event) {
   if (!event) return event;
   const { type, data, lastEventId } = event;
   if (data.length <= 200) return { type, data, lastEventId };
-  let hash = 0;
-  for (const unit of data) hash = (Math.imul(hash, 31) + unit.codePointAt(0)) | 0;
-  return { type, data: `${data.slice(0, 60)}…`, length: data.length, hash, lastEventId };
+  const sha256 = createHash('sha256').update(data).digest('hex');
+  return { type, data: `${data.slice(0, 60)}…`, length: data.length, sha256, lastEventId };
 }
 
 function table() {

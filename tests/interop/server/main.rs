@@ -9,8 +9,9 @@
 //! | `/snapshot` | the same on a channel with a snapshot |
 //! | `/resume?run=…` | a channel whose connections are cut (see `resume.rs`) |
 //! | `/types` | the names of all these events: an `EventSource` hears only those that it listens for |
-//! | `/runs/…` | GET: what the client of that run should have got; POST: what it got |
+//! | `/runs/…` | what the client of that run should have got, and the connections that it made |
 //! | `/page?run=…` | a page that reads all of it, for browsers |
+//! | `/transcripts/…` | POST: what the page got; GET: the same, or `null` |
 
 #[path = "../../../examples/support/mod.rs"]
 mod support;
@@ -122,7 +123,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .route("/page", get(async || Html(include_str!("../page.html"))))
         .route("/event-source.mjs", get(script))
         .route("/types", get(types))
-        .route("/runs/{run}", get(result).post(report))
+        .route("/runs/{run}", get(result))
+        .route("/transcripts/{run}", get(transcript).post(report))
         .layer(DefaultBodyLimit::max(64 * 1024 * 1024))
         .merge(streams)
         .with_state(app);
@@ -343,8 +345,11 @@ async fn result(
             "resume": run.expected(),
         },
         "connections": run.connections(),
-        "transcript": lock(&app.transcripts).get(&name),
     })))
+}
+
+async fn transcript(State(app): State<Arc<App>>, Path(run): Path<String>) -> Json<Option<Value>> {
+    Json(lock(&app.transcripts).get(&run).cloned())
 }
 
 async fn report(

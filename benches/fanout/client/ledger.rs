@@ -1,0 +1,188 @@
+//! [`Ledger`]: what was published, and the check that every connection gets each event of its
+//! channels exactly once, and in one order.
+//!
+//! Events are published over several connections at once, so which of two comes first is the
+//! server's affair: the connection that is the first to get a channel's next event says so, and
+//! all others have to agree. Events that were sent into a channel over one connection must keep
+//! their order.
+
+use std::time::Instant;
+
+use super::histogram::Histogram;
+use crate::Result;
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    epoch: Instant,
+    groups: usize,
+    /// By number.
+    events: Vec<Published>,
+    /// Numbers by channel, in the order in which connections get them.
+    order: Vec<Vec<u32>>,
+    /// By channel and by the connection that publishes: the newest event that anyone got. What
+    /// comes first on two channels is no promise of anyone's.
+    newest: Vec<Vec<Option<u32>>>,
+    /// Connections by group.
+    pub(crate) members: Vec<u32>,
+    pub(crate) latency: Histogram,
+    pub(crate) delivered: u64,
+    /// Events that are with all connections they belong to.
+    pub(crate) complete: u32,
+    /// The server keeps nothing: a connection that comes back may miss events.
+    pub(crate) lossy: bool,
+    pub(crate) lost: u64,
+}
+
+#[derive(Debug)]
+struct Published {
+    sent: u64,
+    size: usize,
+    publisher: usize,
+    id: Option<Box<str>>,
+    position: Option<u32>,
+    /// Connections that got it.
+    received: u32,
+}
+
+/// Where a connection stands: by channel of its group, how far it has got in [`Ledger::order`].
+#[derive(Debug)]
+pub(crate) struct Place {
+    group: usize,
+    next: Box<[u32]>,
+}
+
+impl Ledger {
+    pub(crate) fn new(channels: usize, groups: usize, publishers: usize) -> Self {
+        Self {
+            epoch: Instant::now(),
+            groups,
+            events: Vec::new(),
+            order: vec![Vec::new(); channels],
+            newest: vec![vec![None; publishers]; channels],
+            members: vec![0; groups],
+            latency: Histogram::default(),
+            delivered: 0,
+            complete: 0,
+            lossy: false,
+            lost: 0,
+        }
+    }
+
+    /// Nanoseconds.
+    pub(crate) fn now(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    pub(crate) fn published(&self) -> u32 {
+        self.events.len() as u32
+    }
+
+    pub(crate) fn channel_of(&self, n: u32) -> usize {
+        n as usize % self.order.len()
+    }
+
+    pub(crate) fn publish(&mut self, size: usize, publisher: usize) {
+        self.events.push(Published {
+            sent: self.now(),
+            size,
+            publisher,
+            id: None,
+            position: None,
+            received: 0,
+        });
+    }
+
+    pub(crate) fn accepted(&mut self, n: u32, id: &str) {
+        self.events[n as usize].id = Some(id.into());
+    }
+
+    /// A place behind everything that has been delivered.
+    pub(crate) fn place(&self, group: usize) -> Place {
+        let channels = self.order.iter().skip(group).step_by(self.groups);
+        Place {
+            group,
+            next: channels.map(|order| order.len() as u32).collect(),
+        }
+    }
+
+    /// The id of the last event that a connection got which stands there.
+    pub(crate) fn last_id(&self, place: &Place) -> Option<&str> {
+        let last = place.next.first()?.checked_sub(1)?;
+        let n = *self.order[place.group].get(last as usize)?;
+        self.events[n as usize].id.as_deref()
+    }
+
+    /// Nobody is expected to get what has been published until now.
+    pub(crate) fn forget(&mut self) {
+        self.complete = self.published();
+    }
+
+    /// Nothing that was published counts as delivered to anyone: for a client that comes with
+    /// the id of event `n`, and gets all that was published behind it, in order.
+    pub(crate) fn rewind(&mut self, n: u32) {
+        self.complete = n + 1;
+        for (event, at) in self.events.iter_mut().zip(0..) {
+            event.received = 0;
+            event.position = (at <= n).then_some(at);
+        }
+        self.newest[0].fill(None);
+        self.order[0].clear();
+        self.order[0].extend(0..=n);
+    }
+
+    /// A connection got event `n` at the time `now`.
+    pub(crate) fn note(&mut self, place: &mut Place, n: u32, size: usize, now: u64) -> Result<()> {
+        let channel = n as usize % self.order.len();
+        let Some(event) = self.events.get_mut(n as usize) else {
+            return Err(format!("event {n} was never published").into());
+        };
+        if channel % self.groups != place.group || size != event.size {
+            return Err(format!("event {n} is another than was published").into());
+        }
+        let next = &mut place.next[channel / self.groups];
+        let order = &mut self.order[channel];
+        if event.position.is_none() {
+            let newest = &mut self.newest[channel][event.publisher];
+            if newest.is_some_and(|newest| newest > n) {
+                return Err(format!("event {n} is out of order").into());
+            }
+            *newest = Some(n);
+            event.position = Some(order.len() as u32);
+            order.push(n);
+        }
+        match event.position {
+            Some(position) if position == *next => {}
+            Some(position) if position > *next && self.lossy => {
+                self.lost += u64::from(position - *next);
+                *next = position;
+            }
+            position => {
+                let next = *next;
+                return Err(format!("event {n} at {position:?} instead of {next}").into());
+            }
+        }
+        *next += 1;
+        event.received += 1;
+        self.delivered += 1;
+        if event.received == self.members[place.group] {
+            self.complete += 1;
+        }
+        self.latency.record(now.saturating_sub(event.sent));
+        Ok(())
+    }
+
+    /// Whether every connection has got the last event of each of its channels.
+    pub(crate) fn is_done(&self) -> bool {
+        if !self.lossy {
+            return self.complete == self.published();
+        }
+        let last = |order: &Vec<u32>| order.last().copied();
+        self.order.iter().enumerate().all(|(channel, order)| {
+            last(order).is_none_or(|n| {
+                let event = &self.events[n as usize];
+                event.received == self.members[channel % self.groups]
+                    && n as usize + self.order.len() >= self.events.len()
+            })
+        })
+    }
+}

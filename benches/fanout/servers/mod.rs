@@ -1,0 +1,197 @@
+//! The servers that are compared, each run as a child process of the benchmark.
+//!
+//! All of them: the same tokio runtime, `TCP_NODELAY`, the same routes, the same events on the
+//! wire with ids of the same length, and the newest `capacity` events kept (where a server keeps
+//! any, and as the length of its broadcast queue).
+
+mod broadcast;
+mod handrolled;
+mod limit;
+mod ours;
+mod ring;
+
+use std::{
+    io::{self, Read, Write},
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use axum::serve::{Listener, ListenerExt};
+use axum::{Router, http::StatusCode};
+use axum_sse::EventId;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpSocket};
+
+use crate::Result;
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// This crate, as its README shows it.
+    Ours,
+    /// axum's `Sse` over `tokio::sync::broadcast`; every connection makes its own event.
+    Axum,
+    /// The same, with the event made once and cloned for each connection.
+    AxumClone,
+    /// Broadcast, and a locked `VecDeque` for those who come back.
+    HandRolled,
+    /// No HTTP framework: one shared buffer, one `writev`.
+    Limit,
+}
+
+const NAMES: [(Kind, &str); 5] = [
+    (Kind::Ours, "ours"),
+    (Kind::Axum, "axum"),
+    (Kind::AxumClone, "axum-clone"),
+    (Kind::HandRolled, "handrolled"),
+    (Kind::Limit, "limit"),
+];
+
+/// What a server is told on its command line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) kind: Kind,
+    /// Events that it keeps.
+    pub(crate) capacity: usize,
+    /// Bytes of events that ours keeps at the most.
+    pub(crate) bytes: usize,
+    pub(crate) channels: usize,
+    /// A connection of group `g` gets every channel whose number is `g` modulo this.
+    pub(crate) groups: usize,
+    /// Milliseconds; only ours can.
+    pub(crate) coalesce: u64,
+}
+
+impl Setup {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            capacity: 8192,
+            bytes: 64 << 20,
+            channels: 1,
+            groups: 1,
+            coalesce: 0,
+        }
+    }
+
+    pub(crate) fn to_arguments(self) -> Vec<String> {
+        let Self {
+            kind,
+            capacity,
+            bytes,
+            channels,
+            groups,
+            coalesce,
+        } = self;
+        let name = NAMES.iter().find(|(of, _)| *of == kind);
+        let name = name.map_or("", |(_, name)| name);
+        let numbers = [capacity, bytes, channels, groups].map(|number| number.to_string());
+        ["--server".to_owned(), name.to_owned()]
+            .into_iter()
+            .chain(numbers)
+            .chain([coalesce.to_string()])
+            .collect()
+    }
+
+    pub(crate) fn from_arguments(arguments: &[String]) -> Result<Self> {
+        let [name, capacity, bytes, channels, groups, coalesce] = arguments else {
+            return Err("--server takes six values".into());
+        };
+        let kind = NAMES.iter().find(|(_, of)| of == name);
+        Ok(Self {
+            kind: kind.ok_or("no such server")?.0,
+            capacity: capacity.parse()?,
+            bytes: bytes.parse()?,
+            channels: channels.parse()?,
+            groups: groups.parse()?,
+            coalesce: coalesce.parse()?,
+        })
+    }
+
+    fn channels_of(self, group: usize) -> impl Iterator<Item = usize> {
+        (group..self.channels).step_by(self.groups)
+    }
+}
+
+/// What is published, as a user would define it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Message {
+    n: u64,
+    text: String,
+}
+
+/// Ids as long as ours, for the others.
+#[derive(Debug)]
+struct Ids {
+    life: u64,
+    drawn: AtomicU64,
+}
+
+impl Ids {
+    fn new() -> Self {
+        Self {
+            // As many digits as the seconds since 1970 above 32 other bits have.
+            life: 1_790_000_000 << 32,
+            drawn: AtomicU64::new(0),
+        }
+    }
+
+    fn draw(&self) -> EventId {
+        EventId::new(self.life, self.drawn.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// Runs one server until nobody holds the other end of its standard input any more.
+pub(crate) fn run(setup: Setup) -> Result<()> {
+    // One worker: it has one of the two cores, and the load client the other.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let address = runtime.block_on(async {
+        match setup.kind {
+            Kind::Ours => {
+                let listener = axum_sse::listener::bind(anywhere())?;
+                serve(listener, ours::router(setup)?)
+            }
+            Kind::Axum => serve(bind().await?, broadcast::router(setup)),
+            Kind::AxumClone => serve(bind().await?, broadcast::router_of_clones(setup)),
+            Kind::HandRolled => serve(bind().await?, handrolled::router(setup)),
+            Kind::Limit => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(anywhere())?;
+                // As many may wait as with our listener.
+                limit::serve(socket.listen(4096)?, setup)
+            }
+        }
+    })?;
+    println!("{address}");
+    io::stdout().flush()?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    // Nothing is worth tidying up, and 10,000 connections would take their time.
+    std::process::exit(0);
+}
+
+fn anywhere() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+async fn bind() -> io::Result<impl Listener<Io = tokio::net::TcpStream, Addr = SocketAddr>> {
+    Ok(TcpListener::bind(anywhere()).await?.tap_io(|stream| {
+        // A connection that is gone already has no use for it.
+        let _ = stream.set_nodelay(true);
+    }))
+}
+
+fn serve<L>(listener: L, app: Router) -> Result<SocketAddr>
+where
+    L: Listener<Addr = SocketAddr>,
+{
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(address)
+}
+
+fn refuse<E>(_: E) -> StatusCode {
+    StatusCode::INTERNAL_SERVER_ERROR
+}

@@ -1,0 +1,159 @@
+//! What one `publish` costs the publisher, however many subscribe; and what a subscribe costs.
+//!
+//! `cargo bench --bench publish`. Subscribers are bodies polled with a waker that does nothing,
+//! outside any runtime: what is measured is the publisher's part, not what readers do with it.
+
+#![allow(clippy::expect_used)] // A benchmark that fails has nobody to tell but its user.
+
+use std::{
+    hint::black_box,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Waker},
+    thread,
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    response::IntoResponse,
+};
+use axum_sse::{Channel, EventId, LastEventId};
+use divan::{Bencher, counter::ItemsCount};
+use tokio::runtime::{Builder, Runtime};
+
+const TEXT: &str = "{\"symbol\":\"ACME\",\"cents\":120567,\"volume\":4000}";
+
+const SUBSCRIBERS: [usize; 3] = [0, 1_000, 100_000];
+
+const EVENTS: u64 = 1000;
+
+fn main() {
+    divan::main();
+}
+
+/// A runtime that runs only while it is told to: the channel's wake task lives there.
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().build().expect("a runtime")
+}
+
+/// Without a wake task, what is published is kept for readers up to this limit: with them or
+/// without, the log is equally large.
+fn channel() -> Channel<str> {
+    Channel::builder().bytes(64 * 1024).build()
+}
+
+fn subscribe(channel: &Channel<str>, count: usize) -> Vec<Body> {
+    let subscribe = |_| {
+        let subscription = channel.subscribe(LastEventId::Absent);
+        let mut body = subscription.into_response().into_body();
+        sleep(&mut body);
+        body
+    };
+    (0..count).map(subscribe).collect()
+}
+
+/// Polls until nothing is left, so that the waker is in its place.
+fn sleep(body: &mut Body) -> usize {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut bytes = 0;
+    while let std::task::Poll::Ready(Some(frame)) = Pin::new(&mut *body).poll_frame(&mut cx) {
+        let frame = frame.expect("these bodies do not fail");
+        bytes += frame.data_ref().map_or(0, axum::body::Bytes::len);
+    }
+    bytes
+}
+
+fn publish(channel: &Channel<str>) {
+    black_box(
+        channel
+            .publish(black_box(TEXT))
+            .expect("it is not too large"),
+    );
+}
+
+/// One iteration is 1,000 publishes; the first one before has signalled, and nobody answers.
+#[divan::bench(args = SUBSCRIBERS)]
+fn a_thousand_with_the_signal_pending(bencher: Bencher<'_, '_>, subscribers: usize) {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let channel = channel();
+    let _bodies = subscribe(&channel, subscribers);
+    publish(&channel);
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        for _ in 0..EVENTS {
+            publish(&channel);
+        }
+    });
+}
+
+/// Everyone is asleep, the wake task too: this publish has to wake it.
+#[divan::bench(args = SUBSCRIBERS, sample_size = 1, sample_count = 50)]
+fn one_after_idle(bencher: Bencher<'_, '_>, subscribers: usize) {
+    let runtime = runtime();
+    let channel = channel();
+    let entered = runtime.enter();
+    let mut bodies = subscribe(&channel, subscribers);
+    drop(entered);
+    let mut settle = || {
+        // Lets the task finish its round, and go to sleep.
+        runtime.block_on(async {
+            for _ in 0..2 * subscribers / 256 + 10 {
+                tokio::task::yield_now().await;
+            }
+        });
+        let _entered = runtime.enter();
+        for body in &mut bodies {
+            sleep(body);
+        }
+    };
+    bencher
+        .with_inputs(&mut settle)
+        .bench_local_values(|()| publish(&channel));
+}
+
+/// One iteration is 1,000 publishes, while another thread reads what is published.
+#[divan::bench]
+fn a_thousand_beside_a_reader(bencher: Bencher<'_, '_>) {
+    let channel = channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (channel, stop) = (channel.clone(), stop.clone());
+        thread::spawn(move || {
+            let runtime = runtime();
+            let _entered = runtime.enter();
+            let mut bodies = subscribe(&channel, 1);
+            while !stop.load(Ordering::Relaxed) {
+                for body in &mut bodies {
+                    black_box(sleep(body));
+                }
+            }
+        })
+    };
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        for _ in 0..EVENTS {
+            publish(&channel);
+        }
+    });
+    stop.store(true, Ordering::Relaxed);
+    reader.join().expect("the reader reads until it is stopped");
+}
+
+/// From the subscribe to the last byte of the replay, and the drop of the connection.
+#[divan::bench(args = [0, 1_000, 100_000])]
+fn subscribe_with_replay(bencher: Bencher<'_, '_>, events: usize) {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let channel = Channel::builder().capacity(events + 1).build();
+    let first: EventId = channel.publish(TEXT).expect("it is not too large");
+    for _ in 0..events {
+        publish(&channel);
+    }
+    bencher.bench_local(|| {
+        let subscription = channel.subscribe(first);
+        sleep(&mut subscription.into_response().into_body())
+    });
+}

@@ -2,7 +2,7 @@
 # Every check of this repository, in one command. `tests/run.sh --help` lists them.
 set -euo pipefail
 
-readonly STAGES=(format clippy tests loom doctests docs features targets examples package proxy browser)
+readonly STAGES=(format clippy tests loom doctests docs features targets examples package interop proxy browser)
 readonly TARGETS=(aarch64-apple-darwin x86_64-pc-windows-gnu)
 readonly FEATURES=(layer cors listener testing metrics tracing)
 
@@ -22,13 +22,14 @@ Runs the stages in this order, or only the named ones, and stops at the first th
   targets   it compiles for macOS and Windows, where rustc has their standard libraries
   examples  the examples build in release mode
   package   the crate packs, and builds from its package
+  interop   clients that others wrote read every shape of event; needs what 'examples' built
   proxy     an example behind a real nginx, as docs/deployment.md configures it; needs what 'examples' built
   browser   the examples in a real browser; needs what 'examples' built
 
   --install  first installs with apt what a fresh Debian 12 lacks (as root, or with sudo)
   --help     prints this
 
-CHROMIUM and NGINX name those executables if they are not on the PATH. SCREENSHOTS names a directory for pictures of the page.
+CHROMIUM, FIREFOX and NGINX name those executables if they are not on the PATH. SCREENSHOTS names a directory for pictures of the page.
 TEXT
 }
 
@@ -86,6 +87,17 @@ find_chromium() {
   fi
 }
 
+find_firefox() {
+  if [[ -n ${FIREFOX:-} ]]; then
+    [[ -x $FIREFOX ]]
+  else
+    has firefox-esr || has firefox
+  fi
+}
+
+# Debian's python3 comes without what makes the pip of a new environment.
+python_makes_environments() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
 # Prints where it is. Debian's is in /usr/sbin, which is not on everyone's PATH.
 find_nginx() {
   local file
@@ -115,6 +127,8 @@ unpack_nginx() {
 install_missing() {
   local packages=() as_root=() nginx=true
   find_chromium || packages+=(chromium)
+  find_firefox || packages+=(firefox-esr)
+  python_makes_environments || packages+=(python3 python3-venv)
   has git || packages+=(git)
   has curl || packages+=(curl ca-certificates)
   has cc || packages+=(gcc libc6-dev)
@@ -154,13 +168,17 @@ check_tools() {
   if is_chosen clippy; then
     cargo clippy --version >/dev/null 2>&1 || missing+=("cargo clippy (rustup component add clippy)")
   fi
-  if is_chosen proxy || is_chosen browser; then
+  if is_chosen interop || is_chosen proxy || is_chosen browser; then
     node_is_new_enough || missing+=("node >= 20")
   fi
   if is_chosen proxy; then
     find_nginx >/dev/null || missing+=("nginx (on the PATH, or NGINX)")
   fi
-  if is_chosen browser; then
+  if is_chosen interop; then
+    find_firefox || missing+=("a Firefox (firefox-esr or firefox on the PATH, or FIREFOX)")
+    python_makes_environments || missing+=("python3 with venv")
+  fi
+  if is_chosen interop || is_chosen browser; then
     has npm || missing+=("npm")
     find_chromium || missing+=("a Chromium (chromium, chromium-browser or google-chrome on the PATH, or CHROMIUM)")
   fi
@@ -222,6 +240,18 @@ stage_examples() { cargo build --release --examples --all-features --locked; }
 
 # --allow-dirty: the check is for work that is not committed yet, too, and this command publishes nothing.
 stage_package() { cargo package --locked --allow-dirty; }
+
+# The packages of the clients, as the lock files have them. In a subshell, so that it may change folders.
+stage_interop() (
+  local python=$CARGO_TARGET_DIR/interop-python
+  cd tests/interop
+  cargo build --locked --manifest-path rust/Cargo.toml
+  npm ci --no-audit --no-fund
+  python3 -m venv "$python"
+  "$python/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+  SERVER=$CARGO_TARGET_DIR/release/examples/interop_server RUST=$CARGO_TARGET_DIR/debug/interop-clients \
+    PYTHON=$python/bin/python node --test
+)
 
 stage_proxy() {
   NGINX=$(find_nginx) EXAMPLES_DIR=${EXAMPLES_DIR:-$CARGO_TARGET_DIR/release/examples} node --test tests/proxy/nginx.test.mjs

@@ -1,0 +1,376 @@
+//! The server that the interop suite reads: every shape of event that this crate can make, and
+//! connections that are cut. `tests/interop/interop.test.mjs` starts it and says how it is used.
+//!
+//! | path | what it sends |
+//! | --- | --- |
+//! | `/shapes` | one event of each shape, with heartbeats between; then an error ends the stream |
+//! | `/pings` | heartbeats that are events |
+//! | `/gap` | what a client gets that was away for too long, on a connection over two channels |
+//! | `/snapshot` | the same on a channel with a snapshot |
+//! | `/resume?run=…` | a channel whose connections are cut (see `resume.rs`) |
+//! | `/types` | the names of all these events: an `EventSource` hears only those that it listens for |
+//! | `/runs/…` | what the client of that run should have got, and the connections that it made |
+//! | `/page?run=…` | a page that reads all of it, for browsers |
+//! | `/transcripts/…` | POST: what the page got; GET: the same, or `null` |
+
+#[path = "../../../examples/support/mod.rs"]
+mod support;
+
+mod beats;
+mod resume;
+mod shapes;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    error::Error,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use axum_sse::{
+    Board, Channel, Event, EventId, Heartbeat, Hub, LastEventId, OnGap, Shutdown, Sse, SseLayer,
+    event_name,
+};
+use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use beats::Beats;
+use resume::Run;
+
+/// The shortest there is.
+const HEARTBEAT: Duration = Heartbeat::MIN;
+
+/// An event as a client that follows the standard reports it.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Expected {
+    what: &'static str,
+    r#type: String,
+    data: String,
+    last_event_id: String,
+    /// The id is its own, not that of an event before it.
+    own_id: bool,
+}
+
+impl Expected {
+    fn new(
+        what: &'static str,
+        r#type: &str,
+        data: impl Into<String>,
+        id: Option<String>,
+        before: Option<&Self>,
+    ) -> Self {
+        Self {
+            what,
+            r#type: r#type.to_owned(),
+            data: data.into(),
+            own_id: id.is_some(),
+            last_event_id: id
+                .or_else(|| before.map(|before| before.last_event_id.clone()))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+struct App {
+    gap: Gap,
+    snapshot: Snapshot,
+    runs: Mutex<HashMap<String, Arc<Run>>>,
+    transcripts: Mutex<HashMap<String, Value>>,
+}
+
+impl App {
+    fn run(&self, name: &str) -> Arc<Run> {
+        let mut runs = lock(&self.runs);
+        runs.entry(name.to_owned()).or_default().clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    support::exit(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let app = Arc::new(App {
+        gap: Gap::new()?,
+        snapshot: Snapshot::new()?,
+        runs: Mutex::default(),
+        transcripts: Mutex::default(),
+    });
+    let shutdown = Shutdown::new();
+    let streams = Router::new()
+        .route("/shapes", get(shapes))
+        .route("/pings", get(pings))
+        .route("/gap", get(gap))
+        .route("/snapshot", get(snapshot))
+        .route("/resume", get(resume::connect))
+        .layer(SseLayer::new().shutdown(shutdown.clone()));
+    let router = Router::new()
+        .route("/page", get(async || Html(include_str!("../page.html"))))
+        .route("/event-source.mjs", get(script))
+        .route("/types", get(types))
+        .route("/runs/{run}", get(result))
+        .route("/transcripts/{run}", get(transcript).post(report))
+        .layer(DefaultBodyLimit::max(64 * 1024 * 1024))
+        .merge(streams)
+        .with_state(app);
+    support::serve(router, &shutdown).await
+}
+
+#[derive(Deserialize)]
+struct Which {
+    run: String,
+}
+
+async fn script() -> impl IntoResponse {
+    let javascript = [(header::CONTENT_TYPE, "text/javascript")];
+    (javascript, include_str!("../event-source.mjs"))
+}
+
+/* Scenes */
+
+async fn shapes(last: LastEventId<String>) -> Result<Response, Failure> {
+    if !last.is_absent() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let beats = Beats::new();
+    let steps = shapes::all()?.into_iter().map(Step::Event);
+    let mut steps: Vec<_> = steps.collect();
+    // Behind the first event with an id, in the middle, and at the end.
+    for at in [2, steps.len() / 2, steps.len()] {
+        steps.insert(at, Step::Silence);
+    }
+    let pause = beats.clone();
+    let events = stream::iter(steps).filter_map(move |step| {
+        let mut pause = pause.clone();
+        async move {
+            match step {
+                Step::Event(shape) => Some(Ok(shape.event)),
+                Step::Silence => {
+                    pause.more(2).await;
+                    None
+                }
+            }
+        }
+    });
+    let events = events.chain(stream::iter([Err("the source is gone")]));
+    let sse = Sse::try_new(events)
+        .on_error(|error| {
+            let failed = Event::text(error.to_string()).ok()?;
+            Some(failed.with_name(event_name!("failed")))
+        })
+        .retry(Duration::from_millis(500))
+        .heartbeat(Heartbeat::every(HEARTBEAT)?);
+    Ok(beats.counted(sse))
+}
+
+enum Step {
+    Event(shapes::Shape),
+    Silence,
+}
+
+/// Two heartbeats, each of which is an event.
+async fn pings(last: LastEventId<String>) -> Result<Response, Failure> {
+    if !last.is_absent() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let ping = Event::json(&json!({"alive": true}))?.with_name(event_name!("ping"));
+    let heartbeat = Heartbeat::every(HEARTBEAT)?.with_event(&ping)?;
+    let beats = Beats::of(|chunk| chunk.starts_with(b"event: ping\n"));
+    let mut pause = beats.clone();
+    let first = Event::text("before")?.id("p1")?;
+    let last = Event::text("after")?.id("p2")?;
+    let events = stream::iter([first]).chain(stream::once(async move {
+        pause.more(2).await;
+        last
+    }));
+    let sse = Sse::new(events)
+        .retry(Duration::from_millis(500))
+        .heartbeat(heartbeat);
+    Ok(beats.counted(sse))
+}
+
+fn expected_pings() -> Vec<Expected> {
+    let first = Expected::new("the first", "message", "before", Some("p1".into()), None);
+    let ping = Expected::new("a ping", "ping", r#"{"alive":true}"#, None, Some(&first));
+    let last = Expected::new("the last", "message", "after", Some("p2".into()), None);
+    vec![first, ping.clone(), ping, last]
+}
+
+/// Two channels that remember two events each, and are closed: whoever comes with `stale` has
+/// missed something.
+struct Gap {
+    hub: Hub,
+    _channels: [Channel<str>; 2],
+    stale: EventId,
+    expected: Vec<Expected>,
+}
+
+impl Gap {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let hub = Hub::builder()
+            .capacity(2)
+            .retry(Duration::from_millis(500))
+            .build();
+        let [news, chat] = [hub.channel("news")?, hub.channel("chat")?];
+        let stale = news.publish("one")?;
+        news.publish("two")?;
+        let three = news.publish("three")?;
+        let hello = chat.publish("hello")?;
+        let four = news.publish("four")?;
+        news.close(None)?;
+        let last = Event::empty().with_name(event_name!("closed"));
+        let closed = chat.close(Some(&last))?.ok_or("the last event has an id")?;
+
+        let says = |data: &str, id: EventId| {
+            Expected::new("retained", "message", data, Some(id.to_string()), None)
+        };
+        let gap =
+            format!(r#"{{"reason":"evicted","missed":null,"oldest":"{three}","channel":"news"}}"#);
+        let end = Some(closed.to_string());
+        let expected = vec![
+            Expected::new("a gap of one of two channels", "gap", gap, None, None),
+            says(r#""three""#, three),
+            says(r#""hello""#, hello),
+            says(r#""four""#, four),
+            Expected::new("the end", "closed", "", end, None),
+        ];
+        Ok(Self {
+            hub,
+            _channels: [news, chat],
+            stale,
+            expected,
+        })
+    }
+}
+
+async fn gap(State(app): State<Arc<App>>, last: LastEventId) -> impl IntoResponse {
+    let scene = &app.gap;
+    let last = late(last, scene.stale);
+    let channels = ["news", "chat"];
+    scene.hub.subscribe(channels, last).on_gap(OnGap::Replay)
+}
+
+/// A browser that opens a page has no id: it is given one here that is too old.
+fn late(last: LastEventId, stale: EventId) -> LastEventId {
+    if last.is_absent() { stale.into() } else { last }
+}
+
+struct Snapshot {
+    board: Board<u64, u64>,
+    stale: EventId,
+    expected: Vec<Expected>,
+}
+
+impl Snapshot {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let channel = Channel::builder()
+            .capacity(2)
+            .retry(Duration::from_millis(500))
+            .build();
+        let board = Board::on(channel, 0, |sum, number: &u64| *sum += number)?;
+        let stale = board.publish(&1)?;
+        for number in 2..=4 {
+            board.publish(&number)?;
+        }
+        let newest = board.channel().newest();
+        let last = Event::text("that was all")?.with_name(event_name!("closed"));
+        let end = board.channel().close(Some(&last))?;
+        let end = end.ok_or("the last event has an id")?;
+        let gap = format!(r#"{{"reason":"evicted","missed":2,"oldest":"{newest}"}}"#);
+        let id = Some(newest.to_string());
+        let expected = vec![
+            Expected::new("a gap", "gap", gap, None, None),
+            Expected::new("the snapshot", "snapshot", "10", id, None),
+            Expected::new(
+                "the end",
+                "closed",
+                "that was all",
+                Some(end.to_string()),
+                None,
+            ),
+        ];
+        Ok(Self {
+            board,
+            stale,
+            expected,
+        })
+    }
+}
+
+async fn snapshot(State(app): State<Arc<App>>, last: LastEventId) -> impl IntoResponse {
+    let scene = &app.snapshot;
+    scene.board.subscribe(late(last, scene.stale))
+}
+
+/* What it should have been */
+
+async fn types(State(app): State<Arc<App>>) -> Result<Json<BTreeSet<String>>, Failure> {
+    let shapes = shapes::expected(&shapes::all()?);
+    let all = [
+        shapes,
+        expected_pings(),
+        app.gap.expected.clone(),
+        app.snapshot.expected.clone(),
+    ];
+    let types = all.into_iter().flatten().map(|event| event.r#type);
+    Ok(Json(types.chain(resume::TYPES.map(String::from)).collect()))
+}
+
+async fn result(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let run = app.run(&name);
+    Ok(Json(json!({
+        "expected": {
+            "shapes": shapes::expected(&shapes::all()?),
+            "pings": expected_pings(),
+            "gap": app.gap.expected,
+            "snapshot": app.snapshot.expected,
+            "resume": run.expected(),
+        },
+        "connections": run.connections(),
+    })))
+}
+
+async fn transcript(State(app): State<Arc<App>>, Path(run): Path<String>) -> Json<Option<Value>> {
+    Json(lock(&app.transcripts).get(&run).cloned())
+}
+
+async fn report(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Json(transcript): Json<Value>,
+) -> StatusCode {
+    lock(&app.transcripts).insert(name, transcript);
+    StatusCode::NO_CONTENT
+}
+
+struct Failure(String);
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (StatusCode::INTERNAL_SERVER_ERROR, self.0).into_response()
+    }
+}

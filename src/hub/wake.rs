@@ -1,8 +1,9 @@
 //! The hub's one task: it wakes readers when there is news, and when a heartbeat is due.
 //!
 //! A publisher appends and signals, and never wakes a client itself (law 10). The task takes the
-//! channels with news and wakes their readers in slices, round robin, going to the end of the line in between, so
-//! that more events arrive meanwhile and each reader picks up all of them in one write.
+//! channels with news and wakes their readers in slices, round robin. In between it goes to the
+//! end of the line, so that more events arrive meanwhile and each reader picks up all of them in
+//! one write.
 //!
 //! The task starts with the first poll of a subscription, on that runtime, and ends with the
 //! last subscriber. It holds nothing of the hub but this module's [`Wake`]. If its runtime dies

@@ -222,8 +222,7 @@ after(async () => {
   await browser?.close();
 });
 
-async function openIn(t, context, url) {
-  t.after(() => context.close());
+async function openIn(context, url) {
   const page = await context.newPage();
   page.setDefaultTimeout(BOUND_MS);
   page.faults = [];
@@ -235,19 +234,25 @@ async function openIn(t, context, url) {
 // `session` is what the page finds in its session storage when it is first loaded; the rest is for the browser's context.
 export async function openPage(t, url, { session = {}, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, ...options });
+  t.after(() => context.close());
   await context.addInitScript((entries) => {
     for (const [key, value] of entries) sessionStorage.getItem(key) ?? sessionStorage.setItem(key, value);
   }, Object.entries(session));
-  return openIn(t, context, url);
+  return openIn(context, url);
 }
 
 // In a browser of its own, with these preferences: some are for a profile that is kept, and not for contexts as above.
 export async function openWithPreferences(t, url, preferences) {
   const profile = mkdtempSync(path.join(tmpdir(), 'browser-'));
-  t.after(() => rmSync(profile, { recursive: true, force: true, maxRetries: 5 }));
+  let context;
+  t.after(async () => {
+    await context?.close();
+    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+  });
   mkdirSync(path.join(profile, 'Default'));
   writeFileSync(path.join(profile, 'Default', 'Preferences'), JSON.stringify(preferences));
-  return openIn(t, await chromium.launchPersistentContext(profile, launchOptions), url);
+  context = await chromium.launchPersistentContext(profile, launchOptions);
+  return openIn(context, url);
 }
 
 export async function openLive(t, url, options) {

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import {
-  HOST, SHUTDOWN_BOUND_MS, TEST, example, launch, openLive, openPage, shoot, startProxy, startServer, stateIs, until, within,
+  HOST, SHUTDOWN_BOUND_MS, TEST, cutOff, example, launch, openLive, openPage, shoot, startProxy, startServer, stateIs, until, within,
 } from './support.mjs';
 
 const [rooms, board, answer] = ['rooms', 'board', 'answer'].map((name) => example(name));
@@ -48,14 +48,6 @@ async function assertFits(page) {
   const { width } = PHONE.viewport;
   const found = await page.evaluate(() => document.documentElement.scrollWidth);
   assert.ok(found <= width, `the page is ${found} px wide on a screen of ${width}`);
-}
-
-// Cuts the line and waits until the browser has tried in vain, without which nothing proves that it was cut off at all.
-async function cutOff(page, proxy) {
-  const before = proxy.refused;
-  proxy.cut();
-  await until('the browser has tried to connect and failed', () => proxy.refused > before);
-  await stateIs(page, 'reconnecting');
 }
 
 for (const [name, binary] of Object.entries({ rooms, board, answer })) {

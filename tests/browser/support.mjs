@@ -7,8 +7,9 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, constants, mkdirSync, statSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -198,26 +199,37 @@ export async function startProxy(t, port) {
 
 let browser;
 
+const launchOptions = {
+  executablePath,
+  // The sandbox does not work for root, which CI machines often are. Everyone else keeps it.
+  chromiumSandbox: process.getuid?.() !== 0,
+  args: [
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+  ],
+};
+
 before(async () => {
-  browser = await chromium.launch({
-    executablePath,
-    // The sandbox does not work for root, which CI machines often are. Everyone else keeps it.
-    chromiumSandbox: process.getuid?.() !== 0,
-    args: [
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  });
+  browser = await chromium.launch(launchOptions);
 });
 
 after(async () => {
   for (const child of children) child.kill('SIGKILL');
   await browser?.close();
 });
+
+async function openIn(context, url) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(BOUND_MS);
+  page.faults = [];
+  page.on('pageerror', (error) => page.faults.push(error.message));
+  await page.goto(url);
+  return page;
+}
 
 // `session` is what the page finds in its session storage when it is first loaded; the rest is for the browser's context.
 export async function openPage(t, url, { session = {}, ...options } = {}) {
@@ -226,12 +238,21 @@ export async function openPage(t, url, { session = {}, ...options } = {}) {
   await context.addInitScript((entries) => {
     for (const [key, value] of entries) sessionStorage.getItem(key) ?? sessionStorage.setItem(key, value);
   }, Object.entries(session));
-  const page = await context.newPage();
-  page.setDefaultTimeout(BOUND_MS);
-  page.faults = [];
-  page.on('pageerror', (error) => page.faults.push(error.message));
-  await page.goto(url);
-  return page;
+  return openIn(context, url);
+}
+
+// In a browser of its own, with these preferences: some are for a profile that is kept, and not for contexts as above.
+export async function openWithPreferences(t, url, preferences) {
+  const profile = mkdtempSync(path.join(tmpdir(), 'browser-'));
+  let context;
+  t.after(async () => {
+    await context?.close();
+    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+  });
+  mkdirSync(path.join(profile, 'Default'));
+  writeFileSync(path.join(profile, 'Default', 'Preferences'), JSON.stringify(preferences));
+  context = await chromium.launchPersistentContext(profile, launchOptions);
+  return openIn(context, url);
 }
 
 export async function openLive(t, url, options) {
@@ -242,6 +263,14 @@ export async function openLive(t, url, options) {
 
 export async function stateIs(page, state) {
   await until(`the page's state is ${state}`, async () => (await page.getAttribute('#state', 'data-state')) === state);
+}
+
+// Cuts the line and waits until the browser has tried in vain, without which nothing proves that it was cut off at all.
+export async function cutOff(page, proxy) {
+  const before = proxy.refused;
+  proxy.cut();
+  await until('the browser has tried to connect and failed', () => proxy.refused > before);
+  await stateIs(page, 'reconnecting');
 }
 
 export async function shoot(page, name) {

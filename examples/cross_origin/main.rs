@@ -99,7 +99,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     });
 
     // The streams, and who may read them from elsewhere: with cookies, resuming by `fetch` too.
-    let streams = Router::new().route("/events", get(events)).layer(
+    let streams = Router::new().route("/events", get(events)).route_layer(
         SseLayer::new()
             .origins(origins.clone())
             .limits(limits.clone())

@@ -52,20 +52,22 @@ use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 /// For clients that do not read, see
 #[cfg_attr(feature = "listener", doc = "[`listener`](crate::listener).")]
 #[cfg_attr(not(feature = "listener"), doc = "the feature `listener`.")]
-#[derive(Clone, Default)]
+#[derive(Default)]
 #[must_use = "return it from the handler, beside the stream"]
 pub struct Access {
     deadline: Option<Instant>,
-    revoked: Vec<Arc<Mutex<Option<Revoked>>>>,
-    fate: Arc<Fate>,
+    revoked: Vec<Revoked>,
 }
 
 type Revoked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Whether what a handler returned came to a layer.
-#[derive(Default)]
-struct Fate {
-    returned: AtomicBool,
+/// An [`Access`] on its way from the handler to the layer. Extensions have to be `Clone`; an
+/// access is not, since what withdraws it can be waited for by one stream only.
+#[derive(Clone)]
+pub(crate) struct Carried(Arc<Cargo>);
+
+struct Cargo {
+    access: Mutex<Option<Access>>,
     reached: AtomicBool,
 }
 
@@ -97,21 +99,27 @@ impl Access {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let future: Revoked = Box::pin(future);
-        self.revoked.push(Arc::new(Mutex::new(Some(future))));
+        self.revoked.push(Box::pin(future));
         self
     }
 
-    /// A layer has found it, whatever becomes of its response.
-    #[cfg(feature = "layer")]
-    pub(crate) fn reached(&self) {
-        self.fate.reached.store(true, Ordering::Relaxed);
+    /// Both hold.
+    fn and(mut self, other: Self) -> Self {
+        self.deadline = earliest(self.deadline, other.deadline);
+        self.revoked.extend(other.revoked);
+        self
     }
 
-    pub(crate) fn take(self) -> (Option<Instant>, Revocations) {
-        let revoked = self.revoked.iter();
-        let futures = revoked.filter_map(|future| lock(future).take()).collect();
-        (self.deadline, Revocations(futures))
+    pub(crate) fn into_ends(self) -> (Option<Instant>, Revocations) {
+        (self.deadline, Revocations(self.revoked))
+    }
+}
+
+impl Carried {
+    /// What the handler returned. The layer that takes it acts on it.
+    pub(crate) fn take(self) -> Option<Access> {
+        self.0.reached.store(true, Ordering::Relaxed);
+        lock(&self.0.access).take()
     }
 }
 
@@ -150,16 +158,24 @@ impl IntoResponseParts for Access {
     type Error = Infallible;
 
     fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
-        self.fate.returned.store(true, Ordering::Relaxed);
-        parts.extensions_mut().insert(self);
+        // A handler and a middleware may each say something.
+        let earlier = parts.extensions_mut().remove::<Carried>();
+        let access = match earlier.and_then(Carried::take) {
+            Some(earlier) => earlier.and(self),
+            None => self,
+        };
+        parts.extensions_mut().insert(Carried(Arc::new(Cargo {
+            access: Mutex::new(Some(access)),
+            reached: AtomicBool::new(false),
+        })));
         Ok(parts)
     }
 }
 
-impl Drop for Fate {
+impl Drop for Cargo {
     fn drop(&mut self) {
         #[cfg(feature = "tracing")]
-        if self.returned.load(Ordering::Relaxed) && !self.reached.load(Ordering::Relaxed) {
+        if !self.reached.load(Ordering::Relaxed) {
             tracing::warn!("an `Access` had no effect: there is no `SseLayer` around its route");
         }
     }

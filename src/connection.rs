@@ -4,7 +4,9 @@
 //! socket's side. Nothing in the HTTP stack tells a response which connection it is written to.
 //! But on HTTP/1.1 both are polled by one task: the connection leaves its name there, and the
 //! body finds it with its first poll. On HTTP/2 every stream has a task of its own, and finds
-//! nothing: one stream must not cut the connection that it shares with others.
+//! nothing, unless the app asks for our `PeerAddr` as its connect info, which puts the connection
+//! into each request. Even then no single stream cuts the connection that it shares with others,
+//! but for a shutdown.
 
 use std::{
     collections::HashMap,
@@ -17,7 +19,7 @@ use tokio::task::{self, Id};
 
 use crate::{
     layer::Life,
-    sync::{AtomicBool, Mutex, Ordering, lock},
+    sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock},
 };
 
 /// The connections of our listeners, by the task that polls them. One entry for each that is
@@ -32,39 +34,108 @@ struct Entry {
 /// What the socket and the streams on it share.
 #[derive(Default)]
 pub(crate) struct Connection {
-    life: Mutex<Option<Arc<Life>>>,
-    /// Whether there is one: asked with every flush. Both change in the connection's own task.
+    /// Of the stream that is being written; several if there are layers upon layers.
+    lives: Mutex<Vec<Arc<Life>>>,
+    /// Whether there are any: asked with every flush. Changes in the connection's own task.
     carries: AtomicBool,
+    /// Its requests can name it, so that `http_2_streams` are all of them.
+    named: AtomicBool,
+    http_2_streams: AtomicUsize,
 }
 
-/// The connection that the task carries now also carries this stream.
-pub(crate) fn carries(life: &Arc<Life>) {
-    let Some(task) = task::try_id() else { return };
-    let connection = lock(&CONNECTIONS)
-        .get(&task)
-        .filter(|entry| entry.connections == 1)
-        .and_then(|entry| entry.connection.upgrade());
-    if let Some(connection) = connection {
-        let before = lock(&connection.life).replace(life.clone());
-        drop(before);
-        connection.carries.store(true, Ordering::Relaxed);
+/// The connection that a request came on, as far as that is known.
+pub(crate) struct Peer {
+    connection: Arc<Connection>,
+    http_2: bool,
+}
+
+impl Peer {
+    pub(crate) fn of<B>(request: &http::Request<B>) -> Option<Self> {
+        crate::listener::connection_of(request.extensions()).map(|connection| Self {
+            connection,
+            http_2: request.version() == http::Version::HTTP_2,
+        })
     }
 }
 
+#[cfg(test)]
+impl Peer {
+    pub(crate) fn on_http_2(connection: &Arc<Connection>) -> Self {
+        Self {
+            connection: connection.clone(),
+            http_2: true,
+        }
+    }
+}
+
+/// One stream of HTTP/2 on a connection that is known; counts until it is dropped.
+pub(crate) struct OnHttp2(Arc<Connection>);
+
+impl Drop for OnHttp2 {
+    fn drop(&mut self) {
+        self.0.http_2_streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream has begun, with its first poll. Its connection is the one that its request has
+/// named, or else the one that this task polls.
+pub(crate) fn carries(life: &Arc<Life>, peer: Option<Peer>) -> Option<OnHttp2> {
+    let connection = match peer {
+        Some(Peer {
+            connection,
+            http_2: true,
+        }) => {
+            connection.http_2_streams.fetch_add(1, Ordering::Relaxed);
+            return Some(OnHttp2(connection));
+        }
+        Some(peer) => peer.connection,
+        None => {
+            let task = task::try_id()?;
+            lock(&CONNECTIONS)
+                .get(&task)
+                .filter(|entry| entry.connections == 1)?
+                .connection
+                .upgrade()?
+        }
+    };
+    lock(&connection.lives).push(life.clone());
+    connection.carries.store(true, Ordering::Relaxed);
+    None
+}
+
 impl Connection {
+    /// From now on, its requests name it.
+    pub(crate) fn is_named(&self) {
+        self.named.store(true, Ordering::Relaxed);
+    }
+
+    /// How many streams of HTTP/2 are open on it, if that is known.
+    pub(crate) fn http_2_streams(&self) -> Option<usize> {
+        self.named
+            .load(Ordering::Relaxed)
+            .then(|| self.http_2_streams.load(Ordering::Relaxed))
+    }
+
     /// An error once the stream that is being written should have ended, and its time of grace
     /// has passed.
     pub(crate) fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let life = lock(&self.life).clone();
-        match life {
-            Some(life) => life.poll_overdue(cx).map(|_| {
-                io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the client did not read, and its stream had to end",
-                )
-            }),
-            None => Poll::Pending,
+        if !self.carries.load(Ordering::Relaxed) {
+            return Poll::Pending;
         }
+        // Asked outside of the lock, since that runs code of others.
+        let lives = lock(&self.lives).clone();
+        // All of them, since each has to know whom to wake.
+        let overdue = lives
+            .iter()
+            .filter(|life| life.poll_overdue(cx).is_ready())
+            .count();
+        if overdue == 0 {
+            return Poll::Pending;
+        }
+        Poll::Ready(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client did not read, and its stream had to end",
+        ))
     }
 
     /// Everything has been written: a stream whose body has gone is history.
@@ -72,16 +143,18 @@ impl Connection {
         if !self.carries.load(Ordering::Relaxed) {
             return;
         }
-        let gone = {
-            let mut life = lock(&self.life);
-            let gone = life
-                .as_ref()
-                .is_some_and(|life| Arc::strong_count(life) == 1);
-            gone.then(|| life.take())
-        };
-        if gone.is_some() {
-            self.carries.store(false, Ordering::Relaxed);
+        let mut lives = lock(&self.lives);
+        let is_open = |life: &Arc<Life>| Arc::strong_count(life) > 1;
+        if lives.iter().all(is_open) {
+            return;
         }
+        let (open, gone) = std::mem::take(&mut *lives)
+            .into_iter()
+            .partition::<Vec<_>, _>(is_open);
+        self.carries.store(!open.is_empty(), Ordering::Relaxed);
+        *lives = open;
+        drop(lives);
+        drop(gone);
     }
 }
 
@@ -99,7 +172,7 @@ impl Registration {
         }
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 

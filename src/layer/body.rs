@@ -13,6 +13,8 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{life::Life, limits::Slot, tail::Tail};
+#[cfg(feature = "listener")]
+use crate::connection::{self, Peer};
 use crate::{
     access::{Access, earliest},
     retry,
@@ -48,7 +50,9 @@ pub(super) struct Stream {
     tail: Option<Tail>,
     /// Our bytes would not belong into an encoded body.
     encoded: bool,
-    /// Free again as soon as the stream has ended.
+    #[cfg(feature = "listener")]
+    _on_http_2: Option<connection::OnHttp2>,
+    /// Free again when the server has let go of the body.
     _slot: Option<Slot>,
 }
 
@@ -60,6 +64,8 @@ pub(super) enum Ends {
         /// When, from the first poll on.
         lifetime: Option<std::time::Duration>,
         access: Option<Access>,
+        #[cfg(feature = "listener")]
+        peer: Option<Peer>,
     },
     Begun,
 }
@@ -75,6 +81,8 @@ impl Stream {
             // after a lost connection, and comes back.
             tail: (!whole_chunks && !encoded).then(Tail::default),
             encoded,
+            #[cfg(feature = "listener")]
+            _on_http_2: None,
             _slot: slot,
         }
     }
@@ -84,11 +92,13 @@ impl Stream {
             shutdown,
             lifetime,
             access,
+            #[cfg(feature = "listener")]
+            peer,
         } = std::mem::replace(&mut self.ends, Ends::Begun)
         else {
             return;
         };
-        let (deadline, revocations) = access.map(Access::take).unwrap_or_default();
+        let (deadline, revocations) = access.map(Access::into_ends).unwrap_or_default();
         let lifetime = lifetime.and_then(|time| {
             // A quarter of it is left to chance: streams that began together end apart.
             let time = time.mul_f64(1.0 - retry::share() / 4.0);
@@ -103,7 +113,7 @@ impl Stream {
         .map(Arc::new);
         #[cfg(feature = "listener")]
         if let Some(life) = &self.life {
-            crate::connection::carries(life);
+            self._on_http_2 = connection::carries(life, peer);
         }
     }
 
@@ -118,7 +128,7 @@ impl Stream {
             return Poll::Pending;
         }
         let Poll::Ready(due) = life.poll_due(cx) else {
-            self.asked_by = Some(cx.waker().clone());
+            self.asked_by = life.is_quiet().then(|| cx.waker().clone());
             return Poll::Pending;
         };
         if self.tail.as_ref().is_none_or(Tail::is_boundary) {
@@ -188,7 +198,11 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
         };
         if let Poll::Ready(last) = stream.poll_end(cx) {
             this.inner.set(Inner::Ended);
-            *this.stream = None;
+            // On HTTP/2 last bytes may wait for the client: until the server lets go of the body,
+            // the stream is open, counts, and can hold up a shutdown.
+            if last.is_none() {
+                *this.stream = None;
+            }
             return Poll::Ready(last.map(|last| Ok(Frame::data(last))));
         }
         let frame = ready!(body.poll_frame(cx));

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::{
     access::{Revocations, earliest},
     shutdown::{Shutdown, Waiting},
-    sync::{Mutex, lock},
+    sync::{AtomicBool, Mutex, Ordering, lock},
 };
 
 /// How long after its end a stream may go on to reach a whole event, and how long its last bytes
@@ -30,6 +30,8 @@ pub(crate) struct Life {
     state: Mutex<Option<Box<State>>>,
     /// If nothing but a shutdown ends the stream, that is soon asked.
     only: Option<Shutdown>,
+    /// The connection was the last to ask, and the one who will be woken.
+    taken_over: AtomicBool,
 }
 
 struct State {
@@ -77,6 +79,7 @@ impl Life {
         Some(Self {
             state: Mutex::new(Some(Box::new(state))),
             only,
+            taken_over: AtomicBool::new(false),
         })
     }
 
@@ -86,15 +89,18 @@ impl Life {
         self.only
             .as_ref()
             .is_some_and(|shutdown| !shutdown.has_begun())
+            && !self.taken_over.load(Ordering::Relaxed)
     }
 
     /// Ready once the stream has to end.
     pub(crate) fn poll_due(&self, cx: &mut Context<'_>) -> Poll<Due> {
+        self.taken_over.store(false, Ordering::Relaxed);
         self.with(cx, |state, cx| state.poll_due(cx))
     }
 
     /// Ready once it has had to for the time of grace.
     pub(crate) fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<Due> {
+        self.taken_over.store(true, Ordering::Relaxed);
         self.with(cx, |state, cx| {
             let due = ready!(state.poll_due(cx));
             ready!(state.poll_alarm(due.at + GRACE, cx));
@@ -109,6 +115,7 @@ impl Life {
     ) -> Poll<T> {
         let Some(mut state) = lock(&self.state).take() else {
             // Somebody else is asking at this very moment.
+            self.taken_over.store(true, Ordering::Relaxed);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };

@@ -22,8 +22,10 @@ use super::{
     layer::SseLayer,
     limits::{Full, Slot},
 };
+#[cfg(feature = "listener")]
+use crate::connection::Peer;
 use crate::{
-    access::Access,
+    access::Carried,
     head::{self, WholeChunks},
 };
 
@@ -46,6 +48,8 @@ struct Asked {
     keep_alive: bool,
     /// Whose stream it would be, if streams are counted by that.
     key: Option<String>,
+    #[cfg(feature = "listener")]
+    peer: Option<Peer>,
     /// The place within the limits, if it was taken before the handler ran.
     slot: Option<Slot>,
 }
@@ -63,6 +67,8 @@ impl Asked {
             head: request.method() == Method::HEAD,
             keep_alive: request.version() == Version::HTTP_11 && !close,
             key: None,
+            #[cfg(feature = "listener")]
+            peer: Peer::of(request),
             slot: None,
         }
     }
@@ -177,13 +183,12 @@ where
 
 fn finish<B: Body>(
     response: Response<B>,
-    asked: &Asked,
+    asked: &mut Asked,
     slot: Option<Slot>,
     settings: &SseLayer,
 ) -> Response<SseBody<B>> {
     let (mut parts, body) = response.into_parts();
-    let access = parts.extensions.remove::<Access>();
-    let access = access.inspect(Access::reached);
+    let access = parts.extensions.remove::<Carried>().and_then(Carried::take);
     let bare = settings.set_content_type
         && parts.status == StatusCode::OK
         && !parts.headers.contains_key(CONTENT_TYPE)
@@ -217,6 +222,8 @@ fn finish<B: Body>(
         shutdown: settings.shutdown.clone(),
         lifetime: settings.lifetime,
         access,
+        #[cfg(feature = "listener")]
+        peer: asked.peer.take(),
     };
     let whole_chunks = parts.extensions.get::<WholeChunks>().is_some();
     let encoded = parts.headers.contains_key(CONTENT_ENCODING);

@@ -8,6 +8,7 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,7 +20,7 @@ use tokio::{
 
 use super::options::{OpenConnection, Options};
 use crate::{
-    connection::Registration,
+    connection::{Connection, Registration},
     layer::GRACE,
     shutdown::{Shutdown, Waiting},
 };
@@ -50,7 +51,11 @@ enum Http2 {
 /// Sees to it that a connection of many streams does not hold up a shutdown.
 struct Watch {
     waiting: Waiting,
-    alarm: Option<Pin<Box<Sleep>>>,
+    /// And when it is late enough.
+    alarm: Option<(Pin<Box<Sleep>>, Instant)>,
+    /// Whether the peer has sent anything since the shutdown began. The server asks it to, with
+    /// a PING; who is alive answers.
+    read: bool,
     /// Whether a byte has passed since the alarm was set.
     moved: bool,
 }
@@ -68,6 +73,10 @@ impl<S> StreamIo<S> {
         }
     }
 
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        self.registration.connection()
+    }
+
     /// The socket itself.
     pub fn get_ref(&self) -> &S {
         &self.socket
@@ -76,7 +85,7 @@ impl<S> StreamIo<S> {
     fn has_read(&mut self, bytes: &[u8]) {
         match &mut self.http2 {
             Http2::No => {}
-            Http2::Yes(watch) => watch.moved = true,
+            Http2::Yes(watch) => (watch.read, watch.moved) = (true, true),
             Http2::Perhaps(seen, shutdown) => {
                 let rest = &PREFACE[*seen..];
                 let n = rest.len().min(bytes.len());
@@ -87,10 +96,24 @@ impl<S> StreamIo<S> {
                 } else {
                     self.http2 = match shutdown.take() {
                         Some(shutdown) => Http2::Yes(Box::new(Watch::new(&shutdown))),
-                        None => Http2::No,
+                        None => {
+                            #[cfg(feature = "tracing")]
+                            tracing::warn!(
+                                "HTTP/2 on a listener that does not know of a shutdown: a client \
+                                 that does not read can hold it up"
+                            );
+                            Http2::No
+                        }
                     };
                 }
             }
+        }
+    }
+
+    fn poll_held_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match &mut self.http2 {
+            Http2::Yes(watch) => watch.poll(self.registration.connection(), cx),
+            _ => Poll::Pending,
         }
     }
 
@@ -108,6 +131,10 @@ impl<S> StreamIo<S> {
             return result;
         }
         if let Poll::Ready(error) = self.registration.connection().poll_overdue(cx) {
+            return Poll::Ready(Err(error));
+        }
+        // Here too: an HTTP/2 connection with a full socket does not read.
+        if let Poll::Ready(error) = self.poll_held_up(cx) {
             return Poll::Ready(Err(error));
         }
         let newly = !self.stalled;
@@ -132,24 +159,34 @@ impl Watch {
         Self {
             waiting: shutdown.wait(),
             alarm: None,
-            // What came before the shutdown says nothing.
-            moved: true,
+            read: false,
+            moved: false,
         }
     }
 
-    /// An error once the connection holds up the shutdown.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// An error once the connection holds up the shutdown: a second after the last stream should
+    /// have ended, the peer is silent, or streams are open.
+    fn poll(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<io::Error> {
         ready!(self.waiting.poll(cx));
         let shutdown = self.waiting.shutdown();
         let Some(end) = shutdown.moment(1.0) else {
             return Poll::Pending;
         };
-        let alarm = self
-            .alarm
-            .get_or_insert_with(|| Box::pin(sleep_until(end + GRACE / 2)));
+        let (alarm, late) = self.alarm.get_or_insert_with(|| {
+            // What came before the shutdown says nothing.
+            (self.read, self.moved) = (false, false);
+            let from = end.max(Instant::now());
+            (Box::pin(sleep_until(from + GRACE / 2)), from + GRACE)
+        });
         loop {
             ready!(alarm.as_mut().poll(cx));
-            if shutdown.streams() > 0 && !self.moved {
+            let holds_up = match connection.http_2_streams() {
+                _ if !self.read => true,
+                Some(streams) => streams > 0,
+                // It may be the stream of another connection, and this one is at work.
+                None => shutdown.streams() > 0 && !self.moved,
+            };
+            if holds_up && Instant::now() >= *late {
                 return Poll::Ready(io::Error::new(
                     io::ErrorKind::TimedOut,
                     "the connection held up the shutdown",
@@ -175,10 +212,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for StreamIo<S> {
                 this.has_read(&buf.filled()[before..]);
                 Poll::Ready(result)
             }
-            Poll::Pending => match &mut this.http2 {
-                Http2::Yes(watch) => watch.poll(cx).map(Err),
-                _ => Poll::Pending,
-            },
+            Poll::Pending => this.poll_held_up(cx).map(Err),
         }
     }
 }
@@ -218,7 +252,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StreamIo<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        let this = self.get_mut();
+        match Pin::new(&mut this.socket).poll_shutdown(cx) {
+            Poll::Pending => this.poll_held_up(cx).map(Err),
+            done => done,
+        }
     }
 }
 

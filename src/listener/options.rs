@@ -21,6 +21,8 @@ use crate::shutdown::Shutdown;
 
 const BACKLOG: u32 = 4096;
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// As good as none, and within what the clock can count.
+const LONGEST_STALL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Listens on `address` with all defaults: see [the module](crate::listener) for what that includes, and
 /// [`Options::bind`] for the errors.
@@ -49,7 +51,7 @@ pub fn max_backlog() -> Option<u32> {
 }
 
 /// How many connections of a listener are open. Clones count together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Connections(Arc<AtomicUsize>);
 
 impl Connections {
@@ -111,7 +113,7 @@ impl Options {
             send_buffer: None,
             stall_timeout: TIMEOUT,
             shutdown: None,
-            connections: Connections::default(),
+            connections: Connections(Arc::default()),
         }
     }
 
@@ -138,15 +140,20 @@ impl Options {
         self
     }
 
-    /// How long a client may take no byte at all before its connection is cut: 60 s by default,
-    /// at least 100 ms. It counts only while there is something to write.
+    /// How long the system may take no byte for a client before its connection is cut: 60 s by
+    /// default, from 100 ms to a day. It counts only while there is something to write.
+    ///
+    /// The system tells of room when a good part of its send buffer is free (on Linux, about a
+    /// third, of what may be 4 MiB): a client that reads very slowly but steadily may be cut
+    /// too. On HTTP/2 a client whose window is used up keeps nobody waiting here, and is not.
     pub fn stall_timeout(mut self, time: Duration) -> Self {
-        self.stall_timeout = time.max(Duration::from_millis(100));
+        self.stall_timeout = time.clamp(Duration::from_millis(100), LONGEST_STALL);
         self
     }
 
     /// The handle that ends the streams: with it, HTTP/2 connections that hold up a shutdown can
-    /// be told and are cut. HTTP/1.1 needs no such help.
+    /// be told and are cut. HTTP/1.1 needs no such help. The server is to be told of the same
+    /// shutdown: it is its PING that peers are expected to answer.
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
         self.shutdown = Some(shutdown);
         self

@@ -8,7 +8,12 @@ use tokio::{
 };
 
 use super::*;
-use crate::{Shutdown, access::Revocations, connection, layer::Life};
+use crate::{
+    Shutdown,
+    access::Revocations,
+    connection::{self, Peer},
+    layer::Life,
+};
 
 const STALL: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
@@ -87,7 +92,7 @@ async fn a_write_that_waits_fails_a_second_after_its_stream_had_to_end() {
         assert!(look(&mut io).await.is_pending());
         let life = Life::new(Some(&shutdown), None, Revocations::default(), 0.0);
         let life = Arc::new(life.unwrap());
-        connection::carries(&life);
+        connection::carries(&life, None);
         let begun = Instant::now();
         tokio::spawn(async move {
             sleep(10 * SECOND).await;
@@ -108,7 +113,7 @@ async fn what_is_left_of_a_stream_that_has_ended_has_a_second() {
         let deadline = Instant::now() + 5 * SECOND;
         let life = Life::new(None, Some(deadline), Revocations::default(), 0.0);
         let life = Arc::new(life.unwrap());
-        connection::carries(&life);
+        connection::carries(&life, None);
         // Its body is gone, its last bytes are not.
         let gone = Arc::downgrade(&life);
         drop(life);
@@ -141,7 +146,7 @@ async fn a_stream_finds_the_connection_of_its_own_task_only() {
         let other = life();
         tokio::spawn({
             let other = other.clone();
-            async move { connection::carries(&other) }
+            async move { drop(connection::carries(&other, None)) }
         })
         .await
         .unwrap();
@@ -151,14 +156,14 @@ async fn a_stream_finds_the_connection_of_its_own_task_only() {
         let (mut two, _theirs) = pipe(&Options::new());
         assert!(look(&mut two).await.is_pending());
         let neither = life();
-        connection::carries(&neither);
+        connection::carries(&neither, None);
         assert_eq!(Arc::strong_count(&neither), 1);
 
         // But when one has moved on to another task, they can.
         let moved = tokio::spawn(async move {
             assert!(look(&mut two).await.is_pending());
             let its = life();
-            connection::carries(&its);
+            connection::carries(&its, None);
             assert_eq!(Arc::strong_count(&its), 2);
             two
         });
@@ -168,11 +173,39 @@ async fn a_stream_finds_the_connection_of_its_own_task_only() {
     task.await.unwrap();
 }
 
-/// How long after the beginning of the shutdown the connection failed.
-async fn held_up(shutdown: &Shutdown, io: &mut StreamIo<DuplexStream>) -> Option<Duration> {
+/// A connection of HTTP/2, whose preface has arrived.
+async fn http_2(options: &Options) -> (StreamIo<DuplexStream>, DuplexStream) {
+    let (mut io, mut theirs) = pipe(options);
+    // However it arrives.
+    for byte in b"PRI * H" {
+        theirs.write_u8(*byte).await.unwrap();
+        assert!(look(&mut io).await.is_ready());
+    }
+    assert!(look(&mut io).await.is_pending());
+    (io, theirs)
+}
+
+/// How long after the beginning of the shutdown the connection failed. The peer answers the
+/// server's PING, or is dead.
+async fn held_up(
+    shutdown: &Shutdown,
+    io: &mut StreamIo<DuplexStream>,
+    theirs: &mut DuplexStream,
+    answers: bool,
+) -> Option<Duration> {
     let begun = Instant::now();
     shutdown.begin();
-    let failed = timeout(60 * SECOND, read(io)).await;
+    let answer = async {
+        sleep(SECOND / 10).await;
+        if answers {
+            theirs.write_u8(0).await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    };
+    let failed = tokio::select! {
+        failed = timeout(60 * SECOND, read(io)) => failed,
+        () = answer => unreachable!(),
+    };
     failed.ok().map(|result| {
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
         begun.elapsed()
@@ -180,35 +213,51 @@ async fn held_up(shutdown: &Shutdown, io: &mut StreamIo<DuplexStream>) -> Option
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http_2_connection_with_a_stuck_stream_is_cut_after_a_shutdown() {
+async fn an_http_2_connection_is_cut_after_a_shutdown_if_its_peer_is_silent() {
     for drain in [Duration::ZERO, 5 * SECOND] {
         let shutdown = Shutdown::draining(drain);
         let options = Options::new().shutdown(shutdown.clone());
-        let (mut io, mut theirs) = pipe(&options);
-        // However it arrives.
-        for byte in b"PRI * H" {
-            theirs.write_u8(*byte).await.unwrap();
-            assert!(look(&mut io).await.is_ready());
-        }
-        assert!(look(&mut io).await.is_pending());
-        let _stuck = shutdown.wait_as_stream();
-        let took = held_up(&shutdown, &mut io).await;
+        let (mut io, mut theirs) = http_2(&options).await;
+        let took = held_up(&shutdown, &mut io, &mut theirs, false).await;
         assert_eq!(took, Some(drain + SECOND));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http_2_connection_that_moves_or_carries_no_stream_is_left_alone() {
+async fn an_http_2_connection_is_cut_after_a_shutdown_if_it_carries_a_stuck_stream() {
+    for named in [true, false] {
+        let shutdown = Shutdown::new();
+        let options = Options::new().shutdown(shutdown.clone());
+        let (mut io, mut theirs) = http_2(&options).await;
+        let life = Life::new(Some(&shutdown), None, Revocations::default(), 0.0);
+        let life = Arc::new(life.unwrap());
+        let _stuck = named.then(|| {
+            io.connection().is_named();
+            connection::carries(&life, Some(Peer::on_http_2(io.connection())))
+        });
+        let took = held_up(&shutdown, &mut io, &mut theirs, true).await;
+        assert_eq!(took, Some(SECOND));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_2_connection_without_a_stream_is_left_alone() {
     let shutdown = Shutdown::new();
     let options = Options::new().shutdown(shutdown.clone());
-    let (mut io, mut theirs) = pipe(&options);
-    theirs.write_all(b"PRI").await.unwrap();
-    assert!(look(&mut io).await.is_ready());
     // Requests that are no streams may take their time.
-    assert_eq!(held_up(&shutdown, &mut io).await, None);
+    let (mut io, mut theirs) = http_2(&options).await;
+    let took = held_up(&shutdown, &mut io, &mut theirs, true).await;
+    assert_eq!(took, None);
 
-    // And what moves may go on: somebody downloads a file beside a stuck stream.
+    // Even beside a stuck stream, if it is known that this is another connection's.
     let _stuck = shutdown.wait_as_stream();
+    let (mut io, mut theirs) = http_2(&options).await;
+    io.connection().is_named();
+    let took = held_up(&shutdown, &mut io, &mut theirs, true).await;
+    assert_eq!(took, None);
+
+    // Where that is not known, what moves may go on.
+    let (mut io, mut theirs) = http_2(&options).await;
     let moving = tokio::spawn(async move {
         for _ in 0..100 {
             sleep(SECOND / 4).await;
@@ -224,6 +273,49 @@ async fn an_http_2_connection_that_moves_or_carries_no_stream_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_http_2_connection_that_cannot_write_is_cut_too() {
+    let shutdown = Shutdown::new();
+    let options = Options::new().shutdown(shutdown.clone());
+    let (mut io, _theirs) = http_2(&options).await;
+    let begun = Instant::now();
+    shutdown.begin();
+    // Nobody reads here: the server has bytes to write first.
+    let error = io.write_all(&[0; 9]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(begun.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_is_a_stall_timeout() {
+    let (mut io, _theirs) = pipe(&Options::new().stall_timeout(Duration::MAX));
+    let write = io.write_all(&[0; 9]);
+    timeout(Duration::from_secs(3600), write).await.unwrap_err();
+}
+
+/// Layers upon layers: each has something to say on when the stream ends.
+#[tokio::test(start_paused = true)]
+async fn the_first_of_several_ends_cuts() {
+    for order in [[5, 50], [50, 5]] {
+        let task = tokio::spawn(async move {
+            let (mut io, _theirs) = pipe(&Options::new());
+            assert!(look(&mut io).await.is_pending());
+            let begun = Instant::now();
+            let lives = order.map(|seconds| {
+                let due = Some(begun + seconds * SECOND);
+                let life = Life::new(None, due, Revocations::default(), 0.0);
+                let life = Arc::new(life.unwrap());
+                drop(connection::carries(&life, None));
+                life
+            });
+            io.write_all(&[0; 9]).await.unwrap_err();
+            assert_eq!(begun.elapsed(), 6 * SECOND);
+            drop(lives);
+        });
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_http_1_connection_is_not_taken_for_one() {
     for first in ["GET / HTTP/1.1\r\n", "PROPFIND", "PR", "P"] {
         let shutdown = Shutdown::new();
@@ -233,6 +325,7 @@ async fn an_http_1_connection_is_not_taken_for_one() {
         theirs.write_all(first).await.unwrap();
         assert!(look(&mut io).await.is_ready());
         let _open = shutdown.wait_as_stream();
-        assert_eq!(held_up(&shutdown, &mut io).await, None);
+        let took = held_up(&shutdown, &mut io, &mut theirs, false).await;
+        assert_eq!(took, None);
     }
 }

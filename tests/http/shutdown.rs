@@ -23,7 +23,7 @@ use axum::{
 use axum_sse::{
     Access, Event, Shutdown, Sse, SseLayer,
     layer::Limits,
-    listener::{Connections, Options},
+    listener::{Connections, Options, PeerAddr},
     testing::Reader,
 };
 use futures_util::{Stream, StreamExt, stream};
@@ -44,6 +44,10 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// Far more than it takes, far less than any other timeout there is.
 const BOUND: Duration = Duration::from_secs(20);
+
+/// A shutdown is to take two seconds at most, and takes one; the rest is for a machine that does
+/// other things, too.
+const SHUTDOWN_BOUND: Duration = Duration::from_secs(5);
 
 struct Server {
     address: SocketAddr,
@@ -95,10 +99,20 @@ impl Server {
         let streams = Router::new()
             .route("/silent", get(async || Sse::new(stream::pending::<u8>())))
             .route("/endless", get(endless))
+            .route(
+                "/large",
+                get(async || {
+                    let large = Event::text("x".repeat(200_000)).unwrap();
+                    Sse::new(stream::iter([large]).chain(stream::pending()))
+                }),
+            )
             .route("/revocable", get(revocable))
             .route("/axum", get(axums))
             .layer(layer.shutdown(shutdown.clone()).limits(limits.clone()));
-        let app = Router::new().route("/page", get("a page")).merge(streams);
+        let app = Router::new()
+            .route("/page", get("a page"))
+            .route("/download", get(async || "x".repeat(DOWNLOAD)))
+            .merge(streams);
         // Small buffers, so that a client which does not read is soon noticed.
         let options = Options::new()
             .stall_timeout(NEVER)
@@ -108,6 +122,7 @@ impl Server {
         let connections = options.connections();
         let listener = options.bind(([127, 0, 0, 1], 0)).unwrap();
         let address = listener.local_addr().unwrap();
+        let app = app.into_make_service_with_connect_info::<PeerAddr>();
         let serve = axum::serve(listener, app).with_graceful_shutdown(signal);
         Self {
             address,
@@ -152,12 +167,13 @@ impl Server {
         self.shutdown.begin();
         bounded(self.task).await.unwrap().unwrap();
         let took = begun.elapsed();
-        assert!(took < BOUND, "it took {took:?}");
+        assert!(took < SHUTDOWN_BOUND, "it took {took:?}");
         took
     }
 }
 
 const CHUNK: usize = 64 * 1024;
+const DOWNLOAD: usize = 20 << 20;
 
 fn flood(asked: Arc<AtomicUsize>) -> impl Stream<Item = Event> + Send + 'static {
     let text = "x".repeat(CHUNK);
@@ -307,6 +323,60 @@ async fn rule_66_http_2_a_shutdown_returns_with_5000_streams_of_which_50_do_not_
     readers.abort_all();
 }
 
+/// Neither last bytes for which the client has no room, nor a client that has been frozen while
+/// everything sent to it went into its system's buffers, and that answers no PING.
+#[tokio::test]
+async fn rule_66_http_2_a_shutdown_returns_whatever_is_left_unread() {
+    let server = Server::start(Shutdown::new(), SseLayer::new());
+    let mut unread = Http2::connect(server.address).await;
+    let _large = unread.get("/large").await;
+    let mut frozen = Http2::connect(server.address).await;
+    let _silent = frozen.get("/silent").await;
+    frozen.freeze.send(()).unwrap();
+    // And one that never came further than its preface.
+    let mut preface = TcpStream::connect(server.address).await.unwrap();
+    preface
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    until("all are there", || server.connections.open() == 3).await;
+    let (limits, connections) = (server.limits.clone(), server.connections.clone());
+    server.stops().await;
+    until("every place is free", || {
+        (limits.open(), connections.open()) == (0, 0)
+    })
+    .await;
+}
+
+/// A body of one layer within that of another: both know when the stream has to end.
+#[tokio::test]
+async fn layers_upon_layers_cut_a_client_that_does_not_read() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let endless = async move || Sse::new(flood(asked));
+    let shutdown = Shutdown::new();
+    let app = Router::new()
+        .route("/", get(endless))
+        .route_layer(SseLayer::new().lifetime(NEVER))
+        .layer(SseLayer::new().shutdown(shutdown.clone()))
+        .layer(SseLayer::new().lifetime(NEVER));
+    let options = Options::new().stall_timeout(NEVER).send_buffer(16 * 1024);
+    let connections = options.connections();
+    let listener = options.bind(([127, 0, 0, 1], 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = axum::serve(listener, app).with_graceful_shutdown(shutdown.on(pending()));
+    let task = tokio::spawn(serve.into_future());
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    client.readable().await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    shutdown.begin();
+    until("it is cut", || connections.open() == 0).await;
+    bounded(task).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_shutdown_leaves_other_requests_the_time_they_take() {
     let shutdown = Shutdown::new();
@@ -319,8 +389,12 @@ async fn a_shutdown_leaves_other_requests_the_time_they_take() {
     };
     let streams = Router::new()
         .route("/silent", get(async || Sse::new(stream::pending::<u8>())))
+        .route("/endless", get(async || Sse::new(flood(Arc::default()))))
         .layer(SseLayer::new().shutdown(shutdown.clone()));
-    let app = Router::new().route("/slow", get(slow)).merge(streams);
+    let app = Router::new()
+        .route("/slow", get(slow))
+        .merge(streams)
+        .into_make_service_with_connect_info::<PeerAddr>();
     let listener = Options::new()
         .shutdown(shutdown.clone())
         .bind(([127, 0, 0, 1], 0))
@@ -336,6 +410,9 @@ async fn a_shutdown_leaves_other_requests_the_time_they_take() {
     let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
     let slow = client.sender.send_request(request);
     let slow = tokio::spawn(slow);
+    // On another connection, somebody does not read.
+    let mut other = Http2::connect(address).await;
+    let _stuck = other.get("/endless").await;
     shutdown.begin();
     assert_eq!(bounded(reader.next()).await, None);
     // Longer than any grace.
@@ -391,9 +468,11 @@ async fn a_client_that_goes_on_with_something_else_is_not_cut() {
     raw.head().await;
     while raw.chunk().await.is_some() {}
     sleep(Duration::from_millis(2200)).await;
-    raw.send("GET /page HTTP/1.0\r\n\r\n").await;
+    // More than all buffers hold, and read late.
+    raw.send("GET /download HTTP/1.0\r\n\r\n").await;
+    sleep(Duration::from_millis(1500)).await;
     assert_eq!(raw.head().await[0], "HTTP/1.0 200 OK");
-    assert_eq!(raw.rest().await, "a page");
+    assert_eq!(raw.rest().await.len(), DOWNLOAD);
 }
 
 async fn open_streams(server: &Server, count: usize) -> Vec<Raw> {

@@ -11,7 +11,7 @@ use super::{
     ends::{FOREVER, SECOND, gzipped, of_another, own, rest, subscription, under},
     *,
 };
-use crate::Access;
+use crate::{Access, access::Carried};
 
 async fn with(access: Access) -> Answer {
     under(SseLayer::new(), (access, of_another())).await
@@ -221,7 +221,7 @@ async fn access_is_taken_off_every_response() {
     let full = SseLayer::new().limits(Limits::new().total(0));
     let full = under(full, (access(), of_another())).await;
     for answer in [stream, other, head, full] {
-        assert!(answer.extensions().get::<Access>().is_none());
+        assert!(answer.extensions().get::<Carried>().is_none());
     }
     // So that the inner one of two layers acts on it, and no other.
     let app = Router::new()
@@ -282,4 +282,33 @@ async fn access_that_no_layer_sees_is_warned_of_and_no_other() {
     assert_eq!(counted(), 0);
     drop((access(), of_another()).into_response());
     assert_eq!(counted(), 1);
+}
+
+/// A handler says one thing, a middleware around it another: both hold.
+#[tokio::test(start_paused = true)]
+async fn what_a_handler_and_a_middleware_say_both_hold() {
+    for (inner, outer, ends) in [(50, 90, 50), (90, 50, 50)] {
+        let after = |seconds| async move { tokio::time::sleep(seconds * SECOND).await };
+        for revoked_within in [true, false] {
+            let (inner, outer) = if revoked_within {
+                (
+                    Access::new().revoked_by(after(inner)),
+                    Access::new().expires_in(outer * SECOND),
+                )
+            } else {
+                (
+                    Access::new().expires_in(inner * SECOND),
+                    Access::new().revoked_by(after(outer)),
+                )
+            };
+            let begun = tokio::time::Instant::now();
+            let response = (
+                outer,
+                (inner, Sse::new(stream::pending::<u8>())).into_response(),
+            );
+            let mut answer = answer(response).await;
+            while answer.body_mut().frame().await.is_some() {}
+            assert_eq!(begun.elapsed(), ends * SECOND);
+        }
+    }
 }

@@ -104,7 +104,9 @@ impl Limits {
     }
 
     /// When those that are too many should come back: between once and twice this time from
-    /// then, each at a moment of its own. 5 s by default; 500 ms to 24 hours, and what lies
+    /// then, each at a moment of its own. An `EventSource` keeps it for all later reconnects, until
+    /// a stream tells it another (`Channel::builder().retry`), so a long time here has a long
+    /// effect. 5 s by default; 500 ms to 24 hours, and what lies
     /// outside is moved to the nearest end.
     pub fn return_after(mut self, time: Duration) -> Self {
         self.return_after = time.clamp(MIN_RETRY, MAX_RETRY);

@@ -35,8 +35,7 @@ const UNFIT: [HeaderName; 11] = [
 ];
 
 /// Marks a response whose body hands out whole events or whole lines in every chunk, so that it
-/// may be ended between any two. A middleware in between that cuts chunks anew would have to take
-/// it off, and cannot; none is known.
+/// may be ended between any two. A middleware in between that cuts chunks anew makes it a lie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WholeChunks;
 

@@ -146,9 +146,12 @@ fn run() -> Result<()> {
     for scenario in scenarios {
         let began = Instant::now();
         eprint!("{} … ", scenario.title);
-        let rounds = Rounds::run(&scenario, count, tolerant)?;
+        match Rounds::run(&scenario, count, tolerant) {
+            Ok(rounds) => results.push((scenario, rounds)),
+            // The other scenarios are worth having.
+            Err(error) => eprint!("left out: {error} … "),
+        }
         eprintln!("{:.0} s", began.elapsed().as_secs_f64());
-        results.push((scenario, rounds));
     }
     print!("{}", report::table(&results, options.bench));
     if let Some(file) = options.json {

@@ -22,10 +22,27 @@ use crate::{
     head,
 };
 
+/// axum clones its routes for every connection, with the layers around them, and a `cors::Cors`
+/// takes about 350 bytes: who asks for nothing of it has none.
 #[derive(Clone, Debug)]
 pub(super) struct Guarded<S> {
-    inner: cors::Cors<S>,
+    inner: Inner<S>,
     settings: Option<Arc<Settings>>,
+}
+
+#[derive(Clone, Debug)]
+enum Inner<S> {
+    Plain(S),
+    Cors(Box<cors::Cors<S>>),
+}
+
+impl<S> Inner<S> {
+    fn get_mut(&mut self) -> &mut S {
+        match self {
+            Self::Plain(inner) => inner,
+            Self::Cors(cors) => cors.get_mut(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -36,15 +53,15 @@ struct Settings {
 
 impl<S> Guarded<S> {
     pub(super) fn new(inner: S, cors: Option<Cors>) -> Self {
-        let layer = cors.as_ref().map(Cors::layer).unwrap_or_default();
+        let inner = match &cors {
+            None => Inner::Plain(inner),
+            Some(cors) => Inner::Cors(Box::new(cors.layer().layer(inner))),
+        };
         let settings = cors.map(|cors| {
             let vary = cors.vary();
             Arc::new(Settings { cors, vary })
         });
-        Self {
-            inner: layer.layer(inner),
-            settings,
-        }
+        Self { inner, settings }
     }
 }
 
@@ -57,7 +74,7 @@ where
     type Future = GuardedFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.inner.get_mut().poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
@@ -79,8 +96,15 @@ where
                     future: self.inner.get_mut().call(request),
                 }
             }
-            Verdict::Allow => Kind::Allowed {
-                future: self.inner.call(request),
+            Verdict::Allow => match &mut self.inner {
+                Inner::Cors(cors) => Kind::Allowed {
+                    future: cors.call(request),
+                },
+                // Nothing is allowed without settings to say so.
+                Inner::Plain(inner) => Kind::Passed {
+                    future: inner.call(request),
+                    grant: HeaderMap::new(),
+                },
             },
             Verdict::Refuse(reason) => {
                 #[cfg(feature = "tracing")]

@@ -164,7 +164,8 @@ impl Subscription {
             without_ids: None,
             unanchored: true,
             owes_checkpoint: false,
-            ready: VecDeque::new(),
+            // One place: hardly ever is more ready at a time, and it would take four.
+            ready: VecDeque::with_capacity(1),
             #[cfg(feature = "tracing")]
             span: tracing::Span::none(),
         };

@@ -1,8 +1,12 @@
 //! The replay that users write by hand: broadcast for what is live, a locked `VecDeque` for
 //! those who come back, and a chain of the two.
+//!
+//! In favour of this server, an event is made once, when it is published, and cloned for each
+//! client.
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,7 +16,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{
         IntoResponse,
-        sse::{KeepAlive, Sse},
+        sse::{Event, KeepAlive, Sse},
     },
     routing::{get, post},
 };
@@ -27,7 +31,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use super::{Ids, Message, Setup, broadcast::event_of, refuse};
 use crate::Result;
 
-type Item = (EventId, Arc<Message>);
+type Item = (EventId, Event);
 
 #[derive(Debug)]
 struct Shared {
@@ -45,17 +49,22 @@ struct Channel {
 }
 
 impl Channel {
-    fn publish(&self, ids: &Ids, capacity: usize, message: Message) -> EventId {
+    fn publish(
+        &self,
+        ids: &Ids,
+        capacity: usize,
+        message: &Message,
+    ) -> Result<EventId, axum::Error> {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         let id = ids.draw();
-        let item = (id, Arc::new(message));
+        let item = (id, event_of(id, message)?);
         if history.len() == capacity {
             history.pop_front();
         }
         history.push_back(item.clone());
         // An error says that nobody listens.
         let _ = self.live.send(item);
-        id
+        Ok(id)
     }
 
     fn subscribe(&self, last: Option<EventId>) -> BoxStream<'static, Item> {
@@ -108,7 +117,7 @@ async fn stream(
         Some(last) => select_all(streams.into_iter().chain([last])).boxed(),
         None => return Err(StatusCode::NOT_FOUND),
     };
-    let events = items.map(|(id, message)| event_of(id, &message));
+    let events = items.map(|(_, event)| Ok::<_, Infallible>(event));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
@@ -116,7 +125,8 @@ async fn publish(
     State(shared): State<Arc<Shared>>,
     Path(channel): Path<usize>,
     Json(message): Json<Message>,
-) -> String {
-    let id = shared.channels[channel].publish(&shared.ids, shared.setup.capacity, message);
-    id.to_string()
+) -> Result<String, StatusCode> {
+    let channel = &shared.channels[channel];
+    let id = channel.publish(&shared.ids, shared.setup.capacity, &message);
+    Ok(id.map_err(refuse)?.to_string())
 }

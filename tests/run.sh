@@ -193,7 +193,11 @@ stage_format() { cargo fmt --all --check; }
 
 stage_clippy() { cargo clippy --all-targets --all-features --locked -- -D warnings; }
 
-stage_tests() { cargo test --all-features --locked --lib --bins --tests --examples; }
+# One test has 5,000 connections, both ends in one process; the usual soft limit is 1,024 open files.
+stage_tests() {
+  ulimit -Sn "$(ulimit -Hn)"
+  cargo test --all-features --locked --lib --bins --tests --examples
+}
 
 # Objects of their own, since the flag reaches every crate. Optimised, or it takes minutes; the time limit is for a
 # model that never ends, as one with a lost wake-up might not.

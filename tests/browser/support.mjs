@@ -16,8 +16,11 @@ import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
 
+import { HOST, freePort, pause } from '../support.mjs';
+
+export { HOST, freePort };
+
 const here = path.dirname(fileURLToPath(import.meta.url));
-export const HOST = '127.0.0.1';
 export const BOUND_MS = 20_000;
 export const SHUTDOWN_BOUND_MS = 5_000;
 export const TEST = { timeout: 90_000 };
@@ -69,8 +72,6 @@ if (screenshots) mkdirSync(screenshots, { recursive: true });
 
 /* Waiting */
 
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
 export async function until(what, condition, bound = BOUND_MS) {
   const end = Date.now() + bound;
   for (;;) {
@@ -99,22 +100,6 @@ const children = new Set();
 process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
 });
-
-// Below the range from which systems take the ports of outgoing connections: while a server is down between two lives, a client that keeps
-// trying its port could otherwise be given that very port, and connect to itself.
-export async function freePort() {
-  for (;;) {
-    const port = 20_000 + Math.floor(Math.random() * 12_000);
-    const probe = net.createServer();
-    const free = await new Promise((resolve) => {
-      probe.once('error', () => resolve(false));
-      probe.listen(port, HOST, () => resolve(true));
-    });
-    if (!free) continue;
-    await new Promise((resolve) => probe.close(resolve));
-    return port;
-  }
-}
 
 export function launch(binary, port, settings = {}) {
   const child = spawn(binary, [], {

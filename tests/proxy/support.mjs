@@ -14,8 +14,11 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { HOST, freePort, pause } from '../support.mjs';
+
+export { HOST, freePort, pause };
+
 const here = path.dirname(fileURLToPath(import.meta.url));
-export const HOST = '127.0.0.1';
 // A heartbeat comes 15 seconds after the last write. What arrives within less has not been pushed through by one.
 export const BOUND_MS = 10_000;
 export const TEST = { timeout: 60_000 };
@@ -54,8 +57,6 @@ export function example(name) {
 
 /* Waiting */
 
-export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
 export async function until(what, condition, bound = BOUND_MS) {
   const end = performance.now() + bound;
   for (;;) {
@@ -72,22 +73,6 @@ const children = new Set();
 process.on('exit', () => {
   for (const { child, last } of children) child.kill(last);
 });
-
-// Below the range from which systems take the ports of outgoing connections, so that no client can be given the port of a server that is
-// down between two lives.
-export async function freePort() {
-  for (;;) {
-    const port = 20_000 + Math.floor(Math.random() * 12_000);
-    const probe = net.createServer();
-    const free = await new Promise((resolve) => {
-      probe.once('error', () => resolve(false));
-      probe.listen(port, HOST, () => resolve(true));
-    });
-    if (!free) continue;
-    await new Promise((resolve) => probe.close(resolve));
-    return port;
-  }
-}
 
 function accepts(port) {
   return new Promise((resolve) => {

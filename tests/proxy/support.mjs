@@ -127,9 +127,11 @@ function documented() {
 const configurations = documented();
 export const names = Object.keys(configurations);
 
+// Only whole ports: a free one may be 30012, which begins like the documented 3001.
 function replaceOnce(text, from, to) {
-  assert.equal(text.split(from).length, 2, `"${from}" stands once in docs/deployment.md's configuration`);
-  return text.replace(from, to);
+  const parts = text.split(new RegExp(`${from.replaceAll('.', '\\.')}(?!\\d)`));
+  assert.equal(parts.length, 2, `"${from}" stands once in docs/deployment.md's configuration`);
+  return parts.join(to);
 }
 
 // `apps` are the ports to put in place of the documented ones; nothing else of the document is changed. What stands around it is what nginx

@@ -36,7 +36,7 @@ struct Entry {
 pub(crate) struct Connection {
     /// Of the stream that is being written; several if there are layers upon layers.
     lives: Mutex<Vec<Arc<Life>>>,
-    /// Whether there are any: asked with every flush. Changes in the connection's own task.
+    /// Whether there are any. Changes in the connection's own task.
     carries: AtomicBool,
     /// Its requests can name it, so that `http_2_streams` are all of them.
     named: AtomicBool,
@@ -68,25 +68,36 @@ impl Peer {
     }
 }
 
-/// One stream of HTTP/2 on a connection that is known; counts until it is dropped.
-pub(crate) struct OnHttp2(Arc<Connection>);
+/// How many streams have gone that a connection had to know of. As long as that stays as it is,
+/// no connection has to look, when it is flushed, for what is history.
+static GONE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
-impl Drop for OnHttp2 {
+/// A stream on a connection that is known, until its body has gone.
+pub(crate) enum Carried {
+    OnHttp1,
+    /// Counts.
+    OnHttp2(Arc<Connection>),
+}
+
+impl Drop for Carried {
     fn drop(&mut self) {
-        self.0.http_2_streams.fetch_sub(1, Ordering::Relaxed);
+        match self {
+            Self::OnHttp1 => drop(GONE.fetch_add(1, Ordering::Release)),
+            Self::OnHttp2(on) => drop(on.http_2_streams.fetch_sub(1, Ordering::Relaxed)),
+        }
     }
 }
 
 /// A stream has begun, with its first poll. Its connection is the one that its request has
 /// named, or else the one that this task polls.
-pub(crate) fn carries(life: &Arc<Life>, peer: Option<Peer>) -> Option<OnHttp2> {
+pub(crate) fn carries(life: &Arc<Life>, peer: Option<Peer>) -> Option<Carried> {
     let connection = match peer {
         Some(Peer {
             connection,
             http_2: true,
         }) => {
             connection.http_2_streams.fetch_add(1, Ordering::Relaxed);
-            return Some(OnHttp2(connection));
+            return Some(Carried::OnHttp2(connection));
         }
         Some(peer) => peer.connection,
         None => {
@@ -100,7 +111,7 @@ pub(crate) fn carries(life: &Arc<Life>, peer: Option<Peer>) -> Option<OnHttp2> {
     };
     lock(&connection.lives).push(life.clone());
     connection.carries.store(true, Ordering::Relaxed);
-    None
+    Some(Carried::OnHttp1)
 }
 
 impl Connection {
@@ -138,11 +149,8 @@ impl Connection {
         ))
     }
 
-    /// Everything has been written: a stream whose body has gone is history.
-    pub(crate) fn flushed(&self) {
-        if !self.carries.load(Ordering::Relaxed) {
-            return;
-        }
+    /// A stream whose body has gone is history.
+    fn forget_gone(&self) {
         let mut lives = lock(&self.lives);
         let is_open = |life: &Arc<Life>| Arc::strong_count(life) > 1;
         if lives.iter().all(is_open) {
@@ -162,6 +170,8 @@ impl Connection {
 pub(crate) struct Registration {
     connection: Arc<Connection>,
     task: Option<Id>,
+    /// [`GONE`], with the last flush.
+    gone: usize,
 }
 
 impl Registration {
@@ -169,6 +179,7 @@ impl Registration {
         Self {
             connection: Arc::default(),
             task: None,
+            gone: 0,
         }
     }
 
@@ -192,6 +203,15 @@ impl Registration {
         });
         entry.connections += 1;
         entry.connection = Arc::downgrade(&self.connection);
+    }
+
+    /// Everything has been written.
+    pub(crate) fn flushed(&mut self) {
+        let gone = GONE.load(Ordering::Acquire);
+        if gone != self.gone {
+            self.gone = gone;
+            self.connection.forget_gone();
+        }
     }
 
     fn leave(&mut self) {

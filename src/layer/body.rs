@@ -27,8 +27,17 @@ pin_project! {
         #[pin]
         inner: Inner<B>,
         // `None` for what is not an event stream, which passes untouched.
-        stream: Option<Box<Stream>>,
+        stream: Option<Passage>,
     }
+}
+
+/// How an event stream passes.
+pub(super) enum Passage {
+    /// Nothing can end it early, so there is no box to look into with every chunk.
+    Free {
+        _slot: Option<Slot>,
+    },
+    Watched(Box<Stream>),
 }
 
 pin_project! {
@@ -40,7 +49,7 @@ pin_project! {
     }
 }
 
-/// What the layer does with an event stream.
+/// What the layer does with an event stream that it may have to end.
 pub(super) struct Stream {
     ends: Ends,
     life: Option<Arc<Life>>,
@@ -50,8 +59,9 @@ pub(super) struct Stream {
     tail: Option<Tail>,
     /// Our bytes would not belong into an encoded body.
     encoded: bool,
+    // Behind `life`, which it has to outlive.
     #[cfg(feature = "listener")]
-    _on_http_2: Option<connection::OnHttp2>,
+    _carried: Option<connection::Carried>,
     /// Free again when the server has let go of the body.
     _slot: Option<Slot>,
 }
@@ -70,10 +80,27 @@ pub(super) enum Ends {
     Begun,
 }
 
-impl Stream {
+impl Ends {
+    fn are_none(&self) -> bool {
+        match self {
+            Self::Waiting {
+                shutdown,
+                lifetime,
+                access,
+                ..
+            } => shutdown.is_none() && lifetime.is_none() && access.is_none(),
+            Self::Begun => false,
+        }
+    }
+}
+
+impl Passage {
     /// `whole_chunks`: the stream may end behind any chunk, and not only behind a whole event.
     pub(super) fn new(ends: Ends, whole_chunks: bool, encoded: bool, slot: Option<Slot>) -> Self {
-        Self {
+        if ends.are_none() {
+            return Self::Free { _slot: slot };
+        }
+        Self::Watched(Box::new(Stream {
             ends,
             life: None,
             asked_by: None,
@@ -82,12 +109,17 @@ impl Stream {
             tail: (!whole_chunks && !encoded).then(Tail::default),
             encoded,
             #[cfg(feature = "listener")]
-            _on_http_2: None,
+            _carried: None,
             _slot: slot,
-        }
+        }))
     }
+}
 
+impl Stream {
     fn begin(&mut self) {
+        if matches!(self.ends, Ends::Begun) {
+            return;
+        }
         let Ends::Waiting {
             shutdown,
             lifetime,
@@ -113,7 +145,7 @@ impl Stream {
         .map(Arc::new);
         #[cfg(feature = "listener")]
         if let Some(life) = &self.life {
-            self._on_http_2 = connection::carries(life, peer);
+            self._carried = connection::carries(life, peer);
         }
     }
 
@@ -149,10 +181,10 @@ impl<B> SseBody<B> {
     }
 
     /// An event stream.
-    pub(super) fn stream(body: B, stream: Stream) -> Self {
+    pub(super) fn stream(body: B, passage: Passage) -> Self {
         Self {
             inner: Inner::Body { body },
-            stream: Some(Box::new(stream)),
+            stream: Some(passage),
         }
     }
 
@@ -193,10 +225,9 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
             }
             InnerProj::Ended => return Poll::Ready(None),
         };
-        let Some(stream) = this.stream else {
-            return body.poll_frame(cx);
-        };
-        if let Poll::Ready(last) = stream.poll_end(cx) {
+        if let Some(Passage::Watched(stream)) = this.stream
+            && let Poll::Ready(last) = stream.poll_end(cx)
+        {
             this.inner.set(Inner::Ended);
             // On HTTP/2 last bytes may wait for the client: until the server lets go of the body,
             // the stream is open, counts, and can hold up a shutdown.
@@ -206,19 +237,22 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
             return Poll::Ready(last.map(|last| Ok(Frame::data(last))));
         }
         let frame = ready!(body.poll_frame(cx));
-        match frame
+        let data = frame
             .as_ref()
-            .and_then(|frame| frame.as_ref().ok()?.data_ref())
-        {
-            Some(data) => {
-                if let Some(tail) = &mut stream.tail {
+            .and_then(|frame| frame.as_ref().ok()?.data_ref());
+        match (data, this.stream) {
+            (_, None) => {}
+            (Some(data), Some(passage)) => {
+                if let Passage::Watched(stream) = passage
+                    && let Some(tail) = &mut stream.tail
+                {
                     tail.follow(data);
                 }
             }
             // The end, an error or trailers: nothing of ours may follow.
-            None => {
+            (None, stream) => {
                 this.inner.set(Inner::Ended);
-                *this.stream = None;
+                *stream = None;
             }
         }
         Poll::Ready(frame)

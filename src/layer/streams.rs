@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use super::{
     accept, answer,
-    body::{Ends, SseBody, Stream},
+    body::{Ends, Passage, SseBody},
     layer::SseLayer,
     limits::{Full, Slot},
 };
@@ -227,6 +227,6 @@ fn finish<B: Body>(
     };
     let whole_chunks = parts.extensions.get::<WholeChunks>().is_some();
     let encoded = parts.headers.contains_key(CONTENT_ENCODING);
-    let stream = Stream::new(ends, whole_chunks, encoded, slot);
-    Response::from_parts(parts, SseBody::stream(body, stream))
+    let passage = Passage::new(ends, whole_chunks, encoded, slot);
+    Response::from_parts(parts, SseBody::stream(body, passage))
 }

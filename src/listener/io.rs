@@ -246,7 +246,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StreamIo<S> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.socket).poll_flush(cx);
         if result.is_ready() {
-            this.registration.connection().flushed();
+            this.registration.flushed();
         }
         result
     }

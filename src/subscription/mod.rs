@@ -15,13 +15,13 @@ mod control;
 mod gap;
 mod policy;
 mod read;
+mod ready;
 mod seek;
 mod source;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::VecDeque,
     fmt,
     task::{Context, Poll},
 };
@@ -43,6 +43,7 @@ pub use control::Control;
 use gap::Gap;
 pub use gap::GapReason;
 pub use policy::{OnGap, OnLag, Resume, Start};
+use ready::Ready;
 use source::{Awaited, Source};
 
 /// One client's place in one or more channels: a response that streams events from there.
@@ -103,7 +104,7 @@ pub struct Subscription {
     /// A gap was said that nothing follows: the next rest needs a checkpoint.
     owes_checkpoint: bool,
     /// Chunks that are on their way out.
-    ready: VecDeque<Bytes>,
+    ready: Ready,
     /// What is logged of this stream belongs together.
     #[cfg(feature = "tracing")]
     span: tracing::Span,
@@ -164,8 +165,7 @@ impl Subscription {
             without_ids: None,
             unanchored: true,
             owes_checkpoint: false,
-            // One place: hardly ever is more ready at a time, and it would take four.
-            ready: VecDeque::with_capacity(1),
+            ready: Ready::default(),
             #[cfg(feature = "tracing")]
             span: tracing::Span::none(),
         };
@@ -228,35 +228,36 @@ impl Subscription {
             let reader = match &self.phase {
                 Phase::Inert => {
                     self.begin();
-                    self.join_ready();
+                    // A client that has the head of its first response has its checkpoint too
+                    // (law 4).
+                    self.ready.join(SMALL);
                     continue;
                 }
                 Phase::Live(reader) => reader,
-                Phase::Ended => return Poll::Ready(self.ready.pop_front()),
+                Phase::Ended => return Poll::Ready(self.ready.pop()),
             };
-            if let Some(chunk) = self.ready.pop_front() {
+            if let Some(chunk) = self.ready.pop() {
                 self.shared.wake.wrote(reader);
                 return Poll::Ready(Some(chunk));
             }
-            let reader = reader.clone();
             let waiting = self.awaits_snapshots() && self.poll_snapshots(cx).is_pending();
             if !waiting && self.advance() {
                 continue;
             }
-            if self.is_ended() {
+            let Phase::Live(reader) = &self.phase else {
                 continue;
-            }
-
+            };
             reader.waker.store(cx.waker());
             if let Some(control) = &self.control {
                 control.0.waker.store(cx.waker());
                 if control.0.has_changed() && !waiting {
+                    let reader = reader.clone();
                     self.change_channels(&reader);
                     continue;
                 }
             }
-            if self.shared.wake.beat(&reader) {
-                self.ready.push_back(self.shared.settings.heartbeat.bytes());
+            if self.shared.wake.beat(reader) {
+                self.ready.push(self.shared.settings.heartbeat.bytes());
                 continue;
             }
             if !waiting {
@@ -279,7 +280,7 @@ impl Subscription {
     fn begin(&mut self) {
         if let From::Refused = self.start {
             self.phase = Phase::Ended;
-            self.ready.push_back(retry::come_back(retry::RETURN));
+            self.ready.push(retry::come_back(retry::RETURN));
             return;
         }
         let reader = self.shared.wake.register();
@@ -294,7 +295,7 @@ impl Subscription {
         if let Some(millis) = self.shared.settings.retry {
             frame::retry(&mut prelude, millis);
         }
-        self.ready.push_back(prelude.into());
+        self.ready.push(prelude.into());
 
         let clock = &self.shared.clock;
         if let (true, From::After(id), Some(name)) =
@@ -302,7 +303,7 @@ impl Subscription {
         {
             let mut out = Vec::new();
             checkpoint(&mut out, name, id, clock);
-            self.ready.push_back(out.into());
+            self.ready.push(out.into());
             self.unanchored = false;
         }
         for index in 0..self.sources.len() {
@@ -334,7 +335,7 @@ impl Subscription {
         if let Some(name) = &self.shared.settings.checkpoint {
             let mut out = Vec::new();
             checkpoint(&mut out, name, newest, &self.shared.clock);
-            self.ready.push_back(out.into());
+            self.ready.push(out.into());
             self.unanchored = false;
         }
     }
@@ -354,16 +355,6 @@ impl Subscription {
         );
         self.span
             .in_scope(|| tracing::debug!("an event stream begins"));
-    }
-
-    /// One chunk out of the first ones, if they are small: a client that has the head of its
-    /// first response has its checkpoint too (law 4).
-    fn join_ready(&mut self) {
-        let size: usize = self.ready.iter().map(Bytes::len).sum();
-        if self.ready.len() > 1 && size <= SMALL {
-            let chunks: Vec<Bytes> = self.ready.drain(..).collect();
-            self.ready.push_back(chunks.concat().into());
-        }
     }
 
     /// Asks for the channel's snapshot, if it has one and the client is to get it.
@@ -450,7 +441,7 @@ impl Subscription {
         let mut out = Vec::with_capacity(64);
         let place = place.unwrap_or(newest);
         checkpoint(&mut out, name, place, &self.shared.clock);
-        self.ready.push_back(out.into());
+        self.ready.push(out.into());
         true
     }
 
@@ -514,7 +505,7 @@ impl Subscription {
     fn end(&mut self) {
         if !self.is_ended() {
             self.stop();
-            self.ready.push_back(retry::come_back(retry::RETURN));
+            self.ready.push(retry::come_back(retry::RETURN));
         }
     }
 

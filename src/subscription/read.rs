@@ -83,7 +83,7 @@ impl Subscription {
                 Read::End => return said,
                 Read::Events { chunk, .. } => {
                     source.move_to(next);
-                    self.ready.push_back(chunk);
+                    self.ready.push(chunk);
                     self.anchored();
                     return true;
                 }
@@ -157,7 +157,7 @@ impl Subscription {
         if out.is_empty() {
             return said;
         }
-        self.ready.push_back(out.into());
+        self.ready.push(out.into());
         if self.without_ids.is_none() {
             self.anchored();
         }
@@ -266,7 +266,7 @@ impl Subscription {
         if out.is_empty() {
             return false;
         }
-        self.ready.push_back(out.into());
+        self.ready.push(out.into());
         true
     }
 }

@@ -152,7 +152,11 @@ pub(crate) fn run(setup: Setup) -> Result<()> {
         match setup.kind {
             Kind::Ours => {
                 let listener = axum_sse::listener::bind(anywhere())?;
-                serve(listener, ours::router(setup)?)
+                let address = listener.local_addr()?;
+                let app = ours::router(setup)?;
+                let app = app.into_make_service();
+                tokio::spawn(async move { axum::serve(listener, app).await });
+                Ok(address)
             }
             Kind::Axum => serve(bind().await?, broadcast::router(setup)),
             Kind::AxumClone => serve(bind().await?, broadcast::router_of_clones(setup)),

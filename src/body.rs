@@ -28,6 +28,9 @@ use crate::{
 const CHUNK: usize = 16 * 1024;
 const CHUNK_EVENTS: usize = 256;
 
+/// For the first event, whose length nobody knows, and at least for any other.
+const ROOM: usize = 128;
+
 /// Appends an item as a whole event, or fails and appends nothing.
 pub(crate) type EncodeItem<T> = fn(T, &mut Vec<u8>) -> Result<(), BoxError>;
 
@@ -48,6 +51,9 @@ pin_project! {
         encode: EncodeItem<S::Item>,
         on_error: Option<OnError>,
         prelude: Vec<u8>,
+        // What the last chunk took. The next one is hardly ever much longer, and has not to grow
+        // to it.
+        room: usize,
         heartbeat: Heartbeat,
     }
 }
@@ -71,6 +77,7 @@ impl<S: Stream> StreamBody<S> {
             encode,
             on_error,
             prelude,
+            room: ROOM,
             heartbeat,
         }
     }
@@ -95,6 +102,10 @@ impl<S: Stream> Body for StreamBody<S> {
                 Poll::Pending => break,
                 Poll::Ready(Some(item)) => {
                     events += 1;
+                    // Not before: a source that is silent costs nothing.
+                    if events == 1 {
+                        chunk.reserve(*this.room);
+                    }
                     match (this.encode)(item, &mut chunk) {
                         Ok(()) => continue,
                         Err(error) => Some(error),
@@ -115,6 +126,7 @@ impl<S: Stream> Body for StreamBody<S> {
 
         let interval = this.heartbeat.interval();
         if !chunk.is_empty() {
+            *this.room = (chunk.len() + chunk.len() / 8).clamp(ROOM, CHUNK + CHUNK / 2);
             *this.due = interval.map(|interval| Instant::now() + interval);
             return Poll::Ready(Some(Ok(Frame::data(chunk.into()))));
         }

@@ -230,7 +230,7 @@ pub(crate) fn all(small: bool) -> Vec<Scenario> {
                 Work::Replay {
                     clients: scale(200),
                     events: events(10_000),
-                    least: if small { 0.0 } else { 0.6 },
+                    least: if small { 0.0 } else { 3.0 },
                 },
                 |setup| setup.capacity = 16_384,
             ),

@@ -110,7 +110,20 @@ fn one_after_idle_with_warm_caches(bencher: Bencher<'_, '_>, subscribers: usize)
     });
 }
 
-fn after_idle(bencher: Bencher<'_, '_>, subscribers: usize, before: impl Fn()) {
+/// One subscriber, and caches that other memory has filled: what `one_after_idle` costs where it
+/// cannot be the number of subscribers.
+#[divan::bench(sample_size = 1, sample_count = 50)]
+fn one_after_idle_with_cold_caches_and_one_subscriber(bencher: Bencher<'_, '_>) {
+    let mut other = vec![0_u64; 16 << 20];
+    let mut n = 0;
+    after_idle(bencher, 1, move || {
+        n += 1;
+        other.iter_mut().for_each(|word| *word += n);
+        black_box(&other);
+    });
+}
+
+fn after_idle(bencher: Bencher<'_, '_>, subscribers: usize, mut before: impl FnMut()) {
     let runtime = runtime();
     let channel = channel();
     let entered = runtime.enter();

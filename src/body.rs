@@ -179,6 +179,7 @@ impl Body for SubscriptionBody {
 }
 
 /// A subscription that is made with the first poll.
+#[allow(clippy::large_enum_variant)] // It waits until it is polled, and hardly ever longer.
 pub(crate) enum LazyBody {
     Waiting(Option<Box<dyn FnOnce() -> Subscription + Send>>),
     Begun(SubscriptionBody),

@@ -115,10 +115,20 @@ pub(crate) const BARS: &[Bar] = &[
     bar("coalesce", "cpu", "ours, 50 ms", "ours", 0.4),
 ];
 
-const ALL: [(&str, Kind); 5] = [
+/// They take part in what is delivered.
+const EVERYONE: [Kind; 5] = [
+    Kind::Limit,
+    Kind::Ours,
+    Kind::Axum,
+    Kind::AxumClone,
+    Kind::HandRolled,
+];
+
+const ALL: [(&str, Kind); 6] = [
     ("limit", Kind::Limit),
     ("ours", Kind::Ours),
     ("axum", Kind::Axum),
+    ("axum, one router", Kind::AxumOneRouter),
     ("axum, cloned", Kind::AxumClone),
     ("handrolled", Kind::HandRolled),
 ];
@@ -135,12 +145,12 @@ fn among(kinds: &[Kind], work: Work, change: impl Fn(&mut Setup)) -> Vec<Contest
 
 /// A free-running axum server takes eight times ours' time for an event. Each figure is per event,
 /// so that those who take longer are given fewer of them, and a round is over in seconds.
-fn fewer(contestants: Vec<Contestant>) -> Vec<Contestant> {
+fn fewer(by: u32, contestants: Vec<Contestant>) -> Vec<Contestant> {
     let shorter = |mut one: Contestant| {
         if let (Work::Deliver { events, .. }, Kind::Axum | Kind::AxumClone | Kind::HandRolled) =
             (&mut one.work, one.setup.kind)
         {
-            *events = events.div_ceil(8);
+            *events = events.div_ceil(by);
         }
         one
     };
@@ -151,7 +161,6 @@ fn fewer(contestants: Vec<Contestant>) -> Vec<Contestant> {
 pub(crate) fn all(small: bool) -> Vec<Scenario> {
     let scale = |full: usize| if small { full.div_ceil(50) } else { full };
     let events = |full: u32| if small { full.div_ceil(50) } else { full };
-    let everyone = ALL.map(|(_, kind)| kind);
     let deliver = |connections, pace, count| Work::Deliver {
         connections: scale(connections),
         pace,
@@ -179,42 +188,41 @@ pub(crate) fn all(small: bool) -> Vec<Scenario> {
         Scenario {
             name: "steady",
             title: "1,000 connections, 100 events/s".into(),
-            contestants: among(&everyone, steady, |_| ()),
+            contestants: among(&EVERYONE, steady, |_| ()),
             columns: DELIVERY,
         },
         Scenario {
             name: "half",
             title: "500 connections, 100 events/s".into(),
-            contestants: among(&everyone, deliver(500, Pace::PerSecond(100), 120), |_| ()),
+            contestants: among(&EVERYONE, deliver(500, Pace::PerSecond(100), 120), |_| ()),
             columns: DELIVERY,
         },
         Scenario {
             name: "many",
             title: "10,000 connections, 5 events/s".into(),
-            contestants: among(&everyone, deliver(10_000, Pace::PerSecond(5), 8), |_| ()),
+            contestants: among(&EVERYONE, deliver(10_000, Pace::PerSecond(5), 8), |_| ()),
             columns: DELIVERY,
         },
         Scenario {
             name: "free",
             title: "5,000 events (peers 625) to 1,000 connections, free-running".into(),
-            contestants: fewer(among(&everyone, deliver(1000, Pace::Free, 5000), |_| ())),
+            contestants: fewer(8, among(&EVERYONE, deliver(1000, Pace::Free, 5000), |_| ())),
             columns: DELIVERY,
         },
         Scenario {
             name: "in-flight",
-            title: "5,000 events (peers 625) to 1,000 connections, 16 in flight".into(),
-            contestants: fewer(among(
-                &everyone,
-                deliver(1000, Pace::InFlight(16), 5000),
-                |_| (),
-            )),
+            title: "5,000 events (peers 313) to 1,000 connections, 16 in flight".into(),
+            contestants: fewer(
+                16,
+                among(&EVERYONE, deliver(1000, Pace::InFlight(16), 5000), |_| ()),
+            ),
             columns: DELIVERY,
         },
         Scenario {
             name: "idle",
             title: "10,000 idle connections".into(),
             contestants: among(
-                &[Kind::Limit, Kind::Ours, Kind::Axum],
+                &[Kind::Limit, Kind::Ours, Kind::Axum, Kind::AxumOneRouter],
                 Work::Idle {
                     connections: scale(10_000),
                 },
@@ -240,7 +248,7 @@ pub(crate) fn all(small: bool) -> Vec<Scenario> {
             name: "storm",
             title: "1,000 clients reconnect at once, 20 events/s".into(),
             contestants: among(
-                &everyone,
+                &EVERYONE,
                 Work::Storm {
                     connections: scale(1000),
                     per_second: 20,
@@ -264,7 +272,7 @@ pub(crate) fn all(small: bool) -> Vec<Scenario> {
             name: "channels",
             title: "1,000 connections with ten of 100 channels each, 1,000 events/s in all".into(),
             contestants: among(
-                &everyone,
+                &EVERYONE,
                 deliver(1000, Pace::PerSecond(1000), 1200),
                 |setup| {
                     setup.channels = 100;

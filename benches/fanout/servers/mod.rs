@@ -27,11 +27,13 @@ use crate::Result;
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// This crate, as its README shows it.
+    /// This crate, as its guide shows it.
     Ours,
     /// axum's `Sse` over `tokio::sync::broadcast`; every connection makes its own event.
     Axum,
-    /// The same, with the event made once and cloned for each connection.
+    /// The same, with one router for all connections, as the guide of this crate has it.
+    AxumOneRouter,
+    /// The first, with the event made once and cloned for each connection.
     AxumClone,
     /// Broadcast, and a locked `VecDeque` for those who come back.
     HandRolled,
@@ -39,9 +41,10 @@ pub(crate) enum Kind {
     Limit,
 }
 
-const NAMES: [(Kind, &str); 5] = [
+const NAMES: [(Kind, &str); 6] = [
     (Kind::Ours, "ours"),
     (Kind::Axum, "axum"),
+    (Kind::AxumOneRouter, "axum-one-router"),
     (Kind::AxumClone, "axum-clone"),
     (Kind::HandRolled, "handrolled"),
     (Kind::Limit, "limit"),
@@ -152,12 +155,9 @@ pub(crate) fn run(setup: Setup) -> Result<()> {
         match setup.kind {
             Kind::Ours => {
                 let listener = axum_sse::listener::bind(anywhere())?;
-                let address = listener.local_addr()?;
-                let app = ours::router(setup)?;
-                let app = app.into_make_service();
-                tokio::spawn(async move { axum::serve(listener, app).await });
-                Ok(address)
+                serve_one_router(listener, ours::router(setup)?)
             }
+            Kind::AxumOneRouter => serve_one_router(bind().await?, broadcast::router(setup)),
             Kind::Axum => serve(bind().await?, broadcast::router(setup)),
             Kind::AxumClone => serve(bind().await?, broadcast::router_of_clones(setup)),
             Kind::HandRolled => serve(bind().await?, handrolled::router(setup)),
@@ -192,6 +192,18 @@ where
     L: Listener<Addr = SocketAddr>,
 {
     let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(address)
+}
+
+/// `axum::serve` clones a `Router` for each connection, with its maps; what a make service gives
+/// is one shared by all.
+fn serve_one_router<L>(listener: L, app: Router) -> Result<SocketAddr>
+where
+    L: Listener<Addr = SocketAddr>,
+{
+    let address = listener.local_addr()?;
+    let app = app.into_make_service();
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(address)
 }

@@ -65,7 +65,7 @@
 //! | `layer` | yes | [`SseLayer`], [`Access`] |
 //! | `cors` | yes | [`OriginAllowlist`], and what the layer does with it |
 //! | `listener` | | [`listener`]: sockets for `axum::serve` that are made for event streams |
-//! | `testing` | | [`testing`]: a reader of event streams for tests, after the letter of the standard |
+//! | `testing` | | [`testing`]: a client for tests that reads and resumes event streams as a browser does |
 //! | `metrics` | | reports the [`Stats`] of hubs through the `metrics` facade |
 //! | `tracing` | | a span for each subscription, and warnings for what ends a stream early or is refused |
 //!

@@ -87,6 +87,14 @@ impl Access {
     }
 
     /// Ends after this time from now.
+    ///
+    /// ```
+    /// use axum_sse::Access;
+    /// use std::time::Duration;
+    ///
+    /// let access = Access::new().expires_in(Duration::from_secs(15 * 60));
+    /// # let _ = access;
+    /// ```
     pub fn expires_in(mut self, time: Duration) -> Self {
         // Beyond what the clock can count is never.
         let deadline = Instant::now().checked_add(time);

@@ -90,6 +90,16 @@ where
     /// A board over a given channel: one of a hub, or one with other settings. `state` contains
     /// what was published to it before. From here on, publish through the board only.
     ///
+    /// ```
+    /// use axum_sse::{Board, Channel};
+    ///
+    /// let changes: Channel<u32> = Channel::builder().capacity(100).build();
+    /// let sum = Board::on(changes.clone(), 0, |sum, change: &u32| *sum += change)?;
+    /// sum.publish(&7)?;
+    /// assert_eq!(sum.channel().newest(), changes.newest());
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::HasSnapshot`] if the channel has a snapshot already.

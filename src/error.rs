@@ -6,6 +6,15 @@
 use std::{error, fmt};
 
 /// A boxed error of any type, as stream sources hand them over.
+///
+/// ```
+/// use axum_sse::BoxError;
+///
+/// fn refuse() -> Result<u32, BoxError> {
+///     Err("sold out".into())
+/// }
+/// assert_eq!(refuse().unwrap_err().to_string(), "sold out");
+/// ```
 pub type BoxError = Box<dyn error::Error + Send + Sync>;
 
 /// What went wrong, and with which value.
@@ -33,6 +42,16 @@ struct Inner {
 }
 
 /// The kinds of [`Error`].
+///
+/// ```
+/// use axum_sse::{Channel, ErrorKind};
+///
+/// let channel = Channel::builder().bytes(100).build();
+/// match channel.publish("x".repeat(1000).as_str()) {
+///     Err(error) if error.kind() == ErrorKind::TooLarge => {}
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -18,13 +18,35 @@ use crate::{
 /// The longest id that [`Event::id`] takes, in bytes: longer ones would make browsers ask the
 /// server's permission (a CORS preflight) before they reconnect, once the proposals for that are
 /// adopted (rule 82).
+///
+/// ```
+/// use axum_sse::{Event, MAX_ID_LEN};
+///
+/// assert!(Event::empty().id("7".repeat(MAX_ID_LEN)).is_ok());
+/// assert!(Event::empty().id("7".repeat(MAX_ID_LEN + 1)).is_err());
+/// ```
 pub const MAX_ID_LEN: usize = 128;
 
 /// The shortest reconnection time that is ever sent. Firefox takes no less, and Chromium would
 /// honour 0 with a reconnect every few milliseconds (rule 24).
+///
+/// ```
+/// use axum_sse::{Event, MIN_RETRY};
+/// use std::time::Duration;
+///
+/// let event = Event::empty().retry(Duration::ZERO);
+/// assert_eq!(event.to_bytes(), Event::empty().retry(MIN_RETRY).to_bytes());
+/// ```
 pub const MIN_RETRY: Duration = Duration::from_millis(500);
 
 /// The longest reconnection time that is ever sent: a day. Firefox counts in 32 bits (rule 25).
+///
+/// ```
+/// use axum_sse::{Event, MAX_RETRY};
+///
+/// let event = Event::empty().retry(MAX_RETRY * 2);
+/// assert_eq!(event.to_bytes(), Event::empty().retry(MAX_RETRY).to_bytes());
+/// ```
 pub const MAX_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One event: data, and optionally a name, an id, a reconnection time and a comment.
@@ -55,6 +77,7 @@ pub const MAX_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// assert_eq!(&Event::text("[DONE]")?.to_bytes()[..], b"data: [DONE]\n\n");
 /// assert_eq!(&Event::empty().id("7")?.to_bytes()[..], b"id: 7\ndata: \n\n");
+/// assert_eq!(&Event::empty().clear_id().to_bytes()[..], b"id: \ndata: \n\n");
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
@@ -147,6 +170,12 @@ impl Event {
     /// A comment without an event: every client skips it. Line breaks make several comment
     /// lines; it can never become a field (rule 12).
     ///
+    /// ```
+    /// let event = axum_sse::Event::comment("two\nlines")?;
+    /// assert_eq!(&event.to_bytes()[..], b": two\n: lines\n");
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidText`] if `text` holds a NUL.
@@ -155,6 +184,12 @@ impl Event {
     }
 
     /// Puts a comment in front of the event.
+    ///
+    /// ```
+    /// let event = axum_sse::Event::text("[DONE]")?.with_comment("that was all")?;
+    /// assert_eq!(&event.to_bytes()[..], b": that was all\ndata: [DONE]\n\n");
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -171,6 +206,15 @@ impl Event {
     ///
     /// For a literal name, [`with_name`](Event::with_name) with
     /// [`event_name!`](crate::event_name) cannot fail.
+    ///
+    /// ```
+    /// use axum_sse::Event;
+    ///
+    /// let event = Event::text("1205")?.name("price")?;
+    /// assert_eq!(&event.to_bytes()[..], b"event: price\ndata: 1205\n\n");
+    /// assert!(Event::empty().name("two\nlines").is_err());
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -347,6 +391,16 @@ fn id_char(char: char) -> bool {
 ///
 /// Made from a literal by [`event_name!`](crate::event_name), which checks it when the program
 /// is compiled, or from text by [`EventName::new`].
+///
+/// ```
+/// use axum_sse::{Event, EventName, event_name};
+///
+/// const PRICE: EventName = event_name!("price");
+/// assert_eq!(PRICE, EventName::new("price")?);
+/// let event = Event::text("1205")?.with_name(PRICE);
+/// # let _ = event;
+/// # Ok::<(), axum_sse::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EventName(Cow<'static, str>);
 
@@ -385,6 +439,13 @@ impl EventName {
     }
 
     /// A name from a literal, as [`event_name!`](crate::event_name) calls it.
+    ///
+    /// ```
+    /// use axum_sse::EventName;
+    ///
+    /// const PRICE: EventName = EventName::from_static("price");
+    /// assert_eq!(PRICE.as_str(), "price");
+    /// ```
     ///
     /// # Panics
     ///

@@ -124,7 +124,7 @@ fn cache_control(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// Whether these are the headers of an event stream, whatever the parameters and the case.
-#[cfg(feature = "layer")]
+#[cfg(any(feature = "layer", feature = "testing"))]
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
         let value = value.as_bytes();

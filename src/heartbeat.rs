@@ -73,6 +73,15 @@ impl Heartbeat {
     /// lives. The event needs a name of its own, so that it does not reach `onmessage`, and no
     /// id, so that it does not move the `Last-Event-ID` (rule 45).
     ///
+    /// ```
+    /// use axum_sse::{Event, Heartbeat, event_name};
+    ///
+    /// let beat = Event::empty().with_name(event_name!("alive"));
+    /// let heartbeat = Heartbeat::default().with_event(&beat)?;
+    /// # let _ = heartbeat;
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidName`] for an event without a name, [`ErrorKind::InvalidId`] for one

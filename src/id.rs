@@ -35,6 +35,7 @@ const MAX_LEN: usize = 2 * MAX_DIGITS + 1;
 ///
 /// let id: EventId = "1a-5".parse()?;
 /// assert_eq!((id.hi(), id.lo()), (101, 5));
+/// assert_eq!(id, EventId::new(101, 5));
 /// assert_eq!(id.to_string(), "1a-5");
 /// assert!("1a-05".parse::<EventId>().is_err());
 /// assert!(id < "1a-6".parse()?);

@@ -73,6 +73,17 @@ pub enum LastEventId<T = EventId> {
 /// The bytes of an id that could not be read, for whoever wants them.
 ///
 /// They are whatever a client sent: `Debug` shows their number only (rule 80).
+///
+/// ```
+/// use axum_sse::LastEventId;
+///
+/// fn look(last: LastEventId<u64>) {
+///     if let LastEventId::Unknown(id) = last {
+///         println!("not a number: {}", id.as_bytes().escape_ascii());
+///     }
+/// }
+/// # look(LastEventId::Absent);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct UnknownId(Bytes);
 
@@ -93,6 +104,13 @@ impl fmt::Debug for UnknownId {
 
 impl<T> LastEventId<T> {
     /// The id, if it is known.
+    ///
+    /// ```
+    /// use axum_sse::LastEventId;
+    ///
+    /// assert_eq!(LastEventId::Known(7).known(), Some(7));
+    /// assert_eq!(LastEventId::<u64>::Absent.known(), None);
+    /// ```
     #[must_use]
     pub fn known(self) -> Option<T> {
         match self {
@@ -102,6 +120,12 @@ impl<T> LastEventId<T> {
     }
 
     /// Whether the client has seen nothing yet.
+    ///
+    /// ```
+    /// use axum_sse::LastEventId;
+    ///
+    /// assert!(LastEventId::<u64>::Absent.is_absent());
+    /// ```
     #[must_use]
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
@@ -261,6 +285,22 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for StrictLastEventId<T> {
 }
 
 /// [`StrictLastEventId`] found an id that it could not read. Answered with 400.
+///
+/// ```
+/// use axum::{Json, http::StatusCode};
+/// use axum_sse::{StrictLastEventId, UnknownIdRejection};
+///
+/// type Last = Result<StrictLastEventId<u64>, UnknownIdRejection>;
+///
+/// async fn export(last: Last) -> Result<(), (StatusCode, Json<usize>)> {
+///     let StrictLastEventId(last) = last.map_err(|unknown| {
+///         (StatusCode::BAD_REQUEST, Json(unknown.id().as_bytes().len()))
+///     })?;
+///     # let _ = last;
+///     Ok(())
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(export));
+/// ```
 #[derive(Clone, Debug)]
 pub struct UnknownIdRejection(UnknownId);
 

@@ -1,19 +1,18 @@
 //! Server-Sent Events for axum: typed streams, channels with exact replay, and the response head.
 //!
 //! **What.** [`Sse`] turns a stream of serde values into an event stream. [`Channel`] keeps the
-//! newest events, already framed: a client that comes back with its [`LastEventId`] gets exactly
-//! what it missed, or an event that says that something is missing. [`SseLayer`] gives every
-//! `text/event-stream` response of an app the head that it needs, decides who may read it from
-//! another origin, and ends it when the server stops.
+//! newest events for many clients: one that comes back with its [`LastEventId`] gets exactly what
+//! it missed, or an event that says that something is missing. [`SseLayer`] gives every
+//! `text/event-stream` response of an app, axum's own `Sse` included, the head that it needs,
+//! decides who may read it from another origin, and ends it when the server stops.
 //!
 //! **Why.** A browser's `EventSource` reconnects by itself and says which event it saw last.
-//! What comes after that is the server's part: to have kept the events, to find the place again
-//! without losing or doubling any, and to say so where it cannot.
+//! What comes after that is the server's part, and axum leaves it to the handler: to have kept
+//! the events, to find the place again without losing or doubling any, and to say so where it
+//! cannot.
 //!
-//! **How.** A channel is a bounded log of events that are already framed, and a connection is a
-//! cursor into it. Replay is a cursor that starts further back, live delivery a cursor at the
-//! end, so there is no seam between the two. A slow client is a cursor that lies further behind:
-//! it costs no queue and holds nobody up. A gap is a cursor that has fallen off the oldest end.
+//! **How.** Publish to a channel from anywhere. In the handler, take a [`LastEventId`] as an
+//! extractor and return `channel.subscribe(last)`. Put the layer on the routes that stream.
 //!
 //! ```
 //! use axum::{Router, extract::State, response::IntoResponse, routing::get};
@@ -38,6 +37,10 @@
 //! # Ok::<(), axum_sse::Error>(())
 //! ```
 //!
+//! A channel is a bounded log of events that are already framed, and a connection is a position
+//! in it. Replay begins further back, live delivery at the end, and there is no seam between the
+//! two. A slow client lies further behind: it costs no queue and holds nobody up.
+//!
 //! # Where to look
 //!
 //! | to | see |
@@ -56,6 +59,7 @@
 //! | bound how many are open, and for how long | [`layer::Limits`], [`SseLayer::lifetime`], [`Access`] |
 //! | listen for clients that may never read | [`listener`] |
 //! | see figures | [`Stats`] |
+//! | test a handler | [`testing`] |
 //! | branch on an error | [`ErrorKind`] |
 //!
 //! # Features
@@ -65,12 +69,20 @@
 //! | `layer` | yes | [`SseLayer`], [`Access`] |
 //! | `cors` | yes | [`OriginAllowlist`], and what the layer does with it |
 //! | `listener` | | [`listener`]: sockets for `axum::serve` that are made for event streams |
-//! | `testing` | | [`testing`]: a reader of event streams for tests, after the letter of the standard |
+//! | `testing` | | [`testing`]: a client for tests that reads and resumes event streams as a browser does |
 //! | `metrics` | | reports the [`Stats`] of hubs through the `metrics` facade |
 //! | `tracing` | | a span for each subscription, and warnings for what ends a stream early or is refused |
 //!
 //! Where the documentation mentions a rule by number, it means our list of what a conforming
 //! server puts on the wire; a law is an invariant of the log (`docs/architecture.md`).
+#![cfg_attr(
+    not(feature = "listener"),
+    doc = "\n[`listener`]: https://docs.rs/axum-sse/latest/axum_sse/listener/"
+)]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "\n[`testing`]: https://docs.rs/axum-sse/latest/axum_sse/testing/"
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "layer")]

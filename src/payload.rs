@@ -13,6 +13,15 @@ use crate::{
 /// What becomes one event: any [`Serialize`] value (its JSON is the data), or an [`Event`].
 ///
 /// Implemented for all there is; not to be implemented outside this crate.
+///
+/// ```
+/// use axum_sse::{Event, Payload};
+///
+/// fn check<T: Payload + ?Sized>() {}
+/// check::<str>();
+/// check::<Vec<u64>>();
+/// check::<Event>();
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be sent as an event",
     label = "neither an `Event` nor a value that implements `serde::Serialize`",
@@ -30,6 +39,10 @@ impl<T: sealed::Encode + ?Sized> Payload for T {}
 /// serde serialises a `Result`, so a stream of results given to [`Sse::new`](crate::Sse::new)
 /// would send `{"Err":…}` to browsers. For a `Result`, two implementations of this trait fit,
 /// and the compiler refuses to choose; the name of the second says what to do.
+///
+/// ```
+/// let _ = axum_sse::Sse::new(tokio_stream::iter([1, 2]));
+/// ```
 pub trait NotAResult<Kind> {}
 
 impl<T: ?Sized> NotAResult<sealed::Value> for T {}

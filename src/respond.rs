@@ -120,6 +120,19 @@ impl<S: Stream> Sse<S> {
     }
 
     /// From a stream of enum values that name their own events; see [`Event::named`].
+    ///
+    /// ```
+    /// # use axum_sse::{Sse, testing::Reader};
+    /// #[derive(serde::Serialize)]
+    /// #[serde(rename_all = "kebab-case")]
+    /// enum Chat { UserJoined { name: String } }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let chat = tokio_stream::iter([Chat::UserJoined { name: "Ada".into() }]);
+    /// let mut page = Reader::new(Sse::named(chat));
+    /// assert_eq!(page.expect_named("user-joined").await.data, r#"{"name":"Ada"}"#);
+    /// # }
+    /// ```
     pub fn named<Kind>(stream: S) -> Self
     where
         S::Item: Serialize + NotAResult<Kind>,
@@ -131,6 +144,18 @@ impl<S: Stream> Sse<S> {
     }
 
     /// [`named`](Sse::named) for a stream of `Result`s. An error ends the stream.
+    ///
+    /// ```
+    /// # use axum_sse::{Sse, testing::Reader};
+    /// # #[derive(serde::Serialize)]
+    /// # enum Chat { Cleared }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let chat = tokio_stream::iter([Ok(Chat::Cleared), Err("the room is gone")]);
+    /// let mut page = Reader::new(Sse::try_named(chat));
+    /// page.expect_named("Cleared").await;
+    /// page.expect_end().await;
+    /// # }
+    /// ```
     pub fn try_named<T, E>(stream: S) -> Self
     where
         S: Stream<Item = Result<T, E>>,
@@ -145,6 +170,16 @@ impl<S: Stream> Sse<S> {
 
     /// Tells the client how long to wait before it reconnects, in front of the first event;
     /// within [`MIN_RETRY`](crate::MIN_RETRY) and [`MAX_RETRY`](crate::MAX_RETRY) (rule 27).
+    ///
+    /// ```
+    /// # use axum_sse::{Sse, testing::Reader};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let mut page = Reader::new(Sse::new(tokio_stream::iter([1])).retry(Duration::from_secs(2)));
+    /// page.next_message().await;
+    /// assert_eq!(page.retry(), Some(Duration::from_secs(2)));
+    /// # }
+    /// ```
     pub fn retry(mut self, time: Duration) -> Self {
         self.retry = Some(time);
         self
@@ -152,6 +187,16 @@ impl<S: Stream> Sse<S> {
 
     /// What is sent while the stream is silent; by default a comment line every 15 seconds.
     /// Setting it again replaces it (rule 46).
+    ///
+    /// ```
+    /// use axum_sse::{Heartbeat, Sse};
+    /// use std::time::Duration;
+    ///
+    /// let often = Heartbeat::every(Duration::from_secs(5))?;
+    /// let response = Sse::new(tokio_stream::pending::<u64>()).heartbeat(often);
+    /// # let _ = response;
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.heartbeat = heartbeat;
         self
@@ -161,6 +206,18 @@ impl<S: Stream> Sse<S> {
     ///
     /// The error is the source's, or the crate's own [`Error`](crate::Error) for a value that
     /// cannot be serialised. It may say more than a client should read.
+    ///
+    /// ```
+    /// # use axum_sse::{Event, Sse, testing::Reader};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let lines = tokio_stream::iter([Ok("one"), Err("the disk is gone")]);
+    /// let sse = Sse::try_new(lines).on_error(|_| Event::text("sorry").ok()?.name("failed").ok());
+    /// let mut page = Reader::new(sse);
+    /// page.next_message().await;
+    /// assert_eq!(page.expect_named("failed").await.data, "sorry");
+    /// page.expect_end().await;
+    /// # }
+    /// ```
     pub fn on_error(
         mut self,
         last: impl FnOnce(BoxError) -> Option<Event> + Send + 'static,

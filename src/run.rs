@@ -41,6 +41,17 @@ const TOKEN_DIGITS: u32 = 22;
 /// It carries 128 bits from the operating system's random source, so it cannot be guessed. It
 /// travels in `Last-Event-ID`, in URLs and hence in logs: where that is not enough, give the run
 /// an owner.
+///
+/// ```
+/// use axum_sse::{ErrorKind, LastEventId, RunId, Runs};
+///
+/// let runs: Runs<u64> = Runs::new();
+/// let response = runs.resume_or_start(LastEventId::Absent, (), || tokio_stream::iter([1, 2]));
+/// let id: RunId = response.id().unwrap();
+/// assert_eq!(id.to_string().parse::<RunId>()?, id);
+/// assert_eq!("1a-5".parse::<RunId>().unwrap_err().kind(), ErrorKind::InvalidId);
+/// # Ok::<(), axum_sse::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RunId {
     token: u128,
@@ -161,10 +172,17 @@ struct Run<T, O> {
 /// Sets the bounds of [`Runs`].
 ///
 /// ```
-/// use axum_sse::Runs;
+/// use axum_sse::{Heartbeat, Runs};
 /// use std::time::Duration;
 ///
-/// let runs: Runs<String> = Runs::builder().keep(Duration::from_secs(600)).max_runs(500).build();
+/// let runs: Runs<String> = Runs::builder()
+///     .keep(Duration::from_secs(600))
+///     .max_runs(500)
+///     .bytes(1 << 20)
+///     .retry(Duration::from_secs(2))
+///     .heartbeat(Heartbeat::default())
+///     .build();
+/// assert!(runs.is_empty());
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
@@ -372,6 +390,20 @@ where
 
     /// Stops the job of a run, if it is `owner`'s. Its readers get what it has produced, and the
     /// end. Returns whether there was such a run.
+    ///
+    /// ```
+    /// # use axum_sse::{LastEventId, Runs, testing::Reader};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let runs: Runs<u64> = Runs::new();
+    /// let response = runs.resume_or_start(LastEventId::Absent, (), tokio_stream::pending);
+    /// let id = response.id().unwrap();
+    /// let mut page = Reader::new(response);
+    /// page.expect_named("checkpoint").await; // Now it has begun.
+    /// assert_eq!(runs.len(), 1);
+    /// assert!(runs.cancel(id, &()));
+    /// page.expect_end().await;
+    /// # }
+    /// ```
     pub fn cancel(&self, id: RunId, owner: &O) -> bool {
         match self.find(id, owner) {
             None => false,
@@ -460,6 +492,19 @@ fn random_token() -> Option<u128> {
 }
 
 /// What [`Runs::resume_or_start`] answers: the run's stream, or 204.
+///
+/// ```
+/// use axum_sse::{LastEventId, RunId, RunResponse, Runs};
+///
+/// fn answer(runs: &Runs<String>, last: LastEventId<RunId>) -> RunResponse {
+///     let response = runs.resume_or_start(last, (), || tokio_stream::iter(["42".to_owned()]));
+///     if let Some(id) = response.id() {
+///         println!("to be read by whoever knows {id}");
+///     }
+///     response
+/// }
+/// # answer(&Runs::new(), LastEventId::Absent);
+/// ```
 #[must_use = "a response does nothing unless it is returned from a handler"]
 pub struct RunResponse(Answer);
 

@@ -88,6 +88,13 @@ impl Shutdown {
     }
 
     /// Ends all streams, or begins to. Calling it again changes nothing.
+    ///
+    /// ```
+    /// let shutdown = axum_sse::Shutdown::new();
+    /// assert!(!shutdown.has_begun());
+    /// shutdown.begin();
+    /// assert!(shutdown.has_begun());
+    /// ```
     pub fn begin(&self) {
         lock(&self.0.since).get_or_insert_with(Instant::now);
         self.0.begun.store(true, Ordering::SeqCst);
@@ -137,6 +144,18 @@ impl Shutdown {
     ///
     /// Where clients reach the node directly, take `on`: with this one they come back to it, and
     /// are sent away again every few seconds.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use axum_sse::Shutdown;
+    /// use std::time::Duration;
+    ///
+    /// let shutdown = Shutdown::draining(Duration::from_secs(20));
+    /// let start = tokio::time::Instant::now();
+    /// shutdown.on_drained(async {}).await;
+    /// assert!(start.elapsed() >= Duration::from_secs(20));
+    /// # }
+    /// ```
     pub fn on_drained<F>(&self, signal: F) -> impl Future<Output = ()> + Send + 'static + use<F>
     where
         F: Future<Output = ()> + Send + 'static,

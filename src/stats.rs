@@ -43,6 +43,13 @@ pub struct Stats {
 }
 
 /// Gaps by [`GapReason`].
+///
+/// ```
+/// use axum_sse::Channel;
+///
+/// let channel = Channel::<str>::new();
+/// assert_eq!(channel.stats().gaps.evicted, 0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gaps {

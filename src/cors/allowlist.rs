@@ -166,6 +166,13 @@ impl OriginAllowlist {
     }
 
     /// Whether there is no entry, so that no other origin is allowed.
+    ///
+    /// ```
+    /// use axum_sse::OriginAllowlist;
+    ///
+    /// assert!("".parse::<OriginAllowlist>()?.is_empty());
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()

@@ -17,15 +17,22 @@ const MAX_MAX_AGE: Duration = Duration::from_secs(7200);
 /// credentials. This one is for everything else:
 ///
 /// ```
-/// use axum::http::{HeaderName, header};
+/// use axum::http::{HeaderName, Method, header};
 /// use axum_sse::{OriginAllowlist, SseLayer, layer::Cors};
+/// use std::time::Duration;
 ///
 /// let list = OriginAllowlist::new(["https://app.example"])?;
 /// let cors = Cors::new(list)
 ///     .allow_headers([HeaderName::from_static("x-csrf-token")])
-///     .expose_headers([header::RETRY_AFTER]);
+///     .allow_methods([Method::PUT])
+///     .expose_headers([header::RETRY_AFTER])
+///     .max_age(Duration::from_secs(600))
+///     .allow_navigation();
 /// let layer = SseLayer::new().cors(cors);
-/// # let _ = layer;
+///
+/// let without_cookies = Cors::without_credentials(OriginAllowlist::new(["https://b.example"])?);
+/// let public = Cors::any_origin();
+/// # let _ = (layer, without_cookies, public);
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 ///
@@ -133,6 +140,21 @@ impl Cors {
     /// Only leaves out the CORS headers for origins that are not on the list, as CORS
     /// middleware usually does. Their requests then reach the handler, with cookies: the page
     /// cannot read the answer, but it can open streams without end.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use axum_sse::{OriginAllowlist, Sse, SseLayer, layer::Cors, testing::Client};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let list = OriginAllowlist::new(["https://app.example"])?;
+    /// let app: Router = Router::new()
+    ///     .route("/events", get(async || Sse::new(tokio_stream::iter([1]))))
+    ///     .route_layer(SseLayer::new().cors(Cors::new(list).headers_only()));
+    /// let other = Client::new(app).header("origin", "https://other.example");
+    /// // A browser would keep this from the page.
+    /// assert!(!other.get("/events").await.unwrap().headers().contains_key("access-control-allow-origin"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn headers_only(mut self) -> Self {
         self.refuse = false;
         self
@@ -145,6 +167,18 @@ impl Cors {
     /// browser.
     ///
     /// On by default with credentials, unless [`headers_only`](Cors::headers_only) is asked for.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use axum_sse::{Sse, SseLayer, layer::Cors, testing::Client};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let app: Router = Router::new()
+    ///     .route("/events", get(async || Sse::new(tokio_stream::iter([1]))))
+    ///     .route_layer(SseLayer::new().cors(Cors::any_origin().guard(true)));
+    /// let image = Client::new(app).header("sec-fetch-site", "same-origin").header("sec-fetch-dest", "image");
+    /// assert_eq!(image.get("/events").await.unwrap_err().status(), 403);
+    /// # }
+    /// ```
     pub fn guard(mut self, on: bool) -> Self {
         self.guard = Some(on);
         self

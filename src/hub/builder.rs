@@ -29,15 +29,28 @@ const MAX_COALESCE: Duration = Duration::from_secs(60);
 /// longest run of newest events that meets all three.
 ///
 /// ```
-/// use axum_sse::{Channel, Heartbeat};
+/// use axum_sse::{Channel, Heartbeat, Hub, event_name};
 /// use std::time::Duration;
 ///
 /// let lines: Channel<str> = Channel::builder()
+///     .name("lines")
 ///     .capacity(10_000)
+///     .bytes(16 << 20)
+///     .age(Duration::from_secs(3600))
 ///     .retry(Duration::from_secs(1))
 ///     .heartbeat(Heartbeat::every(Duration::from_secs(10))?)
+///     .coalesce(Duration::from_millis(50))
 ///     .build();
 /// lines.publish("hello")?;
+///
+/// let rooms: Hub = Hub::builder()
+///     .gap_name(event_name!("missed"))
+///     .checkpoint_name(event_name!("here"))
+///     .snapshot_name(None)
+///     .max_channels(1000)
+///     .retire_after(Duration::from_secs(600))
+///     .build();
+/// # let _ = rooms;
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 #[derive(Clone, Debug)]

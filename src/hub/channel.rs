@@ -72,12 +72,24 @@ pub struct Channel<T: ?Sized> {
 
 impl<T: Serialize + ?Sized> Channel<T> {
     /// A channel of its own, with the defaults of [`Builder`].
+    ///
+    /// ```
+    /// let channel = axum_sse::Channel::<str>::new();
+    /// assert_eq!(channel.stats().published, 0);
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
 
     /// Starts from the defaults and sets what differs.
+    ///
+    /// ```
+    /// use axum_sse::Channel;
+    ///
+    /// let channel: Channel<u64> = Channel::builder().capacity(100).build();
+    /// # let _ = channel;
+    /// ```
     pub fn builder() -> Builder<Self> {
         Builder::new()
     }
@@ -93,6 +105,21 @@ impl<T: Serialize + ?Sized> Channel<T> {
     /// From here on, this handle (and its clones) publishes each value as an event that bears
     /// the name of its enum variant, as [`Event::named`] does. Clients and other handles are
     /// not concerned.
+    ///
+    /// ```
+    /// # use axum_sse::{Channel, LastEventId, Start, testing::Reader};
+    /// #[derive(serde::Serialize)]
+    /// #[serde(rename_all = "kebab-case")]
+    /// enum Chat { UserJoined { name: String } }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let chat = Channel::new().named();
+    /// chat.publish(&Chat::UserJoined { name: "Ada".into() })?;
+    /// let mut page = Reader::new(chat.subscribe(LastEventId::Absent).start(Start::Oldest));
+    /// assert_eq!(page.expect_named("user-joined").await.data, r#"{"name":"Ada"}"#);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn named(mut self) -> Self {
         self.encode = encode_named;
@@ -103,6 +130,13 @@ impl<T: Serialize + ?Sized> Channel<T> {
     ///
     /// The value is serialised before anything else happens; an error leaves no trace. May be
     /// called from any thread, and from within a `Serialize`.
+    ///
+    /// ```
+    /// let numbers = axum_sse::Channel::new();
+    /// let id = numbers.publish(&7)?;
+    /// assert_eq!(numbers.newest(), id);
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -134,6 +168,15 @@ impl<T: Serialize + ?Sized> Channel<T> {
     /// Goes on whatever clients do, and lets other tasks run after every 64 items. Dropping the
     /// future cancels it between two items.
     ///
+    /// ```
+    /// # use axum_sse::Channel;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let numbers = Channel::new();
+    /// assert_eq!(numbers.forward(tokio_stream::iter(1..=3)).await?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Stops at the first item that cannot be published, with the error of
@@ -161,6 +204,14 @@ impl<T: Serialize + ?Sized> Channel<T> {
 impl<T: ?Sized> Channel<T> {
     /// Appends an [`Event`] of any content: text, a name of its own, empty data. The channel
     /// gives it its id.
+    ///
+    /// ```
+    /// use axum_sse::{Channel, Event, event_name};
+    ///
+    /// let tokens = Channel::<String>::new();
+    /// tokens.publish_event(&Event::text("[DONE]")?.with_name(event_name!("done")))?;
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -200,6 +251,18 @@ impl<T: ?Sized> Channel<T> {
     /// event, and then live. See [`Subscription`].
     ///
     /// Takes a [`LastEventId`] as extracted, or an [`EventId`].
+    ///
+    /// ```
+    /// # use axum_sse::{Channel, testing::Reader};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let numbers = Channel::new();
+    /// let seen = numbers.publish(&1)?;
+    /// numbers.publish(&2)?;
+    /// let mut page = Reader::new(numbers.subscribe(seen));
+    /// assert_eq!(page.next_message().await.data, "2");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
         Subscription::new(
@@ -217,6 +280,20 @@ impl<T: ?Sized> Channel<T> {
     /// to, once nothing is left for them: that is the standard's way to stop an `EventSource`.
     /// A closed channel of a hub stays known for a while (see
     /// [`retire_after`](Builder::retire_after)); then its name is free.
+    ///
+    /// ```
+    /// # use axum_sse::{Channel, Event, LastEventId, event_name, testing::Reader};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let channel = Channel::<u64>::new();
+    /// let mut page = Reader::new(channel.subscribe(LastEventId::Absent));
+    /// channel.close(Some(&Event::empty().with_name(event_name!("close"))))?;
+    /// assert!(channel.is_closed());
+    /// page.expect_named("checkpoint").await;
+    /// page.expect_named("close").await;
+    /// page.expect_end().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -240,12 +317,24 @@ impl<T: ?Sized> Channel<T> {
     }
 
     /// Whether the channel has been closed.
+    ///
+    /// ```
+    /// let channel = axum_sse::Channel::<u64>::new();
+    /// assert!(!channel.is_closed());
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.held.is_closed()
     }
 
     /// Figures of this channel.
+    ///
+    /// ```
+    /// let channel = axum_sse::Channel::new();
+    /// channel.publish(&1)?;
+    /// assert_eq!(channel.stats().events, 1);
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
         let log = self.held.lock();
@@ -276,6 +365,28 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// Do not capture the channel in the function: it is kept by the channel.
     ///
+    /// ```
+    /// # use axum_sse::{BoxError, Channel, LastEventId, testing::Reader};
+    /// # use std::sync::{Arc, Mutex};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let channel = Channel::<u64>::new();
+    /// // The id of the last event that is in the sum, and the sum.
+    /// let sum = Arc::new(Mutex::new((channel.newest(), 0)));
+    /// let for_snapshot = sum.clone();
+    /// channel.snapshot(move || {
+    ///     let sum = *for_snapshot.lock().unwrap();
+    ///     async move { Ok::<_, BoxError>(sum) }
+    /// })?;
+    /// {
+    ///     let mut sum = sum.lock().unwrap();
+    ///     *sum = (channel.publish(&41)?, sum.1 + 41);
+    /// }
+    /// let mut page = Reader::new(channel.subscribe(LastEventId::Absent));
+    /// assert_eq!(page.expect_named("snapshot").await.data, "41");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::HasSnapshot`] if the channel has one already.
@@ -298,6 +409,17 @@ impl<T: ?Sized> Channel<T> {
     /// The same for a function that does not know an id: the channel's position is read before
     /// it is called. So an event that is published meanwhile may be in the state *and* follow
     /// it: clients get each change at least once.
+    ///
+    /// ```
+    /// # use axum_sse::{BoxError, Channel, LastEventId, testing::Reader};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let channel = Channel::<u64>::new();
+    /// channel.snapshot_at_least_once(async || Ok::<_, BoxError>("what a query has found"))?;
+    /// let mut page = Reader::new(channel.subscribe(LastEventId::Absent));
+    /// assert_eq!(page.expect_named("snapshot").await.data, r#""what a query has found""#);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -336,6 +458,13 @@ impl<T: ?Sized> Channel<T> {
     }
 
     /// The id of the newest event, or of the start if there is none.
+    ///
+    /// ```
+    /// let channel = axum_sse::Channel::new();
+    /// assert_eq!(channel.newest().lo(), 0);
+    /// assert_eq!(channel.publish(&1)?, channel.newest());
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     #[must_use]
     pub fn newest(&self) -> EventId {
         self.held.lock().newest()

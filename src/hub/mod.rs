@@ -76,17 +76,39 @@ pub struct Hub(Arc<Shared>);
 
 impl Hub {
     /// A hub with the defaults of [`Builder`].
+    ///
+    /// ```
+    /// let hub = axum_sse::Hub::new();
+    /// # let _ = hub;
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
 
     /// Starts from the defaults and sets what differs.
+    ///
+    /// ```
+    /// use axum_sse::Hub;
+    ///
+    /// let hub = Hub::builder().max_channels(1000).build();
+    /// # let _ = hub;
+    /// ```
     pub fn builder() -> Builder<Self> {
         Builder::new()
     }
 
     /// The channel of that name, made if there is none.
+    ///
+    /// ```
+    /// use axum_sse::{Channel, ErrorKind, Hub};
+    ///
+    /// let hub = Hub::new();
+    /// let room: Channel<str> = hub.channel("room/42")?;
+    /// room.publish("hello, all")?;
+    /// assert_eq!(hub.channel::<u64>("room/42").unwrap_err().kind(), ErrorKind::OtherType);
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -112,6 +134,18 @@ impl Hub {
     /// A name that is there twice counts once. If the hub is full, or a name is longer than 1 KiB,
     /// the subscription ends at once and sends the client away for a few seconds; with the
     /// feature `tracing`, a warning says why.
+    ///
+    /// ```
+    /// # use axum_sse::{Channel, Hub, LastEventId, testing::Reader};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let hub = Hub::new();
+    /// let mut page = Reader::new(hub.subscribe(["room/1", "room/2"], LastEventId::Absent));
+    /// page.expect_named("checkpoint").await;
+    /// hub.channel::<str>("room/2")?.publish("hello")?;
+    /// assert_eq!(page.next_message().await.data, r#""hello""#);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn subscribe<N>(
         &self,
@@ -143,12 +177,29 @@ impl Hub {
     ///
     /// A client that is given this id beside a state that was read *afterwards* can resume from
     /// it without missing anything.
+    ///
+    /// ```
+    /// # use axum_sse::{Channel, Hub};
+    /// let hub = Hub::new();
+    /// let room: Channel<str> = hub.channel("room/42")?;
+    /// let id = room.publish("hello")?;
+    /// assert_eq!(hub.newest(), id);
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     #[must_use]
     pub fn newest(&self) -> EventId {
         self.0.clock.newest()
     }
 
     /// Figures over all channels. Looks at each of them.
+    ///
+    /// ```
+    /// # use axum_sse::{Channel, Hub};
+    /// let hub = Hub::new();
+    /// let room: Channel<str> = hub.channel("room/42")?;
+    /// assert_eq!(hub.stats().channels, 1);
+    /// # Ok::<(), axum_sse::Error>(())
+    /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.stats()

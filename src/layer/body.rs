@@ -23,6 +23,20 @@ use crate::{
 
 pin_project! {
     /// The body of a response that went through [`SseLayer`](super::SseLayer).
+    ///
+    /// ```
+    /// # use axum::{body::Body, http::{Request, Response}};
+    /// # use axum_sse::SseLayer;
+    /// # use tower::{Layer, Service, ServiceExt, service_fn};
+    /// use axum_sse::layer::SseBody;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # let inner = service_fn(async |_: Request<Body>| Ok::<_, axum::Error>(Response::new(Body::empty())));
+    /// # let service = SseLayer::new().layer(inner);
+    /// let response: Response<SseBody<Body>> = service.oneshot(Request::new(Body::empty())).await.unwrap();
+    /// # drop(response);
+    /// # }
+    /// ```
     pub struct SseBody<B> {
         #[pin]
         inner: Inner<B>,

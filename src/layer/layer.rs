@@ -89,6 +89,13 @@ impl SseLayer {
 
     /// Who may read from other origins, in full. Without, no CORS header is ever sent: pages of
     /// other origins cannot read, though their requests reach the handler.
+    ///
+    /// ```
+    /// use axum_sse::{SseLayer, layer::Cors};
+    ///
+    /// let layer = SseLayer::new().cors(Cors::any_origin());
+    /// # let _ = layer;
+    /// ```
     #[cfg(feature = "cors")]
     pub fn cors(mut self, cors: Cors) -> Self {
         self.cors = Some(cors);
@@ -114,6 +121,11 @@ impl SseLayer {
     /// Answers 406 to requests whose `Accept` excludes `text/event-stream`, before the handler
     /// runs (rules 59, 60). Off by default: an `EventSource` always accepts it, and what else
     /// asks seldom says so rightly. OPTIONS is exempt.
+    ///
+    /// ```
+    /// let layer = axum_sse::SseLayer::new().strict_accept();
+    /// # let _ = layer;
+    /// ```
     pub fn strict_accept(mut self) -> Self {
         self.strict_accept = true;
         self
@@ -121,6 +133,19 @@ impl SseLayer {
 
     /// Also makes an event stream of a 200 without `Content-Type` whose body has no known
     /// length: for handlers that return a bare streaming body. Off by default.
+    ///
+    /// ```
+    /// # use axum::{Router, body::Body, routing::get};
+    /// # use axum_sse::{SseLayer, testing::Client};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let chunks = || tokio_stream::iter([Ok::<_, std::io::Error>("data: hello\n\n")]);
+    /// let app: Router = Router::new()
+    ///     .route("/bare", get(async move || Body::from_stream(chunks())))
+    ///     .route_layer(SseLayer::new().set_content_type());
+    /// let mut page = Client::new(app).get("/bare").await.unwrap();
+    /// assert_eq!(page.next_message().await.data, "hello");
+    /// # }
+    /// ```
     pub fn set_content_type(mut self) -> Self {
         self.set_content_type = true;
         self
@@ -128,6 +153,11 @@ impl SseLayer {
 
     /// Whether `Connection: keep-alive` is sent; it is by default. On HTTP/1.1 connections are
     /// kept anyway; some old intermediaries want to read it.
+    ///
+    /// ```
+    /// let layer = axum_sse::SseLayer::new().connection_keep_alive(false);
+    /// # let _ = layer;
+    /// ```
     pub fn connection_keep_alive(mut self, send: bool) -> Self {
         self.keep_alive = send;
         self

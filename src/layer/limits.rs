@@ -29,7 +29,7 @@ type KeyOf = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 ///     Some(address.to_str().ok()?.to_owned())
 /// });
 /// let layer = SseLayer::new().limits(limits.clone());
-/// assert_eq!(limits.open(), 0);
+/// assert_eq!((limits.open(), limits.keys()), (0, 0));
 /// # let _ = layer;
 /// ```
 ///
@@ -90,6 +90,20 @@ impl Limits {
 
     /// Answers what is too much with 429 (for a key) or 503 (in all) and `Retry-After`. An
     /// `EventSource` that gets one is closed for good: only for clients that handle it.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use axum_sse::{Sse, SseLayer, layer::Limits, testing::Client};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let layer = SseLayer::new().limits(Limits::new().total(1).refuse());
+    /// let app: Router = Router::new()
+    ///     .route("/events", get(async || Sse::new(tokio_stream::pending::<u64>())))
+    ///     .route_layer(layer);
+    /// let client = Client::new(app);
+    /// let _first = client.get("/events").await.unwrap();
+    /// assert_eq!(client.get("/events").await.unwrap_err().status(), 503);
+    /// # }
+    /// ```
     pub fn refuse(mut self) -> Self {
         self.refuse = true;
         self
@@ -98,6 +112,13 @@ impl Limits {
     /// Takes the place before the handler runs, so that what is too much costs nothing. Any
     /// request but HEAD and OPTIONS then counts until it has been answered, whether a stream
     /// comes of it or not.
+    ///
+    /// ```
+    /// use axum_sse::layer::Limits;
+    ///
+    /// let limits = Limits::new().total(100).before_handler();
+    /// # let _ = limits;
+    /// ```
     pub fn before_handler(mut self) -> Self {
         self.before_handler = true;
         self
@@ -108,6 +129,14 @@ impl Limits {
     /// a stream tells it another (`Channel::builder().retry`), so a long time here has a long
     /// effect. 5 s by default; 500 ms to 24 hours, and what lies
     /// outside is moved to the nearest end.
+    ///
+    /// ```
+    /// use axum_sse::layer::Limits;
+    /// use std::time::Duration;
+    ///
+    /// let limits = Limits::new().total(100).return_after(Duration::from_secs(20));
+    /// # let _ = limits;
+    /// ```
     pub fn return_after(mut self, time: Duration) -> Self {
         self.return_after = time.clamp(MIN_RETRY, MAX_RETRY);
         self

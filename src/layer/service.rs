@@ -31,6 +31,18 @@ type FrontFuture<F> = super::guard::GuardedFuture<StreamsFuture<F>>;
 type FrontFuture<F> = StreamsFuture<F>;
 
 /// A service whose event streams are looked after. Made by [`SseLayer`].
+///
+/// ```
+/// use axum_sse::{SseLayer, layer::SseService};
+/// use tower::{Layer, Service, service_fn};
+/// # use axum::{body::Body, http::{Request, Response}};
+///
+/// let inner = service_fn(async |_: Request<Body>| Ok::<_, axum::Error>(Response::new(Body::empty())));
+/// let mut service: SseService<_> = SseLayer::new().layer(inner);
+/// // Its future is a `ResponseFuture`, and the body of its response an `SseBody`.
+/// let response = service.call(Request::new(Body::empty()));
+/// # let _ = response;
+/// ```
 #[derive(Clone, Debug)]
 pub struct SseService<S> {
     front: Front<S>,
@@ -69,6 +81,18 @@ where
 
 pin_project! {
     /// The future of [`SseService`].
+    ///
+    /// ```
+    /// # use axum::{body::Body, http::{Request, Response}};
+    /// # use axum_sse::SseLayer;
+    /// # use tower::{Layer, Service, ServiceExt, service_fn};
+    /// use axum_sse::layer::ResponseFuture;
+    ///
+    /// # let inner = service_fn(async |_: Request<Body>| Ok::<_, axum::Error>(Response::new(Body::empty())));
+    /// # let mut service = SseLayer::new().layer(inner);
+    /// let future: ResponseFuture<_> = service.call(Request::new(Body::empty()));
+    /// # drop(future);
+    /// ```
     pub struct ResponseFuture<F> {
         #[pin]
         front: FrontFuture<F>,

@@ -29,6 +29,20 @@ use crate::{
 const PREFACE: &[u8] = b"PRI";
 
 /// A connection of our [`listener`](crate::listener).
+///
+/// ```
+/// use axum::serve::ListenerExt;
+/// use axum_sse::listener::{StreamIo, bind};
+/// use tokio::net::TcpStream;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// let listener = bind(([127, 0, 0, 1], 0))?.tap_io(|io: &mut StreamIo<TcpStream>| {
+///     println!("{:?}", io.get_ref().peer_addr());
+/// });
+/// # drop(listener);
+/// # Ok(())
+/// # }
+/// ```
 pub struct StreamIo<S> {
     socket: S,
     registration: Registration,

@@ -41,6 +41,12 @@ pub fn bind(address: impl Into<SocketAddr>) -> io::Result<TcpStreams> {
 /// `net.core.somaxconn`.
 ///
 /// With the feature `tracing`, a listener that asks for more says so when it is made.
+///
+/// ```
+/// if axum_sse::listener::max_backlog().is_some_and(|most| most < 4096) {
+///     println!("raise net.core.somaxconn");
+/// }
+/// ```
 #[must_use]
 pub fn max_backlog() -> Option<u32> {
     if !cfg!(target_os = "linux") {
@@ -51,6 +57,11 @@ pub fn max_backlog() -> Option<u32> {
 }
 
 /// How many connections of a listener are open. Clones count together.
+///
+/// ```
+/// let connections = axum_sse::listener::Options::new().connections();
+/// assert_eq!(connections.open(), 0);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Connections(Arc<AtomicUsize>);
 
@@ -85,7 +96,12 @@ impl Drop for OpenConnection {
 /// # fn main() -> std::io::Result<()> {
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 /// # let _guard = runtime.enter();
-/// let options = Options::new().stall_timeout(Duration::from_secs(20)).send_buffer(256 * 1024);
+/// let options = Options::new()
+///     .backlog(1024)
+///     .user_timeout(None)
+///     .stall_timeout(Duration::from_secs(20))
+///     .send_buffer(256 * 1024)
+///     .shutdown(axum_sse::Shutdown::new());
 /// let connections = options.connections();
 /// let listener = options.bind(([127, 0, 0, 1], 0))?;
 /// assert_eq!(connections.open(), 0);
@@ -200,6 +216,14 @@ impl Options {
 
     /// Takes a listener that is there already, from a service manager for instance. Its backlog
     /// stays what it is.
+    ///
+    /// ```no_run
+    /// # async fn run(app: axum::Router) -> std::io::Result<()> {
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    /// let listener = axum_sse::listener::Options::new().listen_on(listener);
+    /// axum::serve(listener, app).await
+    /// # }
+    /// ```
     pub fn listen_on(self, listener: TcpListener) -> TcpStreams {
         let listener = StreamListener {
             listener,
@@ -212,6 +236,14 @@ impl Options {
 
     /// As [`listen_on`](Options::listen_on), for a Unix socket, where only the stall timeout,
     /// the send buffer, the count and the ends of streams have a meaning.
+    ///
+    /// ```no_run
+    /// # async fn run(app: axum::Router) -> std::io::Result<()> {
+    /// let listener = tokio::net::UnixListener::bind("/run/app.sock")?;
+    /// let listener = axum_sse::listener::Options::new().listen_on_unix(listener);
+    /// axum::serve(listener, app).await
+    /// # }
+    /// ```
     #[cfg(unix)]
     pub fn listen_on_unix(self, listener: UnixListener) -> StreamListener<UnixListener> {
         StreamListener {
@@ -229,9 +261,29 @@ impl Default for Options {
 
 /// What [`bind`] and [`Options::bind`] return: a [`StreamListener`] in the wrapper of axum's with
 /// which `into_make_service_with_connect_info::<SocketAddr>()` works.
+///
+/// ```
+/// use axum_sse::listener::{TcpStreams, bind};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// let listener: TcpStreams = bind(([127, 0, 0, 1], 0))?;
+/// println!("{}", axum::serve::Listener::local_addr(&listener)?);
+/// # Ok(())
+/// # }
+/// ```
 pub type TcpStreams = TapIo<StreamListener<TcpListener>, fn(&mut StreamIo<TcpStream>)>;
 
 /// A listener for `axum::serve`, made by [`Options`].
+///
+/// ```
+/// use axum_sse::listener::{Options, StreamListener};
+/// use tokio::net::UnixListener;
+///
+/// # #[cfg(unix)]
+/// fn at(path: &str) -> std::io::Result<StreamListener<UnixListener>> {
+///     Ok(Options::new().listen_on_unix(UnixListener::bind(path)?))
+/// }
+/// ```
 pub struct StreamListener<L> {
     listener: L,
     options: Options,

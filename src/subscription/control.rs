@@ -21,6 +21,7 @@ use crate::{
 /// let mut lobby = hub.subscribe(["lobby"], LastEventId::Absent);
 /// let control = lobby.control();
 /// control.add("room/42")?;
+/// control.add_since("room/43", hub.newest())?;
 /// control.remove("lobby");
 /// # Ok::<(), axum_sse::Error>(())
 /// ```

@@ -5,6 +5,18 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use crate::{event::EventName, frame, hub::clock::Clock, id::EventId};
 
 /// Why there is a gap.
+///
+/// ```
+/// use axum_sse::{Channel, GapReason, Resume};
+///
+/// let channel = Channel::builder().capacity(1).build();
+/// let seen = channel.publish(&1)?;
+/// channel.publish(&2)?;
+/// channel.publish(&3)?;
+/// let Resume::Gap { reason, missed, .. } = channel.subscribe(seen).resume() else { unreachable!() };
+/// assert_eq!((reason, missed), (GapReason::Evicted, Some(1)));
+/// # Ok::<(), axum_sse::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GapReason {

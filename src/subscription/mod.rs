@@ -51,6 +51,27 @@ use source::{Awaited, Source};
 /// Made by [`Channel::subscribe`](crate::Channel::subscribe) or
 /// [`Hub::subscribe`](crate::Hub::subscribe). Return it from a handler.
 ///
+/// ```
+/// use axum::extract::State;
+/// use axum_sse::{Channel, LastEventId, OnGap, OnLag, Resume, Start, Subscription};
+///
+/// async fn news(State(news): State<Channel<str>>, last: LastEventId) -> Subscription {
+///     let mut stream = news
+///         .subscribe(last)
+///         .start(Start::Newest(50))
+///         .on_gap(OnGap::Live)
+///         .on_lag(OnLag::End);
+///     if let Resume::Gap { reason, missed, .. } = stream.resume() {
+///         println!("{}: {missed:?} events missed", reason.as_str());
+///     }
+///     let control = stream.control(); // To add and remove channels of a hub.
+///     # let _ = control;
+///     stream
+/// }
+/// # let app: axum::Router<Channel<str>> =
+/// #     axum::Router::new().route("/news", axum::routing::get(news));
+/// ```
+///
 /// **Inert** until its body is first polled: making one registers nothing, so an answer to HEAD
 /// or a dropped response leaves no trace. Where it starts is settled when it is made, though:
 /// state that a handler reads afterwards has no hole between it and the stream.

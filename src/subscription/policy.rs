@@ -3,6 +3,20 @@
 use super::gap::GapReason;
 
 /// Where a client begins that brings no id.
+///
+/// ```
+/// # use axum_sse::{Channel, LastEventId, Start, testing::Reader};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+/// let channel = Channel::new();
+/// for n in 1..=3 {
+///     channel.publish(&n)?;
+/// }
+/// let stream = channel.subscribe(LastEventId::Absent).start(Start::Newest(1));
+/// let mut page = Reader::new(stream);
+/// assert_eq!(page.next_message().await.data, "3");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
@@ -18,6 +32,20 @@ pub enum Start {
 }
 
 /// What follows a gap.
+///
+/// ```
+/// # use axum_sse::{Channel, OnGap, testing::Reader};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+/// let channel = Channel::builder().capacity(1).build();
+/// let seen = channel.publish(&1)?;
+/// channel.publish(&2)?;
+/// channel.publish(&3)?;
+/// let mut page = Reader::new(channel.subscribe(seen).on_gap(OnGap::Live));
+/// page.expect_named("gap").await;
+/// page.expect_named("checkpoint").await; // And not 3, which is retained.
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnGap {
@@ -32,6 +60,14 @@ pub enum OnGap {
 }
 
 /// What happens to a client that reads so slowly that the log has moved on without it.
+///
+/// ```
+/// use axum_sse::{Channel, LastEventId, OnLag};
+///
+/// let channel = Channel::<str>::new();
+/// let stream = channel.subscribe(LastEventId::Absent).on_lag(OnLag::End);
+/// # let _ = stream;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnLag {
@@ -45,6 +81,16 @@ pub enum OnLag {
 }
 
 /// How a resume stands, as of the call that made the [`Subscription`](super::Subscription).
+///
+/// ```
+/// use axum_sse::{Channel, Resume};
+///
+/// let channel = Channel::new();
+/// let seen = channel.publish(&1)?;
+/// channel.publish(&2)?;
+/// assert_eq!(channel.subscribe(seen).resume(), Resume::Exact { pending: 1 });
+/// # Ok::<(), axum_sse::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resume {

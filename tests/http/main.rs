@@ -12,7 +12,7 @@ mod shutdown;
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, future::pending, io, net::SocketAddr};
+    use std::{convert::Infallible, future::pending, io, net::SocketAddr, time::Duration};
 
     use axum::{
         Json, Router,
@@ -236,12 +236,12 @@ mod tests {
             }
             // Rule 51: nothing of the connection, which would be malformed here.
             assert_eq!(response.headers(), &expected);
-            Reader::new(response.map(Body::new))
+            Reader::new(response).timeout(Duration::from_secs(60))
         }
     }
 
     async fn message(reader: &mut Reader) -> Message {
-        bounded(reader.next()).await.unwrap()
+        reader.next_message().await
     }
 
     #[tokio::test]

@@ -279,7 +279,7 @@ async fn rule_66_http_2_a_shutdown_returns_with_5000_streams_of_which_50_do_not_
         for _ in 0..99 {
             let body = client.get("/silent").await;
             readers.spawn(async move {
-                let mut reader = Reader::new(axum::http::Response::new(body));
+                let mut reader = Reader::new(body).timeout(Duration::from_secs(300));
                 reader.next().await
             });
         }
@@ -405,7 +405,8 @@ async fn a_shutdown_leaves_other_requests_the_time_they_take() {
 
     // On a connection of HTTP/2 that also carries a stream.
     let mut client = Http2::connect(address).await;
-    let mut reader = Reader::new(axum::http::Response::new(client.get("/silent").await));
+    let body = client.get("/silent").await;
+    let mut reader = Reader::new(body).timeout(Duration::from_secs(60));
     let uri = format!("http://{address}/slow");
     let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
     let slow = client.sender.send_request(request);

@@ -1,7 +1,7 @@
 //! The reader against the standard's own examples and against what browsers were seen to do
 //! (section 9.2.6 of the HTML standard, and web-platform-tests `eventsource/format-*`).
 
-use super::*;
+use crate::testing::{Item, Message, Parser};
 
 fn message(event: &str, data: &str, id: &str) -> Item {
     Item::Message(Message {

@@ -1,28 +1,19 @@
-//! A reader of event streams that follows the HTML standard step by step, for tests.
-//!
-//! [`Parser`] turns bytes into what a browser would dispatch; [`Reader`] does so with the body
-//! of a response. Both are for tests: they trade speed for being easy to compare with
-//! [the standard][spec], and bound nothing.
-//!
-//! [spec]: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
-//!
-//! ```
-//! use axum_sse::{Sse, testing::Reader};
-//!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() {
-//! let mut reader = Reader::new(Sse::new(tokio_stream::iter([1, 2])));
-//! assert_eq!(reader.next().await.unwrap().data, "1");
-//! assert_eq!(reader.next().await.unwrap().data, "2");
-//! assert!(reader.next().await.is_none());
-//! # }
-//! ```
+//! [`Parser`]: bytes to what a browser would dispatch, after the letter of the standard.
 
-use std::{collections::VecDeque, mem};
+use std::{any::type_name, error, fmt, mem};
 
-use axum_core::{body::Body, response::IntoResponse};
-use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
 
 /// An event as a browser dispatches it.
+///
+/// ```
+/// # use axum_sse::testing::{Message, Reader};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let mut page = Reader::new("id: 7\nevent: price\ndata: 1205\n\n");
+/// let Message { event, data, last_event_id } = page.next_message().await;
+/// assert_eq!((&event[..], &data[..], &last_event_id[..]), ("price", "1205", "7"));
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The type: `message` where the stream gave no name.
@@ -33,7 +24,92 @@ pub struct Message {
     pub last_event_id: String,
 }
 
+impl Message {
+    /// The data as JSON of a `T`.
+    ///
+    /// ```
+    /// # use axum_sse::{Sse, testing::Reader};
+    /// #[derive(Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+    /// struct Price { cents: u64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let mut page = Reader::new(Sse::new(tokio_stream::iter([Price { cents: 1205 }])));
+    /// let message = page.next_message().await;
+    /// assert_eq!(message.json::<Price>().unwrap(), Price { cents: 1205 });
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is not. The error shows the data and the type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, JsonError> {
+        serde_json::from_str(&self.data).map_err(|source| JsonError {
+            message: format!(
+                "the data of {:?} is no {}: {source}; it is {}",
+                self.event,
+                type_name::<T>(),
+                shortened(&self.data)
+            ),
+            source,
+        })
+    }
+}
+
+/// The data of a [`Message`] is not what it was read as: see [`Message::json`].
+///
+/// Its `Debug` is its message, so that an `unwrap` in a test shows it.
+///
+/// ```
+/// # use axum_sse::testing::Reader;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let message = Reader::new("data: [1]\n\n").next_message().await;
+/// assert_eq!(
+///     message.json::<u64>().unwrap_err().to_string(),
+///     "the data of \"message\" is no u64: \
+///      invalid type: sequence, expected u64 at line 1 column 0; it is \"[1]\""
+/// );
+/// # }
+/// ```
+pub struct JsonError {
+    message: String,
+    source: serde_json::Error,
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl error::Error for JsonError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// What a message of ours shows of a text that may be long.
+pub(super) fn shortened(text: &str) -> String {
+    const SHOWN: usize = 300;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}… ({} bytes)", &text[..end], text.len()),
+        None => format!("{text:?}"),
+    }
+}
+
 /// What a stream holds, in the order of its lines.
+///
+/// ```
+/// use axum_sse::testing::{Item, Parser};
+///
+/// let items = Parser::new().push(b": hello\nretry: 2000\n");
+/// assert_eq!(items, [Item::Comment(" hello".into()), Item::Retry(2000)]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Item {
@@ -55,6 +131,7 @@ pub enum Item {
 /// let items = parser.push(b"ta: b\n\n");
 /// let [Item::Message(message)] = &items[..] else { unreachable!() };
 /// assert_eq!((message.data.as_str(), message.last_event_id.as_str()), ("a\nb", "7"));
+/// assert_eq!((parser.last_event_id(), parser.retry()), ("7", None));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Parser {
@@ -74,6 +151,22 @@ impl Parser {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The parser of a connection that was resumed. Browsers keep both over a reconnect.
+    pub(super) fn resumed(last_event_id: &str, retry: Option<u64>) -> Self {
+        Self {
+            id_buffer: last_event_id.to_owned(),
+            last_event_id: last_event_id.to_owned(),
+            retry,
+            ..Self::default()
+        }
+    }
+
+    /// What has been read of an event whose blank line has not come.
+    pub(super) fn unfinished(&self) -> Option<String> {
+        let text = format!("{}{}", self.data, String::from_utf8_lossy(&self.line));
+        (!text.is_empty()).then_some(text)
     }
 
     /// The last event id string: what a browser would send as `Last-Event-ID`.
@@ -162,53 +255,3 @@ impl Parser {
         }));
     }
 }
-
-/// Reads the events of a response.
-#[derive(Debug)]
-pub struct Reader {
-    body: Body,
-    parser: Parser,
-    items: VecDeque<Item>,
-}
-
-impl Reader {
-    /// Reads the body of whatever a handler may return.
-    pub fn new(response: impl IntoResponse) -> Self {
-        Self {
-            body: response.into_response().into_body(),
-            parser: Parser::new(),
-            items: VecDeque::new(),
-        }
-    }
-
-    /// The next item of any kind, or `None` at the end of the stream or an error in it.
-    pub async fn next_item(&mut self) -> Option<Item> {
-        loop {
-            if let Some(item) = self.items.pop_front() {
-                return Some(item);
-            }
-            let frame = self.body.frame().await?.ok()?;
-            if let Some(data) = frame.data_ref() {
-                self.items.extend(self.parser.push(data));
-            }
-        }
-    }
-
-    /// The next event, or `None` at the end of the stream or an error in it.
-    pub async fn next(&mut self) -> Option<Message> {
-        loop {
-            if let Item::Message(message) = self.next_item().await? {
-                return Some(message);
-            }
-        }
-    }
-
-    /// What a browser would send as `Last-Event-ID` if it were cut off now.
-    #[must_use]
-    pub fn last_event_id(&self) -> &str {
-        self.parser.last_event_id()
-    }
-}
-
-#[cfg(test)]
-mod tests;

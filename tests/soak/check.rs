@@ -1,130 +1,15 @@
-//! What was published, and whether what a client saw is exactly that.
+//! Whether what a client saw is exactly what was published.
 //!
 //! Every event carries its channel and its number in it, from 0 without a hole, so a client needs
 //! to remember one number for each channel. What the numbers cannot tell is where an id stands:
 //! that each [`Track`] remembers, for its newest events.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Instant,
-};
+use std::sync::Arc;
 
-use axum_sse::{Error, EventId, testing::Message};
-use serde::{Deserialize, Serialize};
+use axum_sse::{EventId, testing::Message};
+use serde::Deserialize;
 
-/// What is published.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Note {
-    pub(crate) channel: String,
-    pub(crate) number: u64,
-    /// As long as the number says, so that a doctored one is seen.
-    pub(crate) text: String,
-}
-
-impl Note {
-    pub(crate) fn new(channel: &str, number: u64, longest: usize) -> Self {
-        Self {
-            channel: channel.to_owned(),
-            number,
-            text: text(number, longest),
-        }
-    }
-}
-
-fn text(number: u64, longest: usize) -> String {
-    let letter = b'a' + u8::try_from(number % 26).unwrap();
-    let length = usize::try_from(number * 37).unwrap() % longest.max(1);
-    String::from_utf8(vec![letter; length]).unwrap()
-}
-
-/// The state of a board: how many events it has had.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Counted {
-    pub(crate) events: u64,
-}
-
-/// One channel's events, as they were published.
-pub(crate) struct Track {
-    pub(crate) name: String,
-    /// The longest text.
-    pub(crate) longest: usize,
-    /// Alone in its hub: then gaps say how much is missing.
-    pub(crate) single: bool,
-    pub(crate) closed: OnceLock<Instant>,
-    published: Mutex<Published>,
-}
-
-struct Published {
-    life: Option<u64>,
-    /// The number of the first event in `ids`.
-    first: u64,
-    ids: VecDeque<u64>,
-}
-
-impl Track {
-    /// Remembers the places of the newest `remembered` events, in memory that it takes now.
-    pub(crate) fn new(name: impl Into<String>, longest: usize, remembered: usize) -> Self {
-        Self {
-            name: name.into(),
-            longest,
-            single: false,
-            closed: OnceLock::new(),
-            published: Mutex::new(Published {
-                life: None,
-                first: 0,
-                ids: VecDeque::with_capacity(remembered),
-            }),
-        }
-    }
-
-    pub(crate) fn single(mut self) -> Self {
-        self.single = true;
-        self
-    }
-
-    /// Publishes the next event. Under the lock, so that whoever has seen the event finds it here.
-    pub(crate) fn publish(&self, publish: impl FnOnce(&Note) -> Result<EventId, Error>) {
-        let mut published = self.lock();
-        let number = published.first + published.ids.len() as u64;
-        let id = publish(&Note::new(&self.name, number, self.longest)).unwrap();
-        published.life = Some(id.hi());
-        if published.ids.len() == published.ids.capacity() {
-            published.ids.pop_front();
-            published.first += 1;
-        }
-        published.ids.push_back(id.lo());
-    }
-
-    /// How many events there were.
-    pub(crate) fn end(&self) -> u64 {
-        let published = self.lock();
-        published.first + published.ids.len() as u64
-    }
-
-    /// The id of the newest event but `back`.
-    pub(crate) fn recent(&self, back: usize) -> Option<EventId> {
-        let published = self.lock();
-        let at = published.ids.len().checked_sub(1 + back)?;
-        Some(EventId::new(published.life?, published.ids[at]))
-    }
-
-    /// The number of the first event behind that id; `None` if it is too long ago.
-    fn after(&self, id: EventId) -> Option<u64> {
-        let published = self.lock();
-        if published.life.is_some_and(|life| life != id.hi()) {
-            return None;
-        }
-        let at = published.ids.partition_point(|lo| *lo <= id.lo());
-        (at > 0 || published.first == 0).then(|| published.first + at as u64)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Published> {
-        self.published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::track::{Counted, Note, Track, text};
 
 /// What a client brings to a connection, and so what it is to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -410,66 +295,5 @@ impl Transcript {
             }
         }
         Ok(())
-    }
-}
-
-/// One client's view of a run: from its first item to its last, whatever happens in between.
-#[derive(Default)]
-pub(crate) struct OneRun {
-    name: Option<String>,
-    next: u64,
-    pub(crate) events: u64,
-}
-
-/// How many items a run has, by its number.
-pub(crate) fn items(run: u64) -> u64 {
-    10 + run % 30
-}
-
-pub(crate) const LONGEST_ITEM: usize = 100;
-
-impl OneRun {
-    pub(crate) fn message(&mut self, message: &Message, user: usize) -> Result<(), String> {
-        match message.event.as_str() {
-            "checkpoint" => return Ok(()),
-            "message" => {}
-            other => return Err(format!("a run: an event named {other:?}")),
-        }
-        let note: Note = serde_json::from_str(&message.data).map_err(|error| error.to_string())?;
-        let (name, number) = (&note.channel, note.number);
-        if !name.starts_with(&format!("run-{user}-")) {
-            return Err(format!(
-                "{name}, number {number}: another user's run (rule 90)"
-            ));
-        }
-        if self.name.get_or_insert(name.clone()) != name {
-            return Err(format!("{name}, number {number}: another run"));
-        }
-        if number != self.next {
-            return Err(format!(
-                "{name}: number {number} where {} should come",
-                self.next
-            ));
-        }
-        if note.text != text(number, LONGEST_ITEM) {
-            return Err(format!("{name}, number {number}: doctored text"));
-        }
-        self.next += 1;
-        self.events += 1;
-        Ok(())
-    }
-
-    pub(crate) fn stays_away(&self) -> Result<(), String> {
-        let Some(name) = &self.name else {
-            return Ok(());
-        };
-        let run = name.rsplit('-').next().and_then(|run| run.parse().ok());
-        match run.map(items) {
-            Some(all) if all == self.next => Ok(()),
-            all => Err(format!(
-                "{name}: told to stay away with {} of {all:?} items",
-                self.next
-            )),
-        }
     }
 }

@@ -1,12 +1,14 @@
 //! One client: it connects, reads in its own manner, is gone, and comes back, again and again.
 
+mod plan;
+
 use std::{
     io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use axum_sse::{EventId, testing::Item};
+use axum_sse::testing::Item;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -14,83 +16,20 @@ use tokio::{
 };
 
 use crate::{
-    check::{Came, OneRun, Transcript},
+    check::Transcript,
     report::Figures,
+    run::OneRun,
     server::{USERS, World},
     wire::Response,
 };
+use plan::{Pace, Plan, Random, Target};
 
 /// A heartbeat is due long before: whoever reads, and gets nothing for so long, hangs.
 const SILENCE: Duration = Duration::from_secs(40);
 
-/// A small generator of its own for each client, so that a seed gives the same clients.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64, client: usize) -> Self {
-        let mixed = (seed ^ (client as u64 + 1)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        Self(mixed | 1)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D).rotate_left(32) % bound
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    fn index(&mut self, bound: usize) -> usize {
-        usize::try_from(self.below(bound as u64)).unwrap()
-    }
-
-    /// Around `mean`: most are shorter, few much longer.
-    fn time(&mut self, mean: Duration) -> Duration {
-        let share = u32::try_from(self.below(1000)).unwrap() + 1;
-        mean.mul_f64(-(f64::from(share) / 1000.0).ln())
-    }
-}
-
 enum Seen {
     Channels(Transcript),
     Run(OneRun),
-}
-
-/// What a client reads; for some it changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    Rooms,
-    User,
-    Board,
-    Flood,
-    Passing,
-    Run,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    Fast,
-    /// A few hundred bytes at a time, with pauses.
-    Slow,
-    /// Nothing at all, at first.
-    Silent,
-}
-
-/// How one connection is to go.
-struct Plan {
-    came: Came,
-    id: Vec<u8>,
-    pace: Pace,
-    /// It is cut after this time, or after so many bytes, in the middle of an event if that is where they end.
-    life: Duration,
-    bytes: usize,
-    /// With a reset, and not with a good-bye.
-    reset: bool,
-    /// Until it is told to stay away, also when it is over.
-    to_the_end: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -145,7 +84,7 @@ impl Client {
             target,
             path: String::new(),
             channels: String::new(),
-            seen: Seen::Run(OneRun::default()),
+            seen: Seen::Run(OneRun::new()),
             last: String::new(),
             connections: 0,
         }
@@ -190,7 +129,7 @@ impl Client {
             .map(|track| format!("{} ", track.name))
             .collect();
         self.seen = match self.target {
-            Target::Run => Seen::Run(OneRun::default()),
+            Target::Run => Seen::Run(OneRun::new()),
             _ => Seen::Channels(Transcript::new(tracks)),
         };
     }
@@ -283,106 +222,6 @@ impl Client {
         }
     }
 
-    /// It comes as a browser does: with its last id, if it has one.
-    fn back(&mut self) -> Plan {
-        let came = match self.last.parse() {
-            _ if self.last.is_empty() => Came::Fresh,
-            Ok(id) if self.target != Target::Run => Came::Back(id),
-            _ => Came::Run,
-        };
-        Plan {
-            came,
-            id: self.last.clone().into_bytes(),
-            pace: Pace::Fast,
-            life: self.random.time(self.life),
-            bytes: usize::MAX,
-            reset: self.random.chance(50),
-            to_the_end: false,
-        }
-    }
-
-    fn plan(&mut self) -> Plan {
-        let mut plan = self.back();
-        if self.random.chance(40) {
-            plan.bytes = self.random.index(4000);
-        }
-        let readers = if self.target == Target::Flood { 40 } else { 90 };
-        plan.pace = match self.random.below(100) {
-            dice if dice < readers => Pace::Fast,
-            dice if dice % 2 == 0 => Pace::Slow,
-            _ => Pace::Silent,
-        };
-        if self.target == Target::Run || self.last.is_empty() {
-            return plan;
-        }
-        match self.random.below(100) {
-            0..70 => {}
-            70..80 => {
-                plan.came = Came::Fresh;
-                plan.id = [&b""[..], b"  "][self.random.index(2)].to_vec();
-            }
-            80..90 => (plan.came, plan.id) = self.garbage(),
-            _ => (plan.came, plan.id) = self.borrowed(),
-        }
-        plan
-    }
-
-    fn garbage(&mut self) -> (Came, Vec<u8>) {
-        let life = self.last.parse::<EventId>().unwrap().hi();
-        let id = match self.random.below(9) {
-            0 => b"0".to_vec(),
-            1 => b"-1".to_vec(),
-            2 => b"99999999999999999999999999-99999999999999999999".to_vec(),
-            3 => b"../../etc/passwd".to_vec(),
-            4 => b"\xC3\xA9\xE2\x80\xA6\xFF".to_vec(),
-            5 => vec![b'a'; 2000],
-            6 => b"1-1".to_vec(),
-            // One of this life that has not been given yet.
-            7 => EventId::new(life, u64::MAX).to_string().into_bytes(),
-            _ => (0..8)
-                .map(|_| b'!' + u8::try_from(self.random.below(90)).unwrap())
-                .collect(),
-        };
-        let known = std::str::from_utf8(&id)
-            .ok()
-            .and_then(|id| id.parse::<EventId>().ok());
-        let reason = match known {
-            Some(id) if id.hi() != life => "restarted",
-            _ => "unknown",
-        };
-        self.figures.garbage.fetch_add(1, Ordering::Relaxed);
-        (Came::Stranger(reason), id)
-    }
-
-    /// An id that somebody else got: on another channel of the same hub, or of another hub.
-    fn borrowed(&mut self) -> (Came, Vec<u8>) {
-        let world = &self.world;
-        let back = self.random.index(20);
-        let (hub, other) = (&world.rooms, &world.flood);
-        let neighbours = match self.target {
-            Target::Rooms => hub,
-            Target::User => &world.users,
-            _ => hub,
-        };
-        let is_same_hub =
-            matches!(self.target, Target::Rooms | Target::User) && self.random.chance(60);
-        let track = match (is_same_hub, self.target) {
-            (true, _) => &neighbours[self.random.index(neighbours.len())],
-            (false, Target::Flood) => &world.board,
-            (false, _) => other,
-        };
-        let Some(id) = track.recent(back) else {
-            return (Came::Fresh, Vec::new());
-        };
-        self.figures.foreign_ids.fetch_add(1, Ordering::Relaxed);
-        let came = if is_same_hub {
-            Came::Borrowed(id)
-        } else {
-            Came::Stranger("restarted")
-        };
-        (came, id.to_string().into_bytes())
-    }
-
     fn fail(&self, what: &str) {
         self.figures.fail(format!(
             "client {} ({:?} {}), connection {}, last id {:?}: {what}",
@@ -427,7 +266,7 @@ impl Client {
                 }
             }
             // Without an id it starts another one.
-            Seen::Run(run) if plan.id.is_empty() => *run = OneRun::default(),
+            Seen::Run(run) if plan.id.is_empty() => *run = OneRun::new(),
             Seen::Run(_) => {}
         }
         self.figures.came(&plan.came);

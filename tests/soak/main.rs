@@ -13,17 +13,17 @@
 
 mod check;
 mod client;
+mod publish;
 mod report;
+mod run;
 mod server;
+mod track;
 mod wire;
 
 use std::{
     alloc::System,
     process::{self, ExitCode},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -37,7 +37,7 @@ use tokio::{
 };
 
 use client::Client;
-use report::{Figures, Held, cpu, mib, row};
+use report::{Figures, Held, cpu, row, sample};
 use server::Server;
 
 #[global_allocator]
@@ -163,7 +163,7 @@ fn runtime(name: &str, threads: usize) -> Runtime {
 }
 
 /// Ends the process if it does not end by itself.
-fn watch(bound: Duration, stage: &Arc<std::sync::Mutex<&'static str>>) {
+fn watch(bound: Duration, stage: &Arc<Mutex<&'static str>>) {
     let stage = stage.clone();
     let watch = move || {
         thread::sleep(bound);
@@ -177,7 +177,7 @@ fn watch(bound: Duration, stage: &Arc<std::sync::Mutex<&'static str>>) {
 }
 
 fn soak(options: &Options) -> bool {
-    let stage = Arc::new(std::sync::Mutex::new("start"));
+    let stage = Arc::new(Mutex::new("start"));
     let enter = |name| *stage.lock().unwrap() = name;
     watch(options.time + Duration::from_secs(120), &stage);
     // What lives as long as the process is there before the first look: tokio's pipe for signals.
@@ -188,11 +188,11 @@ fn soak(options: &Options) -> bool {
 
     let servers = runtime("server", 2);
     let clients = runtime("client", 1);
-    let life = (options.time / 8).clamp(Duration::from_millis(700), Duration::from_secs(20));
+    let life = (options.time / 8).clamp(Duration::from_millis(700), Duration::from_secs(30));
     let server = Server::start(&servers, life * 3, options.fault);
     servers.block_on(first_answer(&server));
     let tasks_at_begin = servers.metrics().num_alive_tasks();
-    let publishers = server.publishers(options.rate, options.fault);
+    let publishers = publish::start(&server, options.rate, options.fault);
     let world = server.world.clone();
     while world.passing.lock().unwrap().is_empty() {
         thread::sleep(Duration::from_millis(10));
@@ -298,7 +298,7 @@ fn soak(options: &Options) -> bool {
             at_begin.files, at_end.files
         ));
     }
-    failed.extend(samples.judge(&at_begin, &at_end));
+    failed.extend(samples.judge(options.time, &at_begin, &at_end));
     for what in failed {
         figures.fail(what);
     }
@@ -357,88 +357,4 @@ async fn silent(address: std::net::SocketAddr) -> Vec<TcpStream> {
         silent.push(stream);
     }
     silent
-}
-
-/// Memory over the run.
-#[derive(Default)]
-struct Samples {
-    /// At a tenth of the run, and at its end, with all clients there.
-    early: Held,
-    late: Held,
-    resident: u64,
-    files: usize,
-}
-
-fn sample(begun: Instant, time: Duration, figures: &Figures, world: &server::World) -> Samples {
-    let mut samples = Samples::default();
-    let every = (time / 20).clamp(Duration::from_secs(1), Duration::from_secs(60));
-    let mut next = every;
-    let early = AtomicBool::new(false);
-    while begun.elapsed() < time {
-        thread::sleep(Duration::from_millis(200).min(time - begun.elapsed().min(time)));
-        let held = Held::now();
-        samples.resident = samples.resident.max(held.resident.unwrap_or(0));
-        samples.files = samples.files.max(held.files.unwrap_or(0));
-        samples.late = held;
-        if begun.elapsed() >= time / 10 && !early.swap(true, Ordering::Relaxed) {
-            samples.early = held;
-        }
-        if begun.elapsed() >= next {
-            next += every;
-            println!(
-                "{:>6.0?}  open {:>5}  connections {:>8}  published {:>9}  delivered {:>10}  resident {:>9}  heap {:>9}",
-                begun.elapsed(),
-                figures.open.load(Ordering::Relaxed),
-                figures.connections.load(Ordering::Relaxed),
-                world.published.load(Ordering::Relaxed),
-                figures.delivered.load(Ordering::Relaxed),
-                held.resident(),
-                mib(held.heap),
-            );
-        }
-    }
-    samples
-}
-
-impl Samples {
-    fn print(&self, begin: &Held, end: &Held) {
-        let held = [
-            ("at the begin", begin),
-            ("after a tenth", &self.early),
-            ("at the end, under load", &self.late),
-            ("with everything closed", end),
-        ];
-        for (when, held) in held {
-            row(&format!("resident, {when}"), held.resident());
-        }
-        row("resident, most", mib(self.resident));
-        for (when, held) in held {
-            row(&format!("heap, {when}"), mib(held.heap));
-        }
-    }
-
-    fn judge(&self, begin: &Held, end: &Held) -> Vec<String> {
-        const MIB: u64 = 1 << 20;
-        let mut failed = Vec::new();
-        // Tables that keep their size: a mebibyte is less than a leak of four bytes for each of
-        // the connections of an hour.
-        if end.heap > begin.heap + MIB {
-            failed.push(format!(
-                "heap: {} more than at the begin",
-                mib(end.heap - begin.heap)
-            ));
-        }
-        let (early, late) = (
-            self.early.resident.unwrap_or(0),
-            self.late.resident.unwrap_or(0),
-        );
-        if late > early + early / 4 + 16 * MIB {
-            failed.push(format!(
-                "resident: {} after a tenth, {} at the end",
-                mib(early),
-                mib(late)
-            ));
-        }
-        failed
-    }
 }

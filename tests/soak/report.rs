@@ -8,10 +8,11 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use crate::check::Came;
+use crate::{check::Came, server::World};
 
 /// More of them say nothing new.
 const SHOWN_FAILURES: usize = 20;
@@ -157,4 +158,94 @@ pub(crate) fn cpu(name: &str) -> Duration {
         .sum();
     // Hundredths of a second, on every Linux that we know.
     Duration::from_millis(ticks * 10)
+}
+
+/// Memory over the run.
+#[derive(Default)]
+pub(crate) struct Samples {
+    /// At a tenth of the run, and at its end, with all clients there.
+    early: Held,
+    late: Held,
+    resident: u64,
+    pub(crate) files: usize,
+}
+
+pub(crate) fn sample(begun: Instant, time: Duration, figures: &Figures, world: &World) -> Samples {
+    let mut samples = Samples::default();
+    let every = (time / 20).clamp(Duration::from_secs(1), Duration::from_secs(60));
+    let mut next = every;
+    let mut has_early = false;
+    while begun.elapsed() < time {
+        thread::sleep(Duration::from_millis(500).min(time - begun.elapsed().min(time)));
+        let held = Held::now();
+        samples.resident = samples.resident.max(held.resident.unwrap_or(0));
+        samples.files = samples.files.max(held.files.unwrap_or(0));
+        samples.late = held;
+        if begun.elapsed() >= time / 10 && !has_early {
+            (samples.early, has_early) = (held, true);
+        }
+        if begun.elapsed() >= next {
+            next += every;
+            println!(
+                "{:>6.0?}  open {:>5}  connections {:>8}  published {:>9}  delivered {:>10}  resident {:>9}  heap {:>9}",
+                begun.elapsed(),
+                figures.open.load(Ordering::Relaxed),
+                figures.connections.load(Ordering::Relaxed),
+                world.published.load(Ordering::Relaxed),
+                figures.delivered.load(Ordering::Relaxed),
+                held.resident(),
+                mib(held.heap),
+            );
+        }
+    }
+    samples
+}
+
+impl Samples {
+    pub(crate) fn print(&self, begin: &Held, end: &Held) {
+        let held = [
+            ("at the begin", begin),
+            ("after a tenth", &self.early),
+            ("at the end, under load", &self.late),
+            ("with everything closed", end),
+        ];
+        for (when, held) in held {
+            row(&format!("resident, {when}"), held.resident());
+        }
+        row("resident, most", mib(self.resident));
+        for (when, held) in held {
+            row(&format!("heap, {when}"), mib(held.heap));
+        }
+    }
+
+    pub(crate) fn judge(&self, time: Duration, begin: &Held, end: &Held) -> Vec<String> {
+        const MIB: u64 = 1 << 20;
+        let mut failed = Vec::new();
+        // Tables that keep their size: a mebibyte is less than a leak of four bytes for each of
+        // the connections of an hour.
+        if end.heap > begin.heap + MIB {
+            failed.push(format!(
+                "heap: {} more than at the begin",
+                mib(end.heap - begin.heap)
+            ));
+        }
+        let under_load = |what: &str, early: u64, late: u64| {
+            let grew = late > early + early / 4 + 16 * MIB;
+            grew.then(|| {
+                format!(
+                    "{what}: {} after a tenth, {} at the end",
+                    mib(early),
+                    mib(late)
+                )
+            })
+        };
+        failed.extend(under_load("heap", self.early.heap, self.late.heap));
+        // The system's allocator takes minutes until it takes no more for the same heap.
+        if time >= Duration::from_secs(600) {
+            let resident = |held: &Held| held.resident.unwrap_or(0);
+            let (early, late) = (resident(&self.early), resident(&self.late));
+            failed.extend(under_load("resident", early, late));
+        }
+        failed
+    }
 }

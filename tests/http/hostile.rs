@@ -428,6 +428,7 @@ async fn rule_90_nothing_of_another_user_is_ever_replayed() {
     let both = format!("Last-Event-ID: {}\r\nLast-Event-ID: {}\r\n", ids[0], ids[1]);
     let (_, mut raw) = server.ask("/user/bob", both.as_bytes()).await;
     assert_eq!(told(&mut raw).await, "unknown");
+    drop(raw);
     // A name is a name, whatever it looks like, and nobody publishes under these.
     for path in [
         "/user/alice%00",
@@ -528,21 +529,30 @@ async fn half_open_clients_cost_a_connection_and_hold_up_nobody() {
     println!("after: {}", cost());
 }
 
+/// But for one whose head has begun: hyper waits for the rest of it, and here nothing bounds that
+/// (see below). If this fails, that has changed, and the documentation says otherwise.
 #[tokio::test]
-async fn rule_66_half_open_clients_do_not_hold_up_a_shutdown() {
-    let server = Server::start(Options::new());
-    let mut half_open = Vec::new();
-    for half in ["", "G", "GET /user/a HTTP/1.1\r\nHost: x\r\nLast-Ev"] {
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(half.as_bytes()).await.unwrap();
-        half_open.push(stream);
+async fn rule_66_only_a_head_that_has_begun_holds_up_a_shutdown() {
+    for (half, holds_up) in [
+        ("", false),
+        ("GET", false),
+        ("GET /user/a HTTP/1.1\r\nHost: x\r\nLast-Ev", true),
+    ] {
+        let mut server = Server::start(Options::new());
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        client.write_all(half.as_bytes()).await.unwrap();
+        server.serves_a_fresh_client().await;
+        while server.connections.open() != 1 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        server.shutdown.begin();
+        if holds_up {
+            let stopped = timeout(Duration::from_secs(3), &mut server.task).await;
+            assert!(stopped.is_err(), "{half:?}");
+            drop(client);
+        }
+        bounded(server.task).await.unwrap().unwrap();
     }
-    server.serves_a_fresh_client().await;
-    while server.connections.open() < half_open.len() {
-        sleep(Duration::from_millis(5)).await;
-    }
-    server.shutdown.begin();
-    bounded(server.task).await.unwrap().unwrap();
 }
 
 /// `axum::serve` gives hyper no clock, so hyper's own 30 seconds for a head never begin. If this
@@ -635,6 +645,7 @@ async fn rule_69_a_flood_of_aborts_leaves_nothing_and_nobody_waits() {
     let server = Server::start(Options::new());
     let before = server.app.publish("a", "before");
     let (_, mut beside) = server.with_id("/user/a", &before.to_string()).await;
+    assert_eq!(told(&mut beside).await, "checkpoint");
     println!("before: {}", cost());
     let begun = Instant::now();
     let mut flood = JoinSet::new();

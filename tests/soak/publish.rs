@@ -136,11 +136,11 @@ fn publish_others(world: &World, app: &App, rate: f64, how: Break) {
         for _ in 0..due.since(time, rate * channels.len() as f64) {
             at = (at + 1) % channels.len();
             world.publish(&world.users[at], &channels[at]);
-            if how == Break::Foreign && at == 7 {
-                // The event of one user, on the channel of another.
-                channels[8]
-                    .publish(&Note::new(&world.users[7].name, 0, 200))
-                    .unwrap();
+            if how == Break::Foreign {
+                // The event of one user, on the channel of the next.
+                let next = (at + 1) % channels.len();
+                let note = Note::new(&world.users[at].name, 0, 200);
+                channels[next].publish(&note).unwrap();
             }
         }
         for _ in 0..board_due.since(time, rate * 4.0) {

@@ -535,7 +535,8 @@ async fn half_open_clients_cost_a_connection_and_hold_up_nobody() {
 async fn rule_66_only_a_head_that_has_begun_holds_up_a_shutdown() {
     for (half, holds_up) in [
         ("", false),
-        ("GET", false),
+        ("PRI", false),
+        ("G", true),
         ("GET /user/a HTTP/1.1\r\nHost: x\r\nLast-Ev", true),
     ] {
         let mut server = Server::start(Options::new());

@@ -2,7 +2,7 @@
 # Every check of this repository, in one command. `tests/run.sh --help` lists them.
 set -euo pipefail
 
-readonly STAGES=(format clippy tests loom doctests docs features targets examples package interop proxy browser)
+readonly STAGES=(format clippy tests loom doctests docs features targets examples package soak interop proxy browser)
 readonly TARGETS=(aarch64-apple-darwin x86_64-pc-windows-gnu)
 readonly FEATURES=(layer cors listener testing metrics tracing)
 
@@ -22,6 +22,7 @@ Runs the stages in this order, or only the named ones, and stops at the first th
   targets   it compiles for macOS and Windows, where rustc has their standard libraries
   examples  the examples build in release mode
   package   the crate packs, and builds from its package
+  soak      two minutes of 4,000 connections that are slow, silent, cut, and come back; every transcript is checked
   interop   clients that others wrote read every shape of event; needs what 'examples' built
   proxy     an example behind a real nginx, as docs/deployment.md configures it; needs what 'examples' built
   browser   the examples in a real browser; needs what 'examples' built
@@ -29,7 +30,7 @@ Runs the stages in this order, or only the named ones, and stops at the first th
   --install  first installs with apt what a fresh Debian 12 lacks (as root, or with sudo)
   --help     prints this
 
-CHROMIUM, FIREFOX and NGINX name those executables if they are not on the PATH. SCREENSHOTS names a directory for pictures of the page.
+SOAK_FOR says how long the soak is to be, such as 1h. CHROMIUM, FIREFOX and NGINX name those executables if they are not on the PATH. SCREENSHOTS names a directory for pictures of the page.
 TEXT
 }
 
@@ -244,6 +245,12 @@ stage_examples() { cargo build --release --examples --all-features --locked; }
 
 # --allow-dirty: the check is for work that is not committed yet, too, and this command publishes nothing.
 stage_package() { cargo package --locked --allow-dirty; }
+
+# `tests` has it for a few seconds. Both ends of each connection are open files of one process.
+stage_soak() {
+  ulimit -Sn "$(ulimit -Hn)"
+  cargo test --release --all-features --locked --test soak -- --for "${SOAK_FOR:-2m}"
+}
 
 # The packages of the clients, as the lock files have them. In a subshell, so that it may change folders.
 stage_interop() (

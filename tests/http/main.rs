@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod shutdown;

@@ -1,0 +1,175 @@
+//! How a client's connections are to go: with which id, at what pace, and for how long.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use axum_sse::EventId;
+
+use super::Client;
+use crate::check::Came;
+
+/// A small generator of its own for each client, so that a seed gives the same clients.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64, client: usize) -> Self {
+        let mixed = (seed ^ (client as u64 + 1)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Self(mixed | 1)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D).rotate_left(32) % bound
+    }
+
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub(super) fn index(&mut self, bound: usize) -> usize {
+        usize::try_from(self.below(bound as u64)).unwrap()
+    }
+
+    /// Around `mean`: most are shorter, few much longer.
+    pub(super) fn time(&mut self, mean: Duration) -> Duration {
+        let share = u32::try_from(self.below(1000)).unwrap() + 1;
+        mean.mul_f64(-(f64::from(share) / 1000.0).ln())
+    }
+}
+
+/// What a client reads; for some it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Rooms,
+    User,
+    Board,
+    Flood,
+    Passing,
+    Run,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    Fast,
+    /// A few hundred bytes at a time, with pauses.
+    Slow,
+    /// Nothing at all, at first.
+    Silent,
+}
+
+/// How one connection is to go.
+pub(super) struct Plan {
+    pub(super) came: Came,
+    pub(super) id: Vec<u8>,
+    pub(super) pace: Pace,
+    /// It is cut after this time, or after so many bytes, in the middle of an event if that is where they end.
+    pub(super) life: Duration,
+    pub(super) bytes: usize,
+    /// With a reset, and not with a good-bye.
+    pub(super) reset: bool,
+    /// Until it is told to stay away, also when it is over.
+    pub(super) to_the_end: bool,
+}
+
+impl Client {
+    /// It comes as a browser does: with its last id, if it has one.
+    pub(super) fn back(&mut self) -> Plan {
+        let came = match self.last.parse() {
+            _ if self.last.is_empty() => Came::Fresh,
+            Ok(id) if self.target != Target::Run => Came::Back(id),
+            _ => Came::Run,
+        };
+        Plan {
+            came,
+            id: self.last.clone().into_bytes(),
+            pace: Pace::Fast,
+            life: self.random.time(self.life),
+            bytes: usize::MAX,
+            reset: self.random.chance(50),
+            to_the_end: false,
+        }
+    }
+
+    pub(super) fn plan(&mut self) -> Plan {
+        let mut plan = self.back();
+        if self.random.chance(25) {
+            plan.bytes = self.random.index(4000);
+        }
+        let readers = if self.target == Target::Flood { 40 } else { 90 };
+        plan.pace = match self.random.below(100) {
+            dice if dice < readers => Pace::Fast,
+            dice if dice % 2 == 0 => Pace::Slow,
+            _ => Pace::Silent,
+        };
+        if self.target == Target::Run || self.last.is_empty() {
+            return plan;
+        }
+        match self.random.below(100) {
+            0..70 => {}
+            70..80 => {
+                plan.came = Came::Fresh;
+                plan.id = [&b""[..], b"  "][self.random.index(2)].to_vec();
+            }
+            80..90 => (plan.came, plan.id) = self.garbage(),
+            _ => (plan.came, plan.id) = self.borrowed(),
+        }
+        plan
+    }
+
+    fn garbage(&mut self) -> (Came, Vec<u8>) {
+        let life = self.last.parse::<EventId>().unwrap().hi();
+        let id = match self.random.below(9) {
+            0 => b"0".to_vec(),
+            1 => b"-1".to_vec(),
+            2 => b"99999999999999999999999999-99999999999999999999".to_vec(),
+            3 => b"../../etc/passwd".to_vec(),
+            4 => b"\xC3\xA9\xE2\x80\xA6\xFF".to_vec(),
+            5 => vec![b'a'; 2000],
+            6 => b"1-1".to_vec(),
+            // One of this life that has not been given yet.
+            7 => EventId::new(life, u64::MAX).to_string().into_bytes(),
+            _ => (0..8)
+                .map(|_| b'!' + u8::try_from(self.random.below(90)).unwrap())
+                .collect(),
+        };
+        let known = std::str::from_utf8(&id)
+            .ok()
+            .and_then(|id| id.parse::<EventId>().ok());
+        let reason = match known {
+            Some(id) if id.hi() != life => "restarted",
+            _ => "unknown",
+        };
+        self.figures.garbage.fetch_add(1, Ordering::Relaxed);
+        (Came::Stranger(reason), id)
+    }
+
+    /// An id that somebody else got: on another channel of the same hub, or of another hub.
+    fn borrowed(&mut self) -> (Came, Vec<u8>) {
+        let world = &self.world;
+        let back = self.random.index(20);
+        let (hub, other) = (&world.rooms, &world.flood);
+        let neighbours = match self.target {
+            Target::Rooms => hub,
+            Target::User => &world.users,
+            _ => hub,
+        };
+        let is_same_hub =
+            matches!(self.target, Target::Rooms | Target::User) && self.random.chance(60);
+        let track = match (is_same_hub, self.target) {
+            (true, _) => &neighbours[self.random.index(neighbours.len())],
+            (false, Target::Flood) => &world.board,
+            (false, _) => other,
+        };
+        let Some(id) = track.recent(back) else {
+            return (Came::Fresh, Vec::new());
+        };
+        self.figures.foreign_ids.fetch_add(1, Ordering::Relaxed);
+        let came = if is_same_hub {
+            Came::Borrowed(id)
+        } else {
+            Came::Stranger("restarted")
+        };
+        (came, id.to_string().into_bytes())
+    }
+}

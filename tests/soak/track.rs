@@ -1,0 +1,123 @@
+//! What was published: each channel's events, by number, and where its newest ids stand.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Instant,
+};
+
+use axum_sse::{Error, EventId};
+use serde::{Deserialize, Serialize};
+
+/// What is published.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Note {
+    pub(crate) channel: String,
+    pub(crate) number: u64,
+    /// As long as the number says, so that a doctored one is seen.
+    pub(crate) text: String,
+}
+
+impl Note {
+    pub(crate) fn new(channel: &str, number: u64, longest: usize) -> Self {
+        Self {
+            channel: channel.to_owned(),
+            number,
+            text: text(number, longest),
+        }
+    }
+}
+
+pub(crate) fn text(number: u64, longest: usize) -> String {
+    let letter = b'a' + u8::try_from(number % 26).unwrap();
+    let length = usize::try_from(number * 37).unwrap() % longest.max(1);
+    String::from_utf8(vec![letter; length]).unwrap()
+}
+
+/// The state of a board: how many events it has had.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Counted {
+    pub(crate) events: u64,
+}
+
+/// One channel's events, as they were published.
+pub(crate) struct Track {
+    pub(crate) name: String,
+    /// The longest text.
+    pub(crate) longest: usize,
+    /// Alone in its hub: then gaps say how much is missing.
+    pub(crate) single: bool,
+    pub(crate) closed: OnceLock<Instant>,
+    published: Mutex<Published>,
+}
+
+struct Published {
+    life: Option<u64>,
+    /// The number of the first event in `ids`.
+    first: u64,
+    ids: VecDeque<u64>,
+}
+
+impl Track {
+    /// Remembers the places of the newest `remembered` events, in memory that it takes now.
+    pub(crate) fn new(name: impl Into<String>, longest: usize, remembered: usize) -> Self {
+        Self {
+            name: name.into(),
+            longest,
+            single: false,
+            closed: OnceLock::new(),
+            published: Mutex::new(Published {
+                life: None,
+                first: 0,
+                ids: VecDeque::with_capacity(remembered),
+            }),
+        }
+    }
+
+    pub(crate) fn single(mut self) -> Self {
+        self.single = true;
+        self
+    }
+
+    /// Publishes the next event. Under the lock, so that whoever has seen the event finds it here.
+    pub(crate) fn publish(&self, publish: impl FnOnce(&Note) -> Result<EventId, Error>) {
+        let mut published = self.lock();
+        let number = published.first + published.ids.len() as u64;
+        let id = publish(&Note::new(&self.name, number, self.longest)).unwrap();
+        published.life = Some(id.hi());
+        if published.ids.len() == published.ids.capacity() {
+            published.ids.pop_front();
+            published.first += 1;
+        }
+        published.ids.push_back(id.lo());
+    }
+
+    /// How many events there were.
+    pub(crate) fn end(&self) -> u64 {
+        let published = self.lock();
+        published.first + published.ids.len() as u64
+    }
+
+    /// The id of the newest event but `back`.
+    pub(crate) fn recent(&self, back: usize) -> Option<EventId> {
+        let published = self.lock();
+        let at = published.ids.len().checked_sub(1 + back)?;
+        Some(EventId::new(published.life?, published.ids[at]))
+    }
+
+    /// The number of the first event behind that id; `None` if it is too long ago.
+    pub(crate) fn after(&self, id: EventId) -> Option<u64> {
+        let published = self.lock();
+        if published.life.is_some_and(|life| life != id.hi()) {
+            return None;
+        }
+        let at = published.ids.partition_point(|lo| *lo <= id.lo());
+        (at > 0 || published.first == 0).then(|| published.first + at as u64)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Published> {
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -75,13 +75,14 @@
 //!
 //! Where the documentation mentions a rule by number, it means our list of what a conforming
 //! server puts on the wire; a law is an invariant of the log (`docs/architecture.md`).
+//!
 #![cfg_attr(
     not(feature = "listener"),
-    doc = "\n[`listener`]: https://docs.rs/axum-sse/latest/axum_sse/listener/"
+    doc = "[`listener`]: https://docs.rs/axum-sse/latest/axum_sse/listener/"
 )]
 #![cfg_attr(
     not(feature = "testing"),
-    doc = "\n[`testing`]: https://docs.rs/axum-sse/latest/axum_sse/testing/"
+    doc = "[`testing`]: https://docs.rs/axum-sse/latest/axum_sse/testing/"
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

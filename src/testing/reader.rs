@@ -212,6 +212,10 @@ impl<C> Reader<C> {
     ///
     /// If nothing of the three happens in [time](Reader::timeout).
     #[track_caller]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it is async, and no iterator"
+    )]
     pub fn next(&mut self) -> impl Future<Output = Option<Message>> {
         let caller = Location::caller();
         async move { self.next_at(caller).await }

@@ -166,7 +166,7 @@ impl Client {
                     self.choose();
                 }
                 (_, End::StayAway) if !self.is_over() => {
-                    self.fail("told to stay away from an open channel")
+                    self.fail("told to stay away from an open channel");
                 }
                 _ => {
                     // Most are back soon; some were away for long.

@@ -28,15 +28,15 @@ pub(crate) fn start(server: &Server, rate: f64, how: Break) -> Vec<thread::JoinH
     }
     let (world, app) = (server.world.clone(), server.app.clone());
     threads.push(publisher("flood", move || {
-        publish_flood(&world, &app.flood, rate)
+        publish_flood(&world, &app.flood, rate);
     }));
     let (world, app) = (server.world.clone(), server.app.clone());
     threads.push(publisher("others", move || {
-        publish_others(&world, &app, rate, how)
+        publish_others(&world, &app, rate, how);
     }));
     let (world, app) = (server.world.clone(), server.app.clone());
     threads.push(publisher("passing", move || {
-        publish_passing(&world, &app.passing)
+        publish_passing(&world, &app.passing);
     }));
     threads
 }
@@ -176,9 +176,11 @@ fn publish_passing(world: &World, hub: &Hub) {
                 world.publish(track, channel);
             }
         }
-        while let Some((_, track, channel)) =
-            open.pop_front_if(|(since, ..)| since.elapsed() > OPEN)
+        while open
+            .front()
+            .is_some_and(|(since, ..)| since.elapsed() > OPEN)
         {
+            let (_, track, channel) = open.pop_front().unwrap();
             close(&track, &channel);
         }
     });

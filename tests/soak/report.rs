@@ -95,7 +95,7 @@ pub(crate) fn row(what: &str, value: impl Display) {
 }
 
 pub(crate) fn mib(bytes: u64) -> String {
-    format!("{}.{} MiB", bytes >> 20, (bytes % (1 << 20)) * 10 >> 20)
+    format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20)
 }
 
 /// What the process holds, where the system tells (Linux); `None` elsewhere.

@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { accessSync, constants, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -101,10 +102,11 @@ process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
 });
 
-export function launch(binary, port, settings = {}) {
+// With `stdin` as `pipe`, what the process reads is what is written to `child.stdin`.
+export function launch(binary, port, settings = {}, stdin = 'ignore') {
   const child = spawn(binary, [], {
     env: { ...process.env, ...settings, HOST, PORT: String(port) },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: [stdin, 'pipe', 'pipe'],
   });
   children.add(child);
   const process_ = { child, output: '', exit: null };
@@ -118,9 +120,9 @@ export function launch(binary, port, settings = {}) {
   return process_;
 }
 
-export async function startServer(t, binary, { port, settings } = {}) {
+export async function startServer(t, binary, { port, settings, stdin } = {}) {
   port ??= await freePort();
-  const server = launch(binary, port, settings);
+  const server = launch(binary, port, settings, stdin);
   server.port = port;
   server.origin = `http://${HOST}:${port}`;
   server.kill = async (signal) => {
@@ -137,6 +139,32 @@ export async function startServer(t, binary, { port, settings } = {}) {
     }
   });
   return server;
+}
+
+export async function endsOnCtrlC(server) {
+  const exit = await within('the process ends', server.kill('SIGINT'), SHUTDOWN_BOUND_MS);
+  assert.deepEqual(exit, { code: 0, signal: null }, server.output);
+}
+
+// What a client gets that is no browser: until the end, or until the text so far is enough. Not by fetch, which sends no Origin of one's choice.
+export function get(url, { headers = {}, method = 'GET', enough = () => false } = {}) {
+  return new Promise((resolve, reject) => {
+    const request = http.request(url, { method, headers, agent: false });
+    const timer = setTimeout(() => request.destroy(new Error(`${url} has not come to an end`)), BOUND_MS);
+    request.on('close', () => clearTimeout(timer));
+    request.on('error', reject);
+    request.on('response', (response) => {
+      let text = '';
+      const done = () => resolve({ status: response.statusCode, headers: response.headers, text });
+      response.setEncoding('utf8').on('error', reject).on('end', done).on('data', (chunk) => {
+        text += chunk;
+        if (!enough(text)) return;
+        done();
+        request.destroy();
+      });
+    });
+    request.end();
+  });
 }
 
 // A TCP proxy whose line can be cut.

@@ -1,0 +1,119 @@
+//! A job's progress bar: a POST starts the job, and whoever has its address follows it, from as
+//! many pages as like to, reloaded as often as they like, until it is finished.
+//!
+//! Run with
+//!
+//! ```not_rust
+//! cargo run --release --example job
+//! ```
+//!
+//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `RATE` how many
+//! steps a job does in a second.
+//!
+//! The job here is started by a request of its own, and its progress is all that there is to
+//! read. Where the stream is the result, and starts with the request that reads it, take `Runs`:
+//! see the example `answer`.
+
+#[path = "../support/page.rs"]
+mod page;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    collections::BTreeMap, error::Error, num::NonZeroU16, process::ExitCode, sync::Arc, thread,
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, post},
+};
+use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start};
+use serde::Serialize;
+use support::setting;
+use tokio::sync::Mutex;
+
+/// The variant is the name of the event.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Progress {
+    Step { done: u16, of: u16 },
+    Finished { of: u16 },
+}
+
+struct Jobs {
+    channels: Mutex<BTreeMap<u64, Channel<Progress>>>,
+    pace: Duration,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    support::exit(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let rate: u32 = setting("RATE", 20)?;
+    let (channels, pace) = (Mutex::default(), Duration::from_secs(1) / rate.max(1));
+    let shutdown = Shutdown::new();
+    let streams = Router::new()
+        .route("/jobs/{job}", get(follow))
+        .route_layer(SseLayer::new().shutdown(shutdown.clone()));
+    let app = page::router(include_str!("index.html"))
+        // Only JSON is taken, which a page of another origin cannot send here.
+        .route("/jobs", post(start))
+        .merge(streams)
+        .with_state(Arc::new(Jobs { channels, pace }));
+    support::serve(app, &shutdown).await
+}
+
+/// Takes the number of steps, and answers with the number of the job.
+async fn start(
+    State(jobs): State<Arc<Jobs>>,
+    Json(steps): Json<NonZeroU16>,
+) -> (StatusCode, Json<u64>) {
+    // To a bar only the newest step matters: whoever was away needs none of those before.
+    let channel = Channel::builder()
+        .capacity(1)
+        .retry(Duration::from_secs(1))
+        .build()
+        .named();
+    let pace = jobs.pace;
+    let mut channels = jobs.channels.lock().await;
+    let job = channels.last_key_value().map_or(1, |(last, _)| last + 1);
+    channels.insert(job, channel.clone());
+    if channels.len() > 1000 {
+        channels.pop_first();
+    }
+    // Publishing needs no runtime.
+    thread::spawn(move || {
+        if let Err(error) = work(&channel, steps.get(), pace) {
+            support::complain(&error);
+        }
+    });
+    (StatusCode::ACCEPTED, Json(job))
+}
+
+fn work(channel: &Channel<Progress>, of: u16, pace: Duration) -> Result<(), axum_sse::Error> {
+    for done in 0..=of {
+        channel.publish(&Progress::Step { done, of })?;
+        thread::sleep(pace);
+    }
+    // The last event and the end in one: nothing comes behind it, and a browser that comes back
+    // is told by a 204 to stay away.
+    channel.close(Some(&Event::named(&Progress::Finished { of })?))?;
+    Ok(())
+}
+
+async fn follow(
+    State(jobs): State<Arc<Jobs>>,
+    Path(job): Path<u64>,
+    last: LastEventId,
+) -> Result<impl IntoResponse, (StatusCode, &'static str)> {
+    let channels = jobs.channels.lock().await;
+    let channel = channels.get(&job);
+    let channel = channel.ok_or((StatusCode::NOT_FOUND, "there is no such job"))?;
+    Ok(channel.subscribe(last).start(Start::Newest(1)))
+}

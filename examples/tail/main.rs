@@ -1,0 +1,79 @@
+//! What a command prints, live in every browser; with the newest lines for those who come later,
+//! and a word about those that are gone.
+//!
+//! Run with
+//!
+//! ```not_rust
+//! journalctl -f | cargo run --release --example tail
+//! ```
+//!
+//! or with any other command's output, and open <http://127.0.0.1:3000>. `HOST` and `PORT` say
+//! where it listens, `HISTORY` how many lines it remembers.
+//!
+//! When the input ends, the pages are told so and their streams end; the lines can still be
+//! read, until Ctrl-C.
+
+#[path = "../support/page.rs"]
+mod page;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    error::Error,
+    io::{self, BufRead as _, Read as _},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use axum::{Router, extract::State, response::IntoResponse, routing::get};
+use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start, event_name};
+use support::setting;
+
+/// In bytes; a longer line becomes several.
+const MAX_LINE: u64 = 16 * 1024;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    support::exit(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let lines = Channel::builder()
+        .capacity(setting("HISTORY", 1000)?)
+        .retry(Duration::from_secs(1))
+        // Logs come in bursts: a page gets one write with all that is new, ten times a second.
+        .coalesce(Duration::from_millis(100))
+        .build();
+    let shutdown = Shutdown::new();
+    let streams = Router::new()
+        .route("/events", get(events))
+        .route_layer(SseLayer::new().shutdown(shutdown.clone()));
+    let app = page::router(include_str!("index.html"))
+        .merge(streams)
+        .with_state(lines.clone());
+    // A read of the standard input blocks, so it has a thread, which ends with the process.
+    thread::spawn(move || {
+        if let Err(error) = forward(&lines) {
+            support::complain(&error);
+        }
+    });
+    support::serve(app, &shutdown).await
+}
+
+async fn events(State(lines): State<Channel<str>>, last: LastEventId) -> impl IntoResponse {
+    lines.subscribe(last).start(Start::Oldest)
+}
+
+fn forward(lines: &Channel<str>) -> Result<(), Box<dyn Error>> {
+    let mut input = io::stdin().lock();
+    let mut line = Vec::new();
+    while input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
+        // Other bytes than text are shown as such; JSON carries all else, control characters too.
+        lines.publish(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']))?;
+        line.clear();
+    }
+    lines.close(Some(&Event::empty().with_name(event_name!("end"))))?;
+    support::complain(&"the input has ended; Ctrl-C ends this too");
+    Ok(())
+}

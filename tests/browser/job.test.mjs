@@ -1,0 +1,126 @@
+// The example job in a real browser; support.mjs has the settings.
+//
+//     cargo build --release --examples --all-features
+//     cd tests/browser && npm ci && node --test
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import {
+  TEST, cutOff, endsOnCtrlC, example, get, openPage, shoot, startProxy, startServer, stateIs, until, within,
+} from './support.mjs';
+
+const job = example('job');
+const RATE = (steps) => ({ settings: { RATE: String(steps) } });
+const PHONE = { viewport: { width: 360, height: 740 }, colorScheme: 'dark' };
+
+const post = (origin, body, type = 'application/json') =>
+  fetch(`${origin}/jobs`, { method: 'POST', headers: { 'Content-Type': type }, body });
+const bar = (page) => page.$eval('#bar', (element) => ({ done: element.value, of: element.max }));
+const events = async (page) => Number(await page.textContent('#events'));
+
+const isFollowed = (page) => until('the job is followed', async () => {
+  const state = await page.getAttribute('#state', 'data-state');
+  return state === 'live' || state === 'finished';
+});
+
+async function start(page, steps) {
+  await page.fill('#steps', String(steps));
+  await page.click('#order button');
+  await isFollowed(page);
+}
+
+async function reaches(page, done) {
+  await until(`the bar is at ${done}`, async () => (await bar(page)).done >= done);
+}
+
+test('job: a reload in the middle finds the bar where the job is, and nothing is started anew', TEST, async (t) => {
+  const server = await startServer(t, job, RATE(20));
+  const page = await openPage(t, server.origin);
+  await stateIs(page, 'idle');
+  await start(page, 100);
+  await reaches(page, 30);
+  await page.reload();
+  await isFollowed(page);
+  await until('the bar is back', async () => (await bar(page)).of === 100);
+  assert.ok((await bar(page)).done >= 30);
+  const other = await openPage(t, page.url(), PHONE);
+  await reaches(other, 31);
+  await shoot(other, 'job-phone-dark');
+  for (const { faults } of [page, other]) assert.deepEqual(faults, []);
+  for (const follower of [page, other]) {
+    await stateIs(follower, 'finished');
+    assert.deepEqual(await bar(follower), { done: 100, of: 100 });
+    // Nobody is given the steps that were before.
+    assert.ok((await events(follower)) < 75, `${await events(follower)} events`);
+  }
+  await shoot(page, 'job-finished');
+  assert.equal(await (await post(server.origin, '1')).text(), '2', 'there has been one job');
+});
+
+test('job: the end is an end, for pages that close and for those that do not', TEST, async (t) => {
+  const server = await startServer(t, job, RATE(100));
+  const page = await openPage(t, server.origin);
+  await start(page, 5);
+  await stateIs(page, 'finished');
+  assert.equal(await page.evaluate(() => source.readyState), 2);
+
+  // It does not listen for the end, and comes back: once.
+  const opened = await within('the browser is told to stay away', page.evaluate(() => new Promise((resolve) => {
+    const beside = new EventSource(source.url);
+    let opened = 0;
+    beside.onopen = () => { opened += 1; };
+    beside.onerror = () => beside.readyState === EventSource.CLOSED && resolve(opened);
+  })));
+  assert.equal(opened, 1);
+
+  await page.reload();
+  await stateIs(page, 'finished');
+  assert.deepEqual([await bar(page), await events(page)], [{ done: 5, of: 5 }, 1]);
+  const { status, text } = await get(`${server.origin}/jobs/1`);
+  assert.equal(status, 200);
+  assert.match(text, /^event: finished\nid: \S+\ndata: \{"of":5\}\n\n$/m);
+  const [, last] = text.match(/^id: (\S+)$/m);
+  assert.equal((await get(`${server.origin}/jobs/1`, { headers: { 'last-event-id': last } })).status, 204);
+});
+
+test('job: a page that was cut off goes on with the newest step', TEST, async (t) => {
+  const server = await startServer(t, job, RATE(20));
+  const proxy = await startProxy(t, server.port);
+  const page = await openPage(t, proxy.origin);
+  await start(page, 100);
+  await reaches(page, 5);
+  await cutOff(page, proxy);
+  const before = await bar(page);
+  await until('the job has gone on', async () => {
+    const { text } = await get(`${server.origin}/jobs/1`, { enough: (text) => text.includes('data: {') });
+    return Number(text.match(/"(?:done|of)":(\d+)/)[1]) > before.done + 10;
+  });
+  proxy.mend();
+  await reaches(page, before.done + 10);
+  await stateIs(page, 'finished');
+  assert.deepEqual(await bar(page), { done: 100, of: 100 });
+  assert.ok((await events(page)) < 95, `${await events(page)} events`);
+  assert.deepEqual(page.faults, []);
+});
+
+test('job: bad input is refused, and a job that is not there is not waited for', TEST, async (t) => {
+  const { origin } = await startServer(t, job);
+  assert.equal((await post(origin, '0')).status, 422);
+  assert.equal((await post(origin, '70000')).status, 422);
+  assert.equal((await post(origin, '1', 'text/plain')).status, 415);
+  const unknown = await get(`${origin}/jobs/1`);
+  assert.deepEqual([unknown.status, unknown.text], [404, 'there is no such job']);
+  const page = await openPage(t, `${origin}/#1`);
+  await stateIs(page, 'closed');
+  await page.fill('#steps', '0');
+  await page.click('#order button');
+  await until('the page says why', async () => /Not started \(422\)/.test(await page.textContent('#result')));
+});
+
+test('job: SIGINT ends the process in time while a job is followed', TEST, async (t) => {
+  const server = await startServer(t, job);
+  const page = await openPage(t, server.origin);
+  await start(page, 1000);
+  await endsOnCtrlC(server);
+});

@@ -24,7 +24,8 @@ pub(crate) async fn serve(app: Router, shutdown: &Shutdown) -> Result<(), Box<dy
         .shutdown(shutdown.clone())
         .bind(SocketAddr::from((host, port)))?;
     println!("open http://{} in a browser", listener.local_addr()?);
-    axum::serve(listener, app)
+    // One router for all connections: axum would clone it for each of them.
+    axum::serve(listener, app.into_make_service())
         .with_graceful_shutdown(shutdown.on(ctrl_c()))
         .await?;
     Ok(())

@@ -94,6 +94,10 @@ impl Ledger {
 
     pub(crate) fn accepted(&mut self, n: u32, id: &str) {
         self.events[n as usize].id = Some(id.into());
+        if self.members[self.channel_of(n) % self.groups] == 0 {
+            // Nobody else is waited for.
+            self.complete += 1;
+        }
     }
 
     /// A place behind everything that has been delivered.

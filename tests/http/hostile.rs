@@ -1,9 +1,9 @@
-//! Input that no browser sends: ids that are made up or somebody else's, heads that never end,
-//! clients that do not read, floods of connects and aborts. What the server does, and what it costs.
+//! Ids that no browser sends: made up, doubled, huge, or somebody else's; and the server that
+//! `hostile_clients.rs` uses, too.
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -26,33 +26,28 @@ use axum_sse::{
     testing::{Message, Parser},
 };
 use futures_util::stream;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
-    task::{JoinHandle, JoinSet},
-    time::{pause, sleep, timeout},
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle, time::sleep};
 
-use super::client::{Raw, bounded};
+use super::client::Raw;
 
 #[derive(Clone)]
-struct App {
+pub(crate) struct App {
     /// A channel for each user.
     users: Hub,
     board: Board<u32, u32>,
     runs: Runs<String, String>,
-    flood: Channel<str>,
+    pub(crate) flood: Channel<str>,
     /// Requests that have reached a handler.
-    asked: Arc<AtomicUsize>,
+    pub(crate) asked: Arc<AtomicUsize>,
 }
 
-struct Server {
-    app: App,
-    address: SocketAddr,
-    limits: Limits,
-    connections: Connections,
-    shutdown: Shutdown,
-    task: JoinHandle<io::Result<()>>,
+pub(crate) struct Server {
+    pub(crate) app: App,
+    pub(crate) address: SocketAddr,
+    pub(crate) limits: Limits,
+    pub(crate) connections: Connections,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) task: JoinHandle<io::Result<()>>,
 }
 
 impl App {
@@ -66,7 +61,7 @@ impl App {
         }
     }
 
-    fn publish(&self, user: &str, text: &str) -> EventId {
+    pub(crate) fn publish(&self, user: &str, text: &str) -> EventId {
         let channel: Channel<str> = self.users.channel(user).unwrap();
         channel.publish(text).unwrap()
     }
@@ -92,7 +87,7 @@ async fn run(
 }
 
 impl Server {
-    fn start(options: Options) -> Self {
+    pub(crate) fn start(options: Options) -> Self {
         let app = App::new();
         let (limits, shutdown) = (Limits::new(), Shutdown::new());
         let layer = SseLayer::new()
@@ -123,7 +118,7 @@ impl Server {
     }
 
     /// An answer to a head with these lines: the status line, and the connection.
-    async fn ask(&self, path: &str, lines: &[u8]) -> (String, Raw) {
+    pub(crate) async fn ask(&self, path: &str, lines: &[u8]) -> (String, Raw) {
         let mut raw = Raw::connect(self.address).await;
         raw.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n"))
             .await;
@@ -133,13 +128,13 @@ impl Server {
         (status, raw)
     }
 
-    async fn with_id(&self, path: &str, id: &str) -> (String, Raw) {
+    pub(crate) async fn with_id(&self, path: &str, id: &str) -> (String, Raw) {
         let line = format!("Last-Event-ID: {id}\r\n");
         self.ask(path, line.as_bytes()).await
     }
 
     /// Somebody new, who is to be served at once whatever the others do.
-    async fn serves_a_fresh_client(&self) -> Duration {
+    pub(crate) async fn serves_a_fresh_client(&self) -> Duration {
         let begun = Instant::now();
         let (status, mut raw) = self.ask("/user/fresh", b"").await;
         assert_eq!(status, OK);
@@ -148,7 +143,7 @@ impl Server {
         begun.elapsed()
     }
 
-    async fn is_empty(&self) {
+    pub(crate) async fn is_empty(&self) {
         let held = || {
             [
                 self.connections.open(),
@@ -165,10 +160,10 @@ impl Server {
     }
 }
 
-const OK: &str = "HTTP/1.1 200 OK";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK";
 
 /// The next events of a stream, `count` at least.
-async fn messages(raw: &mut Raw, count: usize) -> Vec<Message> {
+pub(crate) async fn messages(raw: &mut Raw, count: usize) -> Vec<Message> {
     use axum_sse::testing::Item;
 
     let mut parser = Parser::new();
@@ -184,19 +179,8 @@ async fn messages(raw: &mut Raw, count: usize) -> Vec<Message> {
     messages
 }
 
-/// What this process holds, clients included, where the system tells.
-fn cost() -> String {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let files = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    format!(
-        "{}, {files} open files",
-        resident.unwrap_or("VmRSS: unknown").replace('\t', " ")
-    )
-}
-
 /// What stands in front of what a stranger is given: the gap's reason, or nothing.
-async fn told(raw: &mut Raw) -> String {
+pub(crate) async fn told(raw: &mut Raw) -> String {
     let first = messages(raw, 1).await.remove(0);
     if first.event != "gap" {
         return first.event;
@@ -481,217 +465,4 @@ async fn rule_90_a_board_and_a_run_give_nothing_of_theirs_for_an_id_of_others() 
     assert_eq!(status, OK);
     let own = messages(&mut raw, 1).await;
     assert_eq!(own.last().unwrap().data, "\"of alice\"");
-}
-
-#[tokio::test]
-async fn a_head_that_comes_byte_by_byte_is_a_head() {
-    let server = Server::start(Options::new());
-    let id = server.app.publish("a", "1");
-    server.app.publish("a", "2");
-    let mut raw = Raw::connect(server.address).await;
-    let head = format!("GET /user/a HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {id}\r\n\r\n");
-    for byte in head.as_bytes().chunks(1) {
-        raw.send(byte).await;
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(raw.head().await[0], OK);
-    let resumed = messages(&mut raw, 1).await;
-    assert_eq!(resumed[0].data, "\"2\"");
-}
-
-/// Those cost a connection each, and no place, no subscription; nobody waits for them.
-#[tokio::test]
-async fn half_open_clients_cost_a_connection_and_hold_up_nobody() {
-    const EACH: usize = 400;
-    let server = Server::start(Options::new());
-    println!("before: {}", cost());
-    let mut half_open = Vec::new();
-    for round in 0..2 * EACH {
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        if round % 2 == 0 {
-            let half = b"GET /user/a HTTP/1.1\r\nHost: x\r\nLast-Event-ID: ";
-            stream.write_all(half).await.unwrap();
-        }
-        half_open.push(stream);
-    }
-    while server.connections.open() < 2 * EACH {
-        sleep(Duration::from_millis(5)).await;
-    }
-    let took = server.serves_a_fresh_client().await;
-    println!(
-        "{} half-open clients: {}; a fresh one served in {took:?}",
-        2 * EACH,
-        cost()
-    );
-    assert_eq!(server.app.asked.load(Ordering::Relaxed), 1, "the fresh one");
-    drop(half_open);
-    server.is_empty().await;
-    println!("after: {}", cost());
-}
-
-/// But for one whose head has begun: hyper waits for the rest of it, and here nothing bounds that
-/// (see below). If this fails, that has changed, and the documentation says otherwise.
-#[tokio::test]
-async fn rule_66_only_a_head_that_has_begun_holds_up_a_shutdown() {
-    for (half, holds_up) in [
-        ("", false),
-        ("PRI", false),
-        ("G", true),
-        ("GET /user/a HTTP/1.1\r\nHost: x\r\nLast-Ev", true),
-    ] {
-        let mut server = Server::start(Options::new());
-        let mut client = TcpStream::connect(server.address).await.unwrap();
-        client.write_all(half.as_bytes()).await.unwrap();
-        server.serves_a_fresh_client().await;
-        while server.connections.open() != 1 {
-            sleep(Duration::from_millis(5)).await;
-        }
-        server.shutdown.begin();
-        if holds_up {
-            let stopped = timeout(Duration::from_secs(3), &mut server.task).await;
-            assert!(stopped.is_err(), "{half:?}");
-            drop(client);
-        }
-        bounded(server.task).await.unwrap().unwrap();
-    }
-}
-
-/// `axum::serve` gives hyper no clock, so hyper's own 30 seconds for a head never begin. If this
-/// fails, that has changed: docs/testing.md and docs/security.md say otherwise.
-#[tokio::test]
-async fn nothing_ends_a_client_that_never_finishes_its_head() {
-    let server = Server::start(Options::new());
-    let mut raw = Raw::connect(server.address).await;
-    raw.send("GET /user/a HTTP/1.1\r\nHost: x\r\n").await;
-    while server.connections.open() == 0 {
-        sleep(Duration::from_millis(1)).await;
-    }
-    pause();
-    for _ in 0..60 {
-        tokio::time::advance(Duration::from_secs(60)).await;
-        tokio::task::yield_now().await;
-    }
-    tokio::time::resume();
-    assert_eq!(server.connections.open(), 1);
-    raw.send("\r\n").await;
-    assert_eq!(raw.head().await[0], OK);
-}
-
-/// A channel's publisher waits for nobody (law 10), and the listener ends who reads nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_70_clients_that_never_read_hold_up_nobody_and_are_cut() {
-    const SILENT: usize = 100;
-    const ROUNDS: usize = 200;
-    let options = Options::new()
-        .stall_timeout(Duration::from_secs(2))
-        .send_buffer(16 * 1024);
-    let server = Server::start(options);
-    let mut silent = Vec::new();
-    for _ in 0..SILENT {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        let mut stream = socket.connect(server.address).await.unwrap();
-        let request = b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n";
-        stream.write_all(request).await.unwrap();
-        silent.push(stream);
-    }
-    let (_, mut reader) = server.ask("/flood", b"").await;
-    assert_eq!(told(&mut reader).await, "checkpoint");
-    while server.app.flood.stats().subscribers < SILENT + 1 {
-        sleep(Duration::from_millis(5)).await;
-    }
-    println!("before: {}", cost());
-    let text = "x".repeat(10_000);
-    let begun = Instant::now();
-    let mut publishing = Duration::ZERO;
-    for _ in 0..ROUNDS {
-        let publish = Instant::now();
-        server.app.flood.publish(&text).unwrap();
-        publishing += publish.elapsed();
-        // The one that reads has all of it, in order, without a gap.
-        let got = messages(&mut reader, 1).await;
-        assert_eq!(
-            (got[0].event.as_str(), got[0].data.len()),
-            ("message", text.len() + 2)
-        );
-    }
-    println!(
-        "{SILENT} that never read, 2 MB published to each: {}; publishing took {publishing:?} of {:?}",
-        cost(),
-        begun.elapsed()
-    );
-    while server.connections.open() > 1 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "{}",
-            server.connections.open()
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
-    println!("cut after {:?}", begun.elapsed());
-    assert_eq!(
-        server.app.flood.stats().subscribers,
-        1,
-        "the one that reads"
-    );
-    drop((silent, reader));
-    server.is_empty().await;
-}
-
-/// At once, and not one after the other; and with streams open beside them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_69_a_flood_of_aborts_leaves_nothing_and_nobody_waits() {
-    const TASKS: usize = 50;
-    const EACH: usize = 100;
-    let server = Server::start(Options::new());
-    let before = server.app.publish("a", "before");
-    let (_, mut beside) = server.with_id("/user/a", &before.to_string()).await;
-    assert_eq!(told(&mut beside).await, "checkpoint");
-    println!("before: {}", cost());
-    let begun = Instant::now();
-    let mut flood = JoinSet::new();
-    for task in 0..TASKS {
-        let address = server.address;
-        flood.spawn(async move {
-            let whole =
-                format!("GET /user/a HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {before}\r\n\r\n");
-            for round in 0..EACH {
-                let mut stream = TcpStream::connect(address).await.unwrap();
-                stream.set_zero_linger().unwrap();
-                let part = match (task + round) % 3 {
-                    0 => 0,
-                    1 => whole.len() / 2,
-                    _ => whole.len(),
-                };
-                stream.write_all(&whole.as_bytes()[..part]).await.unwrap();
-            }
-        });
-    }
-    let mut slowest = Duration::ZERO;
-    while !flood.is_empty() {
-        slowest = slowest.max(server.serves_a_fresh_client().await);
-        while let Some(ended) = flood.try_join_next() {
-            ended.unwrap();
-        }
-    }
-    let took = begun.elapsed();
-    println!(
-        "{} connects and aborts in {took:?}: {}; fresh clients waited {slowest:?} at most",
-        TASKS * EACH,
-        cost()
-    );
-    server.app.publish("a", "after");
-    let got = messages(&mut beside, 1).await;
-    assert_eq!(got.last().unwrap().data, "\"after\"");
-    drop(beside);
-    server.is_empty().await;
-    println!("after: {}", cost());
-    // The system may have told of a connection before it is gone; a new one is taken all the same.
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream
-        .write_all(b"GET /user/a HTTP/1.0\r\n\r\n")
-        .await
-        .unwrap();
-    let first = timeout(Duration::from_secs(10), stream.read_u8()).await;
-    assert_eq!(first.unwrap().unwrap(), b'H');
 }

@@ -8,6 +8,8 @@ mod client;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod hostile_clients;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod shutdown;

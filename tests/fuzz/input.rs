@@ -43,7 +43,8 @@ impl<'a> Input<'a> {
     /// Text in which every third character may be one that an encoder has to look at.
     pub(crate) fn text(&mut self) -> String {
         const ODD: [&str; 12] = [
-            "\n", "\r", "\r\n", "\0", ":", " ", "data: ", "\u{feff}", "é", "\u{2028}", "\n\n", "id: 1\n",
+            "\n", "\r", "\r\n", "\0", ":", " ", "data: ", "\u{feff}", "é", "\u{2028}", "\n\n",
+            "id: 1\n",
         ];
         let mut text = String::new();
         for char in String::from_utf8_lossy(self.bytes()).chars() {

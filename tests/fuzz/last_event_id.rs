@@ -30,7 +30,9 @@ pub fn body(data: &[u8]) {
     let mut input = Input::new(data);
     let published = u64::from(input.byte() % 10);
     let channel: Channel<u64> = Channel::builder().capacity(4).build();
-    let ids: Vec<EventId> = (0..published).map(|n| channel.publish(&n).unwrap()).collect();
+    let ids: Vec<EventId> = (0..published)
+        .map(|n| channel.publish(&n).unwrap())
+        .collect();
     let hi = channel.newest().hi();
 
     let values: Vec<HeaderValue> = (0..input.below(3))
@@ -50,7 +52,9 @@ pub fn body(data: &[u8]) {
 
     // The other ways to read it say the same.
     let mut strict = parts.clone();
-    let read = StrictLastEventId::<EventId>::from_request_parts(&mut strict, &()).now_or_never().unwrap();
+    let read = StrictLastEventId::<EventId>::from_request_parts(&mut strict, &())
+        .now_or_never()
+        .unwrap();
     match read {
         Ok(StrictLastEventId(id)) => assert_eq!(id, last.clone().known()),
         Err(rejection) => {
@@ -63,7 +67,11 @@ pub fn body(data: &[u8]) {
     let _: LastEventId<u64> = extract(&parts);
     let _: LastEventId<String> = extract(&parts);
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(async { resume(&channel, &ids, last, expected) });
 }
 
@@ -77,7 +85,12 @@ fn resume(channel: &Channel<u64>, ids: &[EventId], last: LastEventId, expected: 
         Expect::Known(life, _) if life != hi => gap(GapReason::Restarted, None),
         Expect::Known(_, lo) if lo > published => gap(GapReason::Unknown, None),
         Expect::Known(_, lo) if lo < oldest => gap(GapReason::Evicted, Some(oldest - lo)),
-        Expect::Known(_, lo) => (Resume::Exact { pending: published - lo }, lo),
+        Expect::Known(_, lo) => (
+            Resume::Exact {
+                pending: published - lo,
+            },
+            lo,
+        ),
     };
 
     let subscription = channel.subscribe(last);
@@ -88,8 +101,11 @@ fn resume(channel: &Channel<u64>, ids: &[EventId], last: LastEventId, expected: 
     if let Resume::Gap { reason, missed } = resume {
         let gap = messages.next().unwrap();
         let data: serde_json::Value = serde_json::from_str(&gap.data).unwrap();
-        let oldest = ids.get(usize::try_from(oldest).unwrap()).map(EventId::to_string);
-        let said = serde_json::json!({ "reason": reason.as_str(), "missed": missed, "oldest": oldest });
+        let oldest = ids
+            .get(usize::try_from(oldest).unwrap())
+            .map(EventId::to_string);
+        let said =
+            serde_json::json!({ "reason": reason.as_str(), "missed": missed, "oldest": oldest });
         assert_eq!((gap.event.as_str(), data), ("gap", said));
     }
     let mut next = from;
@@ -110,7 +126,11 @@ fn resume(channel: &Channel<u64>, ids: &[EventId], last: LastEventId, expected: 
 }
 
 fn event(id: EventId, number: u64) -> Message {
-    Message { event: "message".to_owned(), data: number.to_string(), last_event_id: id.to_string() }
+    Message {
+        event: "message".to_owned(),
+        data: number.to_string(),
+        last_event_id: id.to_string(),
+    }
 }
 
 /// All that is there without waiting.
@@ -118,17 +138,24 @@ fn read(body: &mut Body, parser: &mut Parser) -> Vec<Message> {
     let mut messages = Vec::new();
     while let Some(frame) = body.frame().now_or_never() {
         let data = frame.unwrap().unwrap().into_data().unwrap();
-        messages.extend(parser.push(&data).into_iter().filter_map(|item| match item {
-            Item::Message(message) => Some(message),
-            _ => None,
-        }));
+        messages.extend(
+            parser
+                .push(&data)
+                .into_iter()
+                .filter_map(|item| match item {
+                    Item::Message(message) => Some(message),
+                    _ => None,
+                }),
+        );
     }
     messages
 }
 
 fn extract<T: std::str::FromStr>(parts: &axum::http::request::Parts) -> LastEventId<T> {
     // Infallible: this does not compile if it could reject.
-    let Ok(last) = LastEventId::from_request_parts(&mut parts.clone(), &()).now_or_never().unwrap();
+    let Ok(last) = LastEventId::from_request_parts(&mut parts.clone(), &())
+        .now_or_never()
+        .unwrap();
     last
 }
 
@@ -152,7 +179,15 @@ fn given(input: &mut Input<'_>, hi: u64) -> Vec<u8> {
 fn query(input: &mut Input<'_>, hi: u64) -> Option<Uri> {
     let mut text = String::from("/?");
     for _ in 0..input.below(3) {
-        text.push_str(input.pick(&["lastEventId=", "last_event_id=", "last-event-id=", "last%45ventId=", "other=", "lastEventId", ""]));
+        text.push_str(input.pick(&[
+            "lastEventId=",
+            "last_event_id=",
+            "last-event-id=",
+            "last%45ventId=",
+            "other=",
+            "lastEventId",
+            "",
+        ]));
         match input.below(3) {
             0 => text.extend(given(input, hi).iter().map(|byte| format!("%{byte:02x}"))),
             1 => text.push_str(&String::from_utf8_lossy(&given(input, hi))),
@@ -181,7 +216,9 @@ fn expect(values: &[HeaderValue], query: Option<&Uri>) -> Expect {
     if values.concat().is_empty() && values.len() < 2 {
         let query = query.and_then(Uri::query).unwrap_or_default();
         let in_query: Vec<_> = form_urlencoded::parse(query.as_bytes())
-            .filter(|(name, _)| ["lastEventId", "last_event_id", "last-event-id"].contains(&&**name))
+            .filter(|(name, _)| {
+                ["lastEventId", "last_event_id", "last-event-id"].contains(&&**name)
+            })
             .map(|(_, value)| value.into_owned().into_bytes())
             .collect();
         return expect_one(&in_query.iter().map(Vec::as_slice).collect::<Vec<_>>());
@@ -199,7 +236,12 @@ fn expect_one(values: &[&[u8]]) -> Expect {
 
 fn known(value: &[u8]) -> Option<(u64, u64)> {
     let text = std::str::from_utf8(value).ok()?;
-    let [hi, lo] = text.split('-').map(number).collect::<Option<Vec<_>>>()?.try_into().ok()?;
+    let [hi, lo] = text
+        .split('-')
+        .map(number)
+        .collect::<Option<Vec<_>>>()?
+        .try_into()
+        .ok()?;
     Some((hi, lo))
 }
 
@@ -208,6 +250,15 @@ fn number(digits: &str) -> Option<u64> {
     if digits.is_empty() || digits.len() > 20 || (digits.starts_with('0') && digits != "0") {
         return None;
     }
-    let values = digits.chars().map(|digit| known.find(digit)).collect::<Option<Vec<_>>>()?;
-    values.iter().try_fold(0u128, |sum, value| Some(sum.checked_mul(64)? + *value as u128))?.try_into().ok()
+    let values = digits
+        .chars()
+        .map(|digit| known.find(digit))
+        .collect::<Option<Vec<_>>>()?;
+    values
+        .iter()
+        .try_fold(0u128, |sum, value| {
+            Some(sum.checked_mul(64)? + *value as u128)
+        })?
+        .try_into()
+        .ok()
 }

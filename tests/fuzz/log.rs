@@ -82,7 +82,12 @@ fn given(model: &Model, input: &mut Input<'_>) -> Given {
         0 => Given::Nothing,
         1..=3 => {
             let back = input.below(40);
-            let id = model.all.iter().rev().nth(back).map_or(model.start, |event| event.id);
+            let id = model
+                .all
+                .iter()
+                .rev()
+                .nth(back)
+                .map_or(model.start, |event| event.id);
             Given::Id(id)
         }
         4 => Given::Id(EventId::new(model.start.hi(), u64::from(input.byte()))),
@@ -145,14 +150,29 @@ impl Model {
             (Real::Hub(hub), start)
         };
         let began = Instant::now();
-        Self { real, start, began, now: 0, events, bytes, age, all: Vec::new(), closed: [false; 3], gone: [0; 3] }
+        Self {
+            real,
+            start,
+            began,
+            now: 0,
+            events,
+            bytes,
+            age,
+            all: Vec::new(),
+            closed: [false; 3],
+            gone: [0; 3],
+        }
     }
 
     pub(crate) fn is_single(&self) -> bool {
         matches!(self.real, Real::Single(_))
     }
 
-    pub(crate) fn subscribe(&self, channels: &[usize], last: axum_sse::LastEventId) -> axum_sse::Subscription {
+    pub(crate) fn subscribe(
+        &self,
+        channels: &[usize],
+        last: axum_sse::LastEventId,
+    ) -> axum_sse::Subscription {
         match &self.real {
             Real::Single(channel) => channel.subscribe(last),
             Real::Hub(hub) => hub.subscribe(channels.iter().map(|at| NAMES[*at]), last),
@@ -187,7 +207,14 @@ impl Model {
                 assert!(newest < id, "law 1");
                 let size = event.to_bytes().len() + format!("id: {id}\n").len();
                 assert!(size <= self.bytes);
-                self.all.push(Published { id, channel, name, data, size, at: self.now });
+                self.all.push(Published {
+                    id,
+                    channel,
+                    name,
+                    data,
+                    size,
+                    at: self.now,
+                });
                 self.trim();
             }
             Err(error) => match error.kind() {
@@ -211,7 +238,9 @@ impl Model {
     }
 
     pub(crate) fn of(&self, channel: usize) -> impl DoubleEndedIterator<Item = &Published> {
-        self.all.iter().filter(move |event| event.channel == channel)
+        self.all
+            .iter()
+            .filter(move |event| event.channel == channel)
     }
 
     pub(crate) fn count(&self, channel: usize) -> usize {
@@ -225,7 +254,10 @@ impl Model {
 
     /// Bytes that a client of this channel has still to read.
     pub(crate) fn bytes_behind(&self, channel: usize, position: usize) -> usize {
-        self.of(channel).skip(position).map(|event| event.size).sum()
+        self.of(channel)
+            .skip(position)
+            .map(|event| event.size)
+            .sum()
     }
 
     pub(crate) fn bytes(&self) -> usize {

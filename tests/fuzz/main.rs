@@ -38,7 +38,9 @@ mod tests {
         }
 
         fn bytes(&mut self, most: usize) -> Vec<u8> {
-            (0..self.below(most + 1)).map(|_| self.next().to_le_bytes()[0]).collect()
+            (0..self.below(most + 1))
+                .map(|_| self.next().to_le_bytes()[0])
+                .collect()
         }
     }
 
@@ -48,8 +50,13 @@ mod tests {
     }
 
     fn check(target: &str, body: fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        let mut corpus: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus")
+            .join(target);
+        let mut corpus: Vec<_> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         corpus.sort();
         assert!(!corpus.is_empty(), "{folder:?}");
         let corpus: Vec<Vec<u8>> = corpus

@@ -79,8 +79,16 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn connect(model: &Model, before: Option<Self>, given: Given, input: &mut Input<'_>) -> Self {
-        let own = before.as_ref().map(|reader| reader.last_id.clone()).unwrap_or_default();
+    pub(crate) fn connect(
+        model: &Model,
+        before: Option<Self>,
+        given: Given,
+        input: &mut Input<'_>,
+    ) -> Self {
+        let own = before
+            .as_ref()
+            .map(|reader| reader.last_id.clone())
+            .unwrap_or_default();
         let text = match &given {
             Given::Nothing => String::new(),
             Given::Own => own,
@@ -92,7 +100,10 @@ impl Reader {
         let newest = model.all.last().map_or(model.start, |event| event.id);
 
         let set = 1 + input.below(7);
-        let own_set = before.as_ref().filter(|_| matches!(given, Given::Own)).map(Reader::channels);
+        let own_set = before
+            .as_ref()
+            .filter(|_| matches!(given, Given::Own))
+            .map(Reader::channels);
         let channels = match own_set {
             _ if model.is_single() => vec![0],
             Some(same) => same,
@@ -119,13 +130,22 @@ impl Reader {
         // The old connection ends before the new one begins.
         drop(before);
 
-        let start = input.pick(&[Start::Live, Start::Snapshot, Start::Oldest, Start::Newest(2)]);
+        let start = input.pick(&[
+            Start::Live,
+            Start::Snapshot,
+            Start::Oldest,
+            Start::Newest(2),
+        ]);
         let on_gap = input.pick(&[OnGap::Replay, OnGap::Snapshot, OnGap::Live]);
         let on_lag = input.pick(&[OnLag::Gap, OnLag::End]);
         let fresh = last.is_absent();
         let subscription = model.subscribe(&channels, last);
         check_resume(model, &channels, &expect, fresh, subscription.resume());
-        let response = subscription.start(start).on_gap(on_gap).on_lag(on_lag).into_response();
+        let response = subscription
+            .start(start)
+            .on_gap(on_gap)
+            .on_lag(on_lag)
+            .into_response();
 
         let mut reader = Self {
             body: None,
@@ -159,14 +179,18 @@ impl Reader {
     /// Law 4: what its id says, a client that comes back has seen, and nothing else.
     fn agrees(&self, expect: &[Option<Expect>; 3]) {
         for channel in self.channels() {
-            let (Some(seen), Some(Expect::Next(next))) = (self.expect[channel], expect[channel]) else {
+            let (Some(seen), Some(Expect::Next(next))) = (self.expect[channel], expect[channel])
+            else {
                 continue;
             };
             if self.fabricated || seen == Expect::Gap || (self.fresh && !self.begun) {
                 continue;
             }
             let again = self.uncovered[channel] && next <= seen.most();
-            assert!(again || (seen.least()..=seen.most()).contains(&next), "law 4: {seen:?}, and then {next}");
+            assert!(
+                again || (seen.least()..=seen.most()).contains(&next),
+                "law 4: {seen:?}, and then {next}"
+            );
         }
     }
 
@@ -200,7 +224,8 @@ impl Reader {
         if !self.begun {
             self.begin(model);
         }
-        let frame = std::pin::Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        let frame =
+            std::pin::Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
         let chunk = match frame {
             Poll::Pending => {
                 self.body = Some(body);
@@ -239,7 +264,11 @@ impl Reader {
             assert_eq!(message.data, "");
         } else {
             let event = model.all.iter().find(|event| event.id == id).unwrap();
-            let name = if event.name.is_empty() { "message" } else { event.name };
+            let name = if event.name.is_empty() {
+                "message"
+            } else {
+                event.name
+            };
             assert_eq!((message.event.as_str(), &message.data), (name, &event.data));
             let count = model.up_to(event.channel, id) - 1;
             let expected = self.expect[event.channel];
@@ -248,13 +277,20 @@ impl Reader {
                 Expect::Next(next) => next == count,
                 Expect::Gap => false,
             };
-            assert!(next, "law 3: {expected:?}, but event {count} of channel {} came", event.channel);
+            assert!(
+                next,
+                "law 3: {expected:?}, but event {count} of channel {} came",
+                event.channel
+            );
             self.expect[event.channel] = Some(Expect::Next(count + 1));
         }
         for channel in self.channels() {
             let (behind, expected) = (model.up_to(channel, id), self.expect[channel].unwrap());
             assert_ne!(expected, Expect::Gap, "an id before the gap was said");
-            assert!(behind <= expected.most(), "law 5: {id} passes events of channel {channel}: {expected:?}");
+            assert!(
+                behind <= expected.most(),
+                "law 5: {id} passes events of channel {channel}: {expected:?}"
+            );
             // An id behind what a gap was about makes the gap final.
             if behind >= expected.least() {
                 self.uncovered[channel] = false;
@@ -270,9 +306,15 @@ impl Reader {
         };
         assert_eq!(gap.get("channel").is_some(), self.many);
         let reason = gap["reason"].as_str().unwrap();
-        let missed = gap["missed"].as_u64().map(|missed| usize::try_from(missed).unwrap());
+        let missed = gap["missed"]
+            .as_u64()
+            .map(|missed| usize::try_from(missed).unwrap());
         let oldest = gap["oldest"].as_str().map(|oldest| {
-            let event = model.all.iter().find(|event| event.id.to_string() == oldest).unwrap();
+            let event = model
+                .all
+                .iter()
+                .find(|event| event.id.to_string() == oldest)
+                .unwrap();
             assert_eq!(event.channel, channel, "{gap}");
             model.up_to(channel, event.id) - 1
         });
@@ -283,17 +325,29 @@ impl Reader {
         };
         match self.expect[channel].unwrap() {
             Expect::Gap => {
-                assert!(["unknown", "restarted"].contains(&reason) && missed.is_none(), "{gap}");
+                assert!(
+                    ["unknown", "restarted"].contains(&reason) && missed.is_none(),
+                    "{gap}"
+                );
             }
             Expect::Between(..) => assert_eq!(reason, "lagged", "{gap}"),
             Expect::Next(expected) => {
-                assert!(next.most() > expected, "{gap}: nothing is missing behind {expected}");
-                assert!(model.gone[channel] > expected, "{gap}: {expected} is still there");
+                assert!(
+                    next.most() > expected,
+                    "{gap}: nothing is missing behind {expected}"
+                );
+                assert!(
+                    model.gone[channel] > expected,
+                    "{gap}: {expected} is still there"
+                );
                 assert!(["evicted", "lagged"].contains(&reason), "{gap}");
                 if let (Some(missed), Expect::Next(next)) = (missed, next) {
                     assert_eq!(missed, next - expected, "{gap}");
                 }
-                assert!(missed.is_some() || (reason == "evicted" && !model.is_single()), "{gap}");
+                assert!(
+                    missed.is_some() || (reason == "evicted" && !model.is_single()),
+                    "{gap}"
+                );
                 if reason == "lagged" {
                     self.was_slow(model, channel, expected);
                 }
@@ -308,7 +362,10 @@ impl Reader {
     fn was_slow(&self, model: &Model, channel: usize, expected: usize) {
         let too_much = model.bytes_behind(channel, expected) > model.bytes();
         let too_long = self.rested.is_none_or(|at| model.now >= at + PATIENCE);
-        assert!(too_much || too_long, "event {expected} of channel {channel} was not kept for long enough");
+        assert!(
+            too_much || too_long,
+            "event {expected} of channel {channel} was not kept for long enough"
+        );
     }
 
     /// The stream has ended: all is closed and read, or the client is sent away as one too slow.
@@ -327,7 +384,11 @@ impl Reader {
             self.on_lag == OnLag::End && expected.least() < model.gone[*channel]
         };
         let channels = self.channels();
-        assert!(channels.iter().all(over) || channels.iter().any(slow), "it ended, and expected {:?}", self.expect);
+        assert!(
+            channels.iter().all(over) || channels.iter().any(slow),
+            "it ended, and expected {:?}",
+            self.expect
+        );
     }
 
     /// Nothing is left behind when everything has been read.
@@ -338,14 +399,24 @@ impl Reader {
         }
         for channel in self.channels() {
             let (count, expected) = (model.count(channel), self.expect[channel].unwrap());
-            let read = expected == Expect::Next(count) || matches!(expected, Expect::Between(_, most) if most == count);
-            assert!(read, "law 3: channel {channel} ends with {expected:?} of {count}");
+            let read = expected == Expect::Next(count)
+                || matches!(expected, Expect::Between(_, most) if most == count);
+            assert!(
+                read,
+                "law 3: channel {channel} ends with {expected:?} of {count}"
+            );
         }
     }
 }
 
 /// What a handler is told before the response starts.
-fn check_resume(model: &Model, channels: &[usize], expect: &[Option<Expect>; 3], fresh: bool, resume: Resume) {
+fn check_resume(
+    model: &Model,
+    channels: &[usize],
+    expect: &[Option<Expect>; 3],
+    fresh: bool,
+    resume: Resume,
+) {
     let known: Vec<_> = channels
         .iter()
         .map(|at| match expect[*at].unwrap() {
@@ -353,7 +424,9 @@ fn check_resume(model: &Model, channels: &[usize], expect: &[Option<Expect>; 3],
             _ => None,
         })
         .collect();
-    let lost = known.iter().any(|known| known.is_none_or(|(next, gone, _)| next < gone));
+    let lost = known
+        .iter()
+        .any(|known| known.is_none_or(|(next, gone, _)| next < gone));
     match resume {
         Resume::Fresh => assert!(fresh),
         Resume::Exact { pending } => {

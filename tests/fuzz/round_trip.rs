@@ -41,11 +41,18 @@ pub fn body(data: &[u8]) {
     let events: Vec<Sent> = (0..=input.below(6)).map(|_| sent(&mut input)).collect();
     let chunks = input.rest();
 
-    let bytes: Vec<u8> = events.iter().flat_map(|sent| sent.event.to_bytes()).collect();
+    let bytes: Vec<u8> = events
+        .iter()
+        .flat_map(|sent| sent.event.to_bytes())
+        .collect();
     assert!(!bytes.contains(&b'\r'), "rule 4");
     assert_eq!(parse(&bytes, chunks), expected(&events), "Event::to_bytes");
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let values: Vec<Event> = events.iter().map(|sent| sent.event.clone()).collect();
         let body = Sse::new(stream::iter(values)).into_response().into_body();
@@ -59,7 +66,15 @@ pub fn body(data: &[u8]) {
 async fn through_a_channel(events: &[Sent], chunks: &[u8]) {
     let channel: Channel<str> = Channel::new();
     let mut all = Vec::new();
-    for Sent { event, comment, retry, name, id, data } in events {
+    for Sent {
+        event,
+        comment,
+        retry,
+        name,
+        id,
+        data,
+    } in events
+    {
         let reserved = matches!(name.as_deref(), Some("gap" | "checkpoint"));
         let (None, None, Some(data), false) = (id, retry, data, reserved) else {
             let error = channel.publish_event(event).unwrap_err();
@@ -74,7 +89,11 @@ async fn through_a_channel(events: &[Sent], chunks: &[u8]) {
     if all.is_empty() {
         return;
     }
-    let body = channel.subscribe(axum_sse::LastEventId::Absent).start(Start::Oldest).into_response().into_body();
+    let body = channel
+        .subscribe(axum_sse::LastEventId::Absent)
+        .start(Start::Oldest)
+        .into_response()
+        .into_body();
     let bytes = body.collect().await.unwrap().to_bytes();
     assert_eq!(parse(&bytes, chunks), all, "Channel");
 }
@@ -98,9 +117,13 @@ fn sent(input: &mut Input<'_>) -> Sent {
     }
     if input.flag() {
         // From no time to some years, in steps below a millisecond.
-        let time = Duration::from_nanos(1 << input.below(62)) + Duration::from_micros(input.byte().into());
+        let time =
+            Duration::from_nanos(1 << input.below(62)) + Duration::from_micros(input.byte().into());
         let (day, half_a_second) = (86_400_000_000_000, 500_000_000);
-        let millis = time.as_nanos().clamp(half_a_second, day).div_ceil(1_000_000);
+        let millis = time
+            .as_nanos()
+            .clamp(half_a_second, day)
+            .div_ceil(1_000_000);
         sent.event = sent.event.retry(time);
         sent.retry = Some(millis.try_into().unwrap());
     }
@@ -108,7 +131,14 @@ fn sent(input: &mut Input<'_>) -> Sent {
 }
 
 fn start(input: &mut Input<'_>) -> Sent {
-    let of = |event: Event, data: Option<String>| Sent { event, comment: None, retry: None, name: None, id: None, data };
+    let of = |event: Event, data: Option<String>| Sent {
+        event,
+        comment: None,
+        retry: None,
+        name: None,
+        id: None,
+        data,
+    };
     match input.below(7) {
         0 => {
             let text = input.text();
@@ -138,14 +168,22 @@ fn start(input: &mut Input<'_>) -> Sent {
             // Copied as it stands, whatever line breaks are between its tokens.
             let text = input.text();
             match serde_json::from_str::<Box<RawValue>>(&text) {
-                Ok(raw) => of(Event::json(&raw).unwrap(), Some(lines(raw.get()).join("\n"))),
+                Ok(raw) => of(
+                    Event::json(&raw).unwrap(),
+                    Some(lines(raw.get()).join("\n")),
+                ),
                 Err(_) => of(Event::empty(), Some(String::new())),
             }
         }
         5 => {
             let (value, name) = match input.below(3) {
                 0 => (Named::Text(input.text()), "Text"),
-                1 => (Named::Odd { value: value(input, 0) }, "a name: of its own "),
+                1 => (
+                    Named::Odd {
+                        value: value(input, 0),
+                    },
+                    "a name: of its own ",
+                ),
                 _ => (Named::Unit, "Unit"),
             };
             let data = match &value {
@@ -161,7 +199,10 @@ fn start(input: &mut Input<'_>) -> Sent {
             let text = input.text();
             let error = Event::named(&text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotAVariant);
-            of(Event::json(&text).unwrap(), Some(Value::from(text).to_string()))
+            of(
+                Event::json(&text).unwrap(),
+                Some(Value::from(text).to_string()),
+            )
         }
     }
 }
@@ -173,8 +214,12 @@ fn value(input: &mut Input<'_>, depth: usize) -> Value {
         2 => (i64::from(input.byte()) << input.below(56)).into(),
         3 => (f64::from(input.byte()) / 7.0).into(),
         4 => input.text().into(),
-        5 => (0..input.below(4)).map(|_| value(input, depth + 1)).collect(),
-        _ => (0..input.below(4)).map(|_| (input.text(), value(input, depth + 1))).collect(),
+        5 => (0..input.below(4))
+            .map(|_| value(input, depth + 1))
+            .collect(),
+        _ => (0..input.below(4))
+            .map(|_| (input.text(), value(input, depth + 1)))
+            .collect(),
     }
 }
 
@@ -186,7 +231,10 @@ fn name(sent: &mut Sent, name: &str) {
             sent.event = event;
             sent.name = (!name.is_empty()).then(|| name.to_owned());
         }
-        Err(error) => assert!(bad && error.kind() == ErrorKind::InvalidName, "{name:?}: {error}"),
+        Err(error) => assert!(
+            bad && error.kind() == ErrorKind::InvalidName,
+            "{name:?}: {error}"
+        ),
     }
     assert_eq!(EventName::new(name).is_err(), bad || name.is_empty());
 }
@@ -211,28 +259,50 @@ fn id(sent: &mut Sent, id: &str) {
             sent.event = event;
             sent.id = Some(id.to_owned());
         }
-        Err(error) => assert!(!good && error.kind() == ErrorKind::InvalidId, "{id:?}: {error}"),
+        Err(error) => assert!(
+            !good && error.kind() == ErrorKind::InvalidId,
+            "{id:?}: {error}"
+        ),
     }
 }
 
 /// The lines of a text: CRLF, CR and LF each end one.
 fn lines(text: &str) -> Vec<String> {
-    text.replace("\r\n", "\n").replace('\r', "\n").split('\n').map(str::to_owned).collect()
+    text.replace("\r\n", "\n")
+        .replace('\r', "\n")
+        .split('\n')
+        .map(str::to_owned)
+        .collect()
 }
 
 fn comments(text: &str) -> Vec<Item> {
-    lines(text).iter().map(|line| Item::Comment(format!(" {line}"))).collect()
+    lines(text)
+        .iter()
+        .map(|line| Item::Comment(format!(" {line}")))
+        .collect()
 }
 
 fn message(name: Option<&str>, data: &str, id: &str) -> Item {
     let (event, data) = (name.unwrap_or("message").to_owned(), data.to_owned());
-    Item::Message(Message { event, data, last_event_id: id.to_owned() })
+    Item::Message(Message {
+        event,
+        data,
+        last_event_id: id.to_owned(),
+    })
 }
 
 fn expected(events: &[Sent]) -> Vec<Item> {
     let mut items = Vec::new();
     let mut last_id = String::new();
-    for Sent { event: _, comment, retry, name, id, data } in events {
+    for Sent {
+        event: _,
+        comment,
+        retry,
+        name,
+        id,
+        data,
+    } in events
+    {
         items.extend(comment.iter().flat_map(|text| comments(text)));
         items.extend(retry.map(Item::Retry));
         let Some(data) = data else { continue };

@@ -8,16 +8,6 @@
 //! The list is read off the source text, so it does not depend on a compiler's version. It holds
 //! what is written there: derives by name, and not what the compiler implements by itself (`Send`).
 
-//! Every public item of the crate, as `docs/public-api.txt` lists it: who changes the API changes
-//! that file on purpose. To write it anew:
-//!
-//! ```text
-//! UPDATE_PUBLIC_API=1 cargo test --all-features --test public_api
-//! ```
-//!
-//! The list is read off the source text, so it does not depend on a compiler's version. It holds
-//! what is written there: derives by name, and not what the compiler implements by itself (`Send`).
-
 #[cfg(test)]
 mod print;
 #[cfg(test)]

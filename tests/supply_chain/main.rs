@@ -122,7 +122,7 @@ mod tests {
                     .find_map(|line| line.strip_prefix("source = "));
                 match source {
                     Some(source) => {
-                        assert_eq!(source.trim_matches('"'), REGISTRY, "{file}: {package}")
+                        assert_eq!(source.trim_matches('"'), REGISTRY, "{file}: {package}");
                     }
                     // By path: this crate, and the package that depends on it.
                     None => own += 1,

@@ -26,7 +26,7 @@ enum Expect {
     Unknown,
 }
 
-pub fn body(data: &[u8]) {
+pub(crate) fn body(data: &[u8]) {
     let mut input = Input::new(data);
     let published = u64::from(input.byte() % 10);
     let channel: Channel<u64> = Channel::builder().capacity(4).build();
@@ -161,17 +161,23 @@ fn extract<T: std::str::FromStr>(parts: &axum::http::request::Parts) -> LastEven
 
 /// Bytes as they come, or an id of the channel that some of them are put into.
 fn given(input: &mut Input<'_>, hi: u64) -> Vec<u8> {
-    let form = input.below(4);
+    let form = input.below(6);
     if form == 0 {
         return input.bytes().to_vec();
     }
     let hi = if input.below(8) == 7 { hi ^ 1 } else { hi };
     let lo = input.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 63, 64, u64::MAX]);
     let mut id = EventId::new(hi, lo).to_string().into_bytes();
-    if form == 1 {
-        let at = input.below(id.len() + 1);
-        let removed = input.below(3).min(id.len() - at);
-        id.splice(at..at + removed, input.bytes().iter().copied());
+    let hyphen = id.iter().position(|byte| *byte == b'-').unwrap();
+    match form {
+        1 => {
+            let at = input.below(id.len() + 1);
+            let removed = input.below(3).min(id.len() - at);
+            id.splice(at..at + removed, input.bytes().iter().copied());
+        }
+        // Another spelling of the same numbers.
+        2 => id.insert(input.pick(&[0, hyphen + 1]), input.pick(b"0+")),
+        _ => {}
     }
     id
 }

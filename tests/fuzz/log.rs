@@ -17,7 +17,7 @@ pub(crate) const NAMES: [&str; 3] = ["a", "b", "c"];
 /// Names that events of a channel may bear; the first stands for none.
 const EVENT_NAMES: [&str; 4] = ["", "price", "id: 1", " "];
 
-pub fn body(data: &[u8]) {
+pub(crate) fn body(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

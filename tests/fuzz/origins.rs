@@ -5,7 +5,7 @@ use url::Url;
 
 use crate::input::Input;
 
-pub fn body(data: &[u8]) {
+pub(crate) fn body(data: &[u8]) {
     let mut input = Input::new(data);
     let entries: Vec<String> = (0..=input.below(4)).map(|_| entry(&mut input)).collect();
     let taken: Vec<&String> = entries.iter().filter(|entry| is_taken(entry)).collect();

@@ -36,7 +36,7 @@ struct Sent {
     data: Option<String>,
 }
 
-pub fn body(data: &[u8]) {
+pub(crate) fn body(data: &[u8]) {
     let mut input = Input::new(data);
     let events: Vec<Sent> = (0..=input.below(6)).map(|_| sent(&mut input)).collect();
     let chunks = input.rest();

@@ -2,7 +2,7 @@
 # Every check of this repository, in one command. `tests/run.sh --help` lists them.
 set -euo pipefail
 
-readonly STAGES=(format clippy tests loom doctests docs features targets examples package soak interop proxy browser)
+readonly STAGES=(format clippy tests loom doctests docs features targets deny examples package soak interop proxy browser)
 readonly TARGETS=(aarch64-apple-darwin x86_64-pc-windows-gnu)
 readonly FEATURES=(layer cors listener testing metrics tracing)
 
@@ -20,6 +20,7 @@ Runs the stages in this order, or only the named ones, and stops at the first th
   docs      the documentation builds without a warning
   features  each feature alone, none, the default and all of them compile
   targets   it compiles for macOS and Windows, where rustc has their standard libraries
+  deny      licences, sources and double versions of all dependencies, where cargo-deny is installed
   examples  the examples build in release mode
   package   the crate packs, and builds from its package
   soak      two minutes of 4,000 connections that are slow, silent, cut, and come back; every transcript is checked
@@ -239,6 +240,16 @@ stage_targets() {
     say "  $target"
     cargo check --locked --quiet --all-features --target "$target"
   done
+}
+
+# Without the advisories, whose database is on a network. Building it takes minutes, and what must not fail unseen is in
+# tests/supply_chain, too; so whoever lacks it is told, and goes on.
+stage_deny() {
+  if ! cargo deny --version >/dev/null 2>&1; then
+    say "  not installed (cargo install cargo-deny --locked); licences and sources are checked by the stage 'tests'"
+    return
+  fi
+  cargo deny --locked --offline --all-features check licenses sources bans
 }
 
 stage_examples() { cargo build --release --examples --all-features --locked; }

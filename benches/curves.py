@@ -19,7 +19,7 @@ FIGURES = {
     "connections": [("cpu", "CPU µs per delivered event"), ("rss", "MiB resident")],
     "event size": [("cpu", "CPU µs per delivered event"), ("rss", "MiB resident")],
     "ring size": [("cpu", "CPU µs per delivered event"), ("rss", "MiB resident")],
-    "channels": [("cpu", "CPU µs per delivered event"), ("channel", "KiB per channel")],
+    "channels": [("published", "CPU µs per published event"), ("channel", "KiB per channel")],
 }
 UNITS = {
     "connections": "connections",

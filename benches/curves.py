@@ -90,9 +90,14 @@ def draw(curve, heading, series):
         y = up.at(tick)
         out.append(line(LEFT, y, WIDTH - RIGHT, y, "#e2e8f0"))
         out.append(text(LEFT - 8, y + 4, shown(tick), "end", fill="#475569"))
-    for x in sorted({x for x, _ in points}):
-        out.append(line(across.at(x), HEIGHT - BOTTOM, across.at(x), HEIGHT - BOTTOM + 5, "#94a3b8"))
-        out.append(text(across.at(x), HEIGHT - BOTTOM + 20, shown(x) if x else "0", fill="#475569"))
+    free = WIDTH
+    for x in sorted({x for x, _ in points}, reverse=True):
+        at, label = across.at(x), shown(x) if x else "0"
+        out.append(line(at, HEIGHT - BOTTOM, at, HEIGHT - BOTTOM + 5, "#94a3b8"))
+        half = 4 * len(label)
+        if at + half < free:
+            out.append(text(at, HEIGHT - BOTTOM + 20, label, fill="#475569"))
+            free = at - half
     for label, entries in series.items():
         colour = COLOURS.get(label, "#000000")
         entries = sorted(entries)

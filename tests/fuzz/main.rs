@@ -20,7 +20,7 @@ mod tests {
 
     use super::{last_event_id, log, origins, round_trip};
 
-    const RANDOM_INPUTS: u64 = 3000;
+    const RANDOM_INPUTS: u64 = 1000;
 
     /// SplitMix64: the same numbers on every machine.
     struct Random(u64);

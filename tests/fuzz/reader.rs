@@ -229,6 +229,7 @@ impl Reader {
         let chunk = match frame {
             Poll::Pending => {
                 self.body = Some(body);
+                self.check_rest(model);
                 self.rested = Some(model.now);
                 self.made_at = [0, 1, 2].map(|at| model.count(at));
                 return false;
@@ -252,6 +253,20 @@ impl Reader {
         }
         self.body = Some(body);
         true
+    }
+
+    /// Law 4: with its id, a client that has everything would come back to just this place.
+    fn check_rest(&self, model: &Model) {
+        let id: Option<EventId> = self.last_id.parse().ok();
+        for channel in self.channels() {
+            let behind = id.map(|id| model.up_to(channel, id));
+            assert_eq!(
+                behind,
+                Some(model.count(channel)),
+                "law 4: {:?}",
+                self.last_id
+            );
+        }
     }
 
     fn check(&mut self, model: &Model, message: &Message) {

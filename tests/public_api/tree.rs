@@ -75,7 +75,7 @@ impl Tree {
             let conditions = with_conditions(conditions, &module.attrs);
             match &module.content {
                 Some((_, items)) => {
-                    self.add(&folder.join(&name), items.clone(), &place, &conditions)
+                    self.add(&folder.join(&name), items.clone(), &place, &conditions);
                 }
                 None => {
                     let own = folder.join(&name);

@@ -151,6 +151,9 @@ impl Connection {
 
     /// A stream whose body has gone is history.
     fn forget_gone(&self) {
+        if !self.carries.load(Ordering::Relaxed) {
+            return;
+        }
         let mut lives = lock(&self.lives);
         let is_open = |life: &Arc<Life>| Arc::strong_count(life) > 1;
         if lives.iter().all(is_open) {

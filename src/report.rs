@@ -1,7 +1,7 @@
 //! Figures through the [`metrics`] facade (feature `metrics`).
 //!
 //! The wake task reports once per heartbeat interval (every 16 seconds if there are no
-//! heartbeats), while there are subscribers. Nothing is counted on the way of an event.
+//! heartbeats), while there are subscribers, and when the last one has left. Nothing is counted on the way of an event.
 
 use crate::stats::{Gaps, Stats};
 
@@ -149,7 +149,7 @@ mod tests {
             reader.next().await.unwrap();
         }
         tokio::time::sleep(std::time::Duration::from_secs(20)).await;
-        let values = values.lock().unwrap();
+        let reported = values.lock().unwrap().clone();
         for (name, expected) in [
             ("channels", 1.0),
             ("subscribers", 1.0),
@@ -159,12 +159,22 @@ mod tests {
             ("resumed_total", 0.0),
         ] {
             assert_eq!(
-                values[&format!("axum_sse_{name} hub=prices")],
+                reported[&format!("axum_sse_{name} hub=prices")],
                 expected,
                 "{name}"
             );
         }
-        assert_eq!(values["axum_sse_gaps_total hub=prices reason=evicted"], 1.0);
-        assert_eq!(values.len(), 13);
+        assert_eq!(
+            reported["axum_sse_gaps_total hub=prices reason=evicted"],
+            1.0
+        );
+        assert_eq!(reported.len(), 13);
+
+        drop(reader);
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(
+            values.lock().unwrap()["axum_sse_subscribers hub=prices"],
+            0.0
+        );
     }
 }

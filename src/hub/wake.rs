@@ -369,6 +369,11 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     begin_round(&wake, &mut round);
                     if wake.stop_if_idle() {
                         guard.armed = false;
+                        // Once more, or the last subscriber would stand there for ever.
+                        #[cfg(feature = "metrics")]
+                        if let Some(shared) = shared.upgrade() {
+                            crate::report::report(&shared.settings.name, || shared.stats());
+                        }
                         return;
                     }
                     if !wake.coalesce.is_zero() {

@@ -353,7 +353,7 @@ async fn a_head_that_has_begun_is_cut_after_a_shutdown() {
                 "POST",
                 "G",
                 &GET[..GET.len() - 1],
-                &POST[..40],
+                &POST[..POST.len() - 1],
             ] {
                 let shutdown = Shutdown::draining(drain);
                 let options = Options::new().shutdown(shutdown.clone());

@@ -1,7 +1,8 @@
 //! [`StreamIo`]: a connection that does not wait for a client that reads nothing.
 //!
 //! It passes bytes through. While a write has to wait, it asks whether the stream that is being
-//! written should have ended; on HTTP/2, a shutdown that is held up ends it.
+//! written should have ended; on HTTP/2, a shutdown that is held up ends it. On HTTP/1, so does
+//! one that is held up by half a request.
 
 use std::{
     fmt,
@@ -18,7 +19,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::options::{OpenConnection, Options};
+use super::{
+    head::{Heads, poll_end},
+    options::{OpenConnection, Options},
+};
 use crate::{
     connection::{Connection, Registration},
     layer::GRACE,
@@ -51,13 +55,15 @@ pub struct StreamIo<S> {
     stall: Option<Pin<Box<Sleep>>>,
     stalled: bool,
     http2: Http2,
+    /// None on HTTP/2, and where no shutdown is known.
+    heads: Option<Heads>,
     _open: OpenConnection,
 }
 
 /// What is known of the protocol, and what follows if it is HTTP/2.
 enum Http2 {
     /// So many bytes of the preface have been seen.
-    Perhaps(usize, Option<Shutdown>),
+    Perhaps(usize),
     No,
     Yes(Box<Watch>),
 }
@@ -82,7 +88,8 @@ impl<S> StreamIo<S> {
             stall_timeout: options.stall_timeout,
             stall: None,
             stalled: false,
-            http2: Http2::Perhaps(0, options.shutdown.clone()),
+            http2: Http2::Perhaps(0),
+            heads: options.shutdown.clone().map(Heads::new),
             _open: open,
         }
     }
@@ -97,10 +104,14 @@ impl<S> StreamIo<S> {
     }
 
     fn has_read(&mut self, bytes: &[u8]) {
+        // A head begins before the protocol is known: `P` may go on as `RI` or as `OST`.
+        if let Some(heads) = &mut self.heads {
+            heads.read(bytes);
+        }
         match &mut self.http2 {
             Http2::No => {}
             Http2::Yes(watch) => (watch.read, watch.moved) = (true, true),
-            Http2::Perhaps(seen, shutdown) => {
+            Http2::Perhaps(seen) => {
                 let rest = &PREFACE[*seen..];
                 let n = rest.len().min(bytes.len());
                 if rest[..n] != bytes[..n] {
@@ -108,8 +119,8 @@ impl<S> StreamIo<S> {
                 } else if n < rest.len() {
                     *seen += n;
                 } else {
-                    self.http2 = match shutdown.take() {
-                        Some(shutdown) => Http2::Yes(Box::new(Watch::new(&shutdown))),
+                    self.http2 = match self.heads.take() {
+                        Some(heads) => Http2::Yes(Box::new(Watch::new(heads.shutdown()))),
                         None => {
                             #[cfg(feature = "tracing")]
                             tracing::warn!(
@@ -181,15 +192,11 @@ impl Watch {
     /// An error once the connection holds up the shutdown: a second after the last stream should
     /// have ended, the peer is silent, or streams are open.
     fn poll(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<io::Error> {
-        ready!(self.waiting.poll(cx));
+        let from = ready!(poll_end(&mut self.waiting, cx));
         let shutdown = self.waiting.shutdown();
-        let Some(end) = shutdown.moment(1.0) else {
-            return Poll::Pending;
-        };
         let (alarm, late) = self.alarm.get_or_insert_with(|| {
             // What came before the shutdown says nothing.
             (self.read, self.moved) = (false, false);
-            let from = end.max(Instant::now());
             (Box::pin(sleep_until(from + GRACE / 2)), from + GRACE)
         });
         loop {
@@ -226,7 +233,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for StreamIo<S> {
                 this.has_read(&buf.filled()[before..]);
                 Poll::Ready(result)
             }
-            Poll::Pending => this.poll_held_up(cx).map(Err),
+            Poll::Pending => match &mut this.heads {
+                Some(heads) => heads.poll(cx).map(Err),
+                None => this.poll_held_up(cx).map(Err),
+            },
         }
     }
 }

@@ -24,7 +24,7 @@
 //! | a backlog of 4096 | with the usual 128, a thousand clients that return at once wait for a second, until they repeat their SYN. [What the system allows](max_backlog) caps it |
 //! | `TCP_USER_TIMEOUT` of 60 s (Linux) | a peer that has vanished would be noticed after a quarter of an hour of repeated segments. Elsewhere there is none, and the stall timeout notices it later |
 //! | a stall timeout of 60 s | a client for which nothing could be written for so long is cut off |
-//! | ends for clients that do not read | see below |
+//! | ends for clients that do not read, or stop in the middle of a request's head | see below |
 //! | a count of open connections | [`Connections`] |
 //! | a name for each connection | [`PeerAddr`] |
 //! | a bound for the send buffer, if asked for | the kernel lets it grow up to 4 MiB (Linux) for a client that reads slowly; a bound switches that growing off |
@@ -48,8 +48,18 @@
 //! With TLS between these sockets and the server, HTTP/1.1 works as before (the handshake and the
 //! requests may even have tasks of their own), and what is said of HTTP/2 does not hold.
 //!
+//! # Clients that stop in the middle of a head
+//!
+//! `axum::serve` sets no time limit for the head of a request, and a graceful shutdown waits for a
+//! head that has begun, be it with one byte. With [`Options::shutdown`], an HTTP/1.1 connection
+//! whose head is still unfinished a second after the last stream should have ended is cut; without,
+//! the listener cannot know of the shutdown, and nothing cuts it. Bodies of requests are left
+//! alone, and so is what follows them on the same connection, or an `Upgrade`: how long those may
+//! take is up to the app. With TLS in between, heads cannot be seen, and none is cut.
+//!
 //! With another listener, all of this holds for clients that read.
 
+mod head;
 mod io;
 mod options;
 mod peer;

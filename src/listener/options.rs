@@ -167,9 +167,10 @@ impl Options {
         self
     }
 
-    /// The handle that ends the streams: with it, HTTP/2 connections that hold up a shutdown can
-    /// be told and are cut. HTTP/1.1 needs no such help. The server is to be told of the same
-    /// shutdown: it is its PING that peers are expected to answer.
+    /// The handle that ends the streams: with it, connections that hold up a shutdown can be told
+    /// and are cut: on HTTP/1.1 for the head of a request that does not end, on HTTP/2 for a peer
+    /// that does not read. The server is to be told of the same shutdown: it is its PING that
+    /// peers are expected to answer.
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
         self.shutdown = Some(shutdown);
         self

@@ -315,17 +315,116 @@ async fn the_first_of_several_ends_cuts() {
     }
 }
 
+/// A connection on which this has arrived.
+async fn http_1(options: &Options, first: &str) -> (StreamIo<DuplexStream>, DuplexStream) {
+    let (mut io, mut theirs) = pipe(options);
+    for part in first.as_bytes().chunks(8) {
+        theirs.write_all(part).await.unwrap();
+        assert!(look(&mut io).await.is_ready());
+    }
+    assert!(look(&mut io).await.is_pending());
+    (io, theirs)
+}
+
+/// Whole heads, with nothing behind them that would be another's.
+const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nContent-Length: 90\r\n\r\n";
+
 #[tokio::test(start_paused = true)]
 async fn an_http_1_connection_is_not_taken_for_one() {
-    for first in ["GET / HTTP/1.1\r\n", "PROPFIND", "PR", "P"] {
+    for first in [GET, "PROPFIND / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\n\n"] {
         let shutdown = Shutdown::new();
         let options = Options::new().shutdown(shutdown.clone());
-        let (mut io, mut theirs) = pipe(&options);
-        let first = &first.as_bytes()[..first.len().min(8)];
-        theirs.write_all(first).await.unwrap();
-        assert!(look(&mut io).await.is_ready());
+        let (mut io, mut theirs) = http_1(&options, first).await;
         let _open = shutdown.wait_as_stream();
         let took = held_up(&shutdown, &mut io, &mut theirs, false).await;
         assert_eq!(took, None);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_has_begun_is_cut_after_a_shutdown() {
+    for drain in [Duration::ZERO, 5 * SECOND] {
+        for before in ["", GET] {
+            for half in [
+                "\r\n",
+                "P",
+                "PR",
+                "POST",
+                "G",
+                &GET[..GET.len() - 1],
+                &POST[..POST.len() - 1],
+            ] {
+                let shutdown = Shutdown::draining(drain);
+                let options = Options::new().shutdown(shutdown.clone());
+                let (mut io, mut theirs) = http_1(&options, &format!("{before}{half}")).await;
+                sleep(100 * SECOND).await;
+                let took = held_up(&shutdown, &mut io, &mut theirs, false).await;
+                assert_eq!(took, Some(drain + SECOND), "{before:?} {half:?}");
+            }
+        }
+    }
+}
+
+/// Byte after byte makes it no longer, and one that begins too late has its second.
+#[tokio::test(start_paused = true)]
+async fn a_head_has_a_second_after_a_shutdown() {
+    let shutdown = Shutdown::new();
+    let options = Options::new().shutdown(shutdown.clone());
+    let (mut io, mut theirs) = http_1(&options, "").await;
+    shutdown.begin();
+    let slow = tokio::spawn(async move {
+        sleep(30 * SECOND).await;
+        for byte in GET.bytes() {
+            if theirs.write_u8(byte).await.is_err() {
+                break;
+            }
+            sleep(SECOND / 10).await;
+        }
+    });
+    let begun = Instant::now();
+    assert!(read(&mut io).await.is_err());
+    assert_eq!(begun.elapsed(), 31 * SECOND);
+    drop(io);
+    slow.await.unwrap();
+
+    let (mut io, mut theirs) = http_1(&options, "GET / HTTP/1.1\r\n").await;
+    let rest = tokio::spawn(async move {
+        sleep(SECOND / 2).await;
+        theirs.write_all(b"\r\n").await.unwrap();
+        theirs
+    });
+    timeout(100 * SECOND, read(&mut io)).await.unwrap_err();
+    rest.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_head_is_cut_without_a_shutdown_and_no_body_with_one() {
+    let shutdown = Shutdown::new();
+    let with = Options::new().shutdown(shutdown.clone());
+    for (options, first) in [
+        (&Options::new(), "G"),
+        (&Options::new(), "P"),
+        (&with, ""),
+        (&with, GET),
+        (&with, POST),
+        (&with, &format!("{POST}half of it")),
+        (&with, "\x16\x03\x01"),
+    ] {
+        let (mut io, mut theirs) = http_1(options, first).await;
+        let took = held_up(&shutdown, &mut io, &mut theirs, false).await;
+        assert_eq!(took, None, "{first:?}");
+    }
+}
+
+/// The answer to the first request may take its time, whatever the client has sent since.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_waits_is_not_cut_for_the_next_head() {
+    let shutdown = Shutdown::new();
+    let options = Options::new().shutdown(shutdown.clone());
+    let (mut io, _theirs) = http_1(&options, &format!("{GET}G")).await;
+    let begun = Instant::now();
+    shutdown.begin();
+    io.write_all(&[0; 9]).await.unwrap_err();
+    assert_eq!(begun.elapsed(), STALL);
 }

@@ -102,6 +102,7 @@ impl Server {
             .route("/flood", get(flood))
             .layer(layer)
             .with_state(app.clone());
+        let options = options.shutdown(shutdown.clone());
         let connections = options.connections();
         let listener = options.bind(([127, 0, 0, 1], 0)).unwrap();
         let address = listener.local_addr().unwrap();

@@ -74,7 +74,10 @@
 //! | `tracing` | | a span for each subscription, and warnings for what ends a stream early or is refused |
 //!
 //! Where the documentation mentions a rule by number, it means our list of what a conforming
-//! server puts on the wire; a law is an invariant of the log (`docs/architecture.md`).
+//! server puts on the wire, [the rules of the wire]; a law is an invariant of the log
+//! (`docs/architecture.md`).
+//!
+//! [the rules of the wire]: https://github.com/axum-sse/axum-sse/blob/main/docs/wire.md
 //!
 #![cfg_attr(
     not(feature = "listener"),

@@ -20,7 +20,12 @@ mod page;
 mod support;
 
 use std::{
-    collections::BTreeMap, error::Error, num::NonZeroU16, process::ExitCode, sync::Arc, thread,
+    error::Error,
+    hash::{BuildHasher as _, RandomState},
+    num::NonZeroU16,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -34,7 +39,10 @@ use axum::{
 use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start};
 use serde::Serialize;
 use support::setting;
-use tokio::sync::Mutex;
+
+/// Each has a thread.
+const MAX_RUNNING: usize = 8;
+const MAX_KNOWN: usize = 1000;
 
 /// The variant is the name of the event.
 #[derive(Serialize)]
@@ -45,7 +53,8 @@ enum Progress {
 }
 
 struct Jobs {
-    channels: Mutex<BTreeMap<u64, Channel<Progress>>>,
+    /// By id, the oldest first.
+    channels: Mutex<Vec<(String, Channel<Progress>)>>,
     pace: Duration,
 }
 
@@ -69,31 +78,36 @@ async fn run() -> Result<(), Box<dyn Error>> {
     support::serve(app, &shutdown).await
 }
 
-/// Takes the number of steps, and answers with the number of the job.
+/// Takes the number of steps, and answers with the id of the job.
 async fn start(
     State(jobs): State<Arc<Jobs>>,
     Json(steps): Json<NonZeroU16>,
-) -> (StatusCode, Json<u64>) {
-    // To a bar only the newest step matters: whoever was away needs none of those before.
-    let channel = Channel::builder()
-        .capacity(1)
-        .retry(Duration::from_secs(1))
-        .build()
-        .named();
-    let pace = jobs.pace;
-    let mut channels = jobs.channels.lock().await;
-    let job = channels.last_key_value().map_or(1, |(last, _)| last + 1);
-    channels.insert(job, channel.clone());
-    if channels.len() > 1000 {
-        channels.pop_first();
+) -> Result<(StatusCode, String), (StatusCode, &'static str)> {
+    let mut known = jobs.channels.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.iter().filter(|(_, job)| !job.is_closed()).count() >= MAX_RUNNING {
+        let text = "too many jobs are running; try again when one is finished";
+        return Err((StatusCode::SERVICE_UNAVAILABLE, text));
     }
+    if known.len() >= MAX_KNOWN {
+        // One that runs is never forgotten.
+        let oldest = known.iter().position(|(_, job)| job.is_closed());
+        oldest.map(|at| known.remove(at));
+    }
+    // To a bar only the newest step matters: whoever was away needs none of those before.
+    let builder = Channel::builder().capacity(1).retry(Duration::from_secs(1));
+    let (channel, pace) = (builder.build().named(), jobs.pace);
+    // Random, by keys from the system: not to be guessed, and another one after a restart.
+    let id = format!("{:016x}", RandomState::new().hash_one(steps));
+    known.push((id.clone(), channel.clone()));
     // Publishing needs no runtime.
     thread::spawn(move || {
         if let Err(error) = work(&channel, steps.get(), pace) {
             support::complain(&error);
+            // It fails only if it is closed already.
+            let _ = channel.close(None);
         }
     });
-    (StatusCode::ACCEPTED, Json(job))
+    Ok((StatusCode::ACCEPTED, id))
 }
 
 fn work(channel: &Channel<Progress>, of: u16, pace: Duration) -> Result<(), axum_sse::Error> {
@@ -109,11 +123,11 @@ fn work(channel: &Channel<Progress>, of: u16, pace: Duration) -> Result<(), axum
 
 async fn follow(
     State(jobs): State<Arc<Jobs>>,
-    Path(job): Path<u64>,
+    Path(id): Path<String>,
     last: LastEventId,
 ) -> Result<impl IntoResponse, (StatusCode, &'static str)> {
-    let channels = jobs.channels.lock().await;
-    let channel = channels.get(&job);
-    let channel = channel.ok_or((StatusCode::NOT_FOUND, "there is no such job"))?;
+    let known = jobs.channels.lock().unwrap_or_else(PoisonError::into_inner);
+    let job = known.iter().find(|(known, _)| *known == id);
+    let (_, channel) = job.ok_or((StatusCode::NOT_FOUND, "there is no such job"))?;
     Ok(channel.subscribe(last).start(Start::Newest(1)))
 }

@@ -19,23 +19,13 @@ mod page;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{
-    error::Error,
-    hash::{BuildHasher as _, RandomState},
-    num::NonZeroU16,
-    process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{error::Error, num::NonZeroU16, process::ExitCode, thread, time::Duration};
 
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    http::StatusCode,
-    response::IntoResponse,
-    routing::{get, post},
-};
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, http::StatusCode, response::IntoResponse};
 use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start};
 use serde::Serialize;
 use support::setting;
@@ -43,6 +33,7 @@ use support::setting;
 /// Each has a thread.
 const MAX_RUNNING: usize = 8;
 const MAX_KNOWN: usize = 1000;
+const BUSY: &str = "too many jobs are running; try again when one is finished";
 
 /// The variant is the name of the event.
 #[derive(Serialize)]
@@ -54,7 +45,7 @@ enum Progress {
 
 struct Jobs {
     /// By id, the oldest first.
-    channels: Mutex<Vec<(String, Channel<Progress>)>>,
+    known: Mutex<Vec<(String, Channel<Progress>)>>,
     pace: Duration,
 }
 
@@ -65,7 +56,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let rate: u32 = setting("RATE", 20)?;
-    let (channels, pace) = (Mutex::default(), Duration::from_secs(1) / rate.max(1));
+    let (known, pace) = (Mutex::default(), Duration::from_secs(1) / rate.max(1));
     let shutdown = Shutdown::new();
     let streams = Router::new()
         .route("/jobs/{job}", get(follow))
@@ -74,7 +65,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         // Only JSON is taken, which a page of another origin cannot send here.
         .route("/jobs", post(start))
         .merge(streams)
-        .with_state(Arc::new(Jobs { channels, pace }));
+        .with_state(Arc::new(Jobs { known, pace }));
     support::serve(app, &shutdown).await
 }
 
@@ -83,10 +74,9 @@ async fn start(
     State(jobs): State<Arc<Jobs>>,
     Json(steps): Json<NonZeroU16>,
 ) -> Result<(StatusCode, String), (StatusCode, &'static str)> {
-    let mut known = jobs.channels.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = jobs.known.lock().unwrap_or_else(PoisonError::into_inner);
     if known.iter().filter(|(_, job)| !job.is_closed()).count() >= MAX_RUNNING {
-        let text = "too many jobs are running; try again when one is finished";
-        return Err((StatusCode::SERVICE_UNAVAILABLE, text));
+        return Err((StatusCode::SERVICE_UNAVAILABLE, BUSY));
     }
     if known.len() >= MAX_KNOWN {
         // One that runs is never forgotten.
@@ -103,7 +93,6 @@ async fn start(
     thread::spawn(move || {
         if let Err(error) = work(&channel, steps.get(), pace) {
             support::complain(&error);
-            // It fails only if it is closed already.
             let _ = channel.close(None);
         }
     });
@@ -126,7 +115,7 @@ async fn follow(
     Path(id): Path<String>,
     last: LastEventId,
 ) -> Result<impl IntoResponse, (StatusCode, &'static str)> {
-    let known = jobs.channels.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = jobs.known.lock().unwrap_or_else(PoisonError::into_inner);
     let job = known.iter().find(|(known, _)| *known == id);
     let (_, channel) = job.ok_or((StatusCode::NOT_FOUND, "there is no such job"))?;
     Ok(channel.subscribe(last).start(Start::Newest(1)))

@@ -30,7 +30,7 @@ use axum::{Router, extract::State, response::IntoResponse, routing::get};
 use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start, event_name};
 use support::setting;
 
-/// In bytes; a longer line becomes several, and a character that is cut in two shows as `\u{fffd}`s.
+/// In bytes; a longer line becomes several, and a character that is cut in two shows as �.
 const MAX_LINE: u64 = 16 * 1024;
 
 #[tokio::main]

@@ -25,12 +25,12 @@ use std::{error::Error, num::NonZeroU16, process::ExitCode, thread, time::Durati
 
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
-use axum::{Json, http::StatusCode, response::IntoResponse};
+use axum::{Json, Router, http::StatusCode, response::IntoResponse};
 use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start};
 use serde::Serialize;
 use support::setting;
 
-/// Each has a thread.
+/// Each has a thread: publishing needs no runtime.
 const MAX_RUNNING: usize = 8;
 const MAX_KNOWN: usize = 1000;
 const BUSY: &str = "too many jobs are running; try again when one is finished";
@@ -44,7 +44,7 @@ enum Progress {
 }
 
 struct Jobs {
-    /// By id, the oldest first.
+    /// By id, the oldest first; one that runs is never forgotten.
     known: Mutex<Vec<(String, Channel<Progress>)>>,
     pace: Duration,
 }
@@ -79,7 +79,6 @@ async fn start(
         return Err((StatusCode::SERVICE_UNAVAILABLE, BUSY));
     }
     if known.len() >= MAX_KNOWN {
-        // One that runs is never forgotten.
         let oldest = known.iter().position(|(_, job)| job.is_closed());
         oldest.map(|at| known.remove(at));
     }
@@ -89,7 +88,6 @@ async fn start(
     // Random, by keys from the system: not to be guessed, and another one after a restart.
     let id = format!("{:016x}", RandomState::new().hash_one(steps));
     known.push((id.clone(), channel.clone()));
-    // Publishing needs no runtime.
     thread::spawn(move || {
         if let Err(error) = work(&channel, steps.get(), pace) {
             support::complain(&error);
@@ -104,8 +102,7 @@ fn work(channel: &Channel<Progress>, of: u16, pace: Duration) -> Result<(), axum
         channel.publish(&Progress::Step { done, of })?;
         thread::sleep(pace);
     }
-    // The last event and the end in one: nothing comes behind it, and a browser that comes back
-    // is told by a 204 to stay away.
+    // The end comes with it: a browser that comes back is told by a 204 to stay away.
     channel.close(Some(&Event::named(&Progress::Finished { of })?))?;
     Ok(())
 }

@@ -19,22 +19,21 @@ mod page;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{
-    collections::BTreeMap, error::Error, num::NonZeroU16, process::ExitCode, sync::Arc, thread,
-    time::Duration,
-};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{error::Error, num::NonZeroU16, process::ExitCode, thread, time::Duration};
 
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    http::StatusCode,
-    response::IntoResponse,
-    routing::{get, post},
-};
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router, http::StatusCode, response::IntoResponse};
 use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start};
 use serde::Serialize;
 use support::setting;
-use tokio::sync::Mutex;
+
+/// Each has a thread: publishing needs no runtime.
+const MAX_RUNNING: usize = 8;
+const MAX_KNOWN: usize = 1000;
+const BUSY: &str = "too many jobs are running; try again when one is finished";
 
 /// The variant is the name of the event.
 #[derive(Serialize)]
@@ -45,7 +44,8 @@ enum Progress {
 }
 
 struct Jobs {
-    channels: Mutex<BTreeMap<u64, Channel<Progress>>>,
+    /// By id, the oldest first; one that runs is never forgotten.
+    known: Mutex<Vec<(String, Channel<Progress>)>>,
     pace: Duration,
 }
 
@@ -56,7 +56,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let rate: u32 = setting("RATE", 20)?;
-    let (channels, pace) = (Mutex::default(), Duration::from_secs(1) / rate.max(1));
+    let (known, pace) = (Mutex::default(), Duration::from_secs(1) / rate.max(1));
     let shutdown = Shutdown::new();
     let streams = Router::new()
         .route("/jobs/{job}", get(follow))
@@ -65,35 +65,36 @@ async fn run() -> Result<(), Box<dyn Error>> {
         // Only JSON is taken, which a page of another origin cannot send here.
         .route("/jobs", post(start))
         .merge(streams)
-        .with_state(Arc::new(Jobs { channels, pace }));
+        .with_state(Arc::new(Jobs { known, pace }));
     support::serve(app, &shutdown).await
 }
 
-/// Takes the number of steps, and answers with the number of the job.
+/// Takes the number of steps, and answers with the id of the job.
 async fn start(
     State(jobs): State<Arc<Jobs>>,
     Json(steps): Json<NonZeroU16>,
-) -> (StatusCode, Json<u64>) {
-    // To a bar only the newest step matters: whoever was away needs none of those before.
-    let channel = Channel::builder()
-        .capacity(1)
-        .retry(Duration::from_secs(1))
-        .build()
-        .named();
-    let pace = jobs.pace;
-    let mut channels = jobs.channels.lock().await;
-    let job = channels.last_key_value().map_or(1, |(last, _)| last + 1);
-    channels.insert(job, channel.clone());
-    if channels.len() > 1000 {
-        channels.pop_first();
+) -> Result<(StatusCode, String), (StatusCode, &'static str)> {
+    let mut known = jobs.known.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.iter().filter(|(_, job)| !job.is_closed()).count() >= MAX_RUNNING {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, BUSY));
     }
-    // Publishing needs no runtime.
+    if known.len() >= MAX_KNOWN {
+        let oldest = known.iter().position(|(_, job)| job.is_closed());
+        oldest.map(|at| known.remove(at));
+    }
+    // To a bar only the newest step matters: whoever was away needs none of those before.
+    let builder = Channel::builder().capacity(1).retry(Duration::from_secs(1));
+    let (channel, pace) = (builder.build().named(), jobs.pace);
+    // Random, by keys from the system: not to be guessed, and another one after a restart.
+    let id = format!("{:016x}", RandomState::new().hash_one(steps));
+    known.push((id.clone(), channel.clone()));
     thread::spawn(move || {
         if let Err(error) = work(&channel, steps.get(), pace) {
             support::complain(&error);
+            let _ = channel.close(None);
         }
     });
-    (StatusCode::ACCEPTED, Json(job))
+    Ok((StatusCode::ACCEPTED, id))
 }
 
 fn work(channel: &Channel<Progress>, of: u16, pace: Duration) -> Result<(), axum_sse::Error> {
@@ -101,19 +102,18 @@ fn work(channel: &Channel<Progress>, of: u16, pace: Duration) -> Result<(), axum
         channel.publish(&Progress::Step { done, of })?;
         thread::sleep(pace);
     }
-    // The last event and the end in one: nothing comes behind it, and a browser that comes back
-    // is told by a 204 to stay away.
+    // The end comes with it: a browser that comes back is told by a 204 to stay away.
     channel.close(Some(&Event::named(&Progress::Finished { of })?))?;
     Ok(())
 }
 
 async fn follow(
     State(jobs): State<Arc<Jobs>>,
-    Path(job): Path<u64>,
+    Path(id): Path<String>,
     last: LastEventId,
 ) -> Result<impl IntoResponse, (StatusCode, &'static str)> {
-    let channels = jobs.channels.lock().await;
-    let channel = channels.get(&job);
-    let channel = channel.ok_or((StatusCode::NOT_FOUND, "there is no such job"))?;
+    let known = jobs.known.lock().unwrap_or_else(PoisonError::into_inner);
+    let job = known.iter().find(|(known, _)| *known == id);
+    let (_, channel) = job.ok_or((StatusCode::NOT_FOUND, "there is no such job"))?;
     Ok(channel.subscribe(last).start(Start::Newest(1)))
 }

@@ -36,6 +36,7 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     let rate: u32 = setting("RATE", 10)?;
     // The one recorder of the process, which our figures and all others go to.
+    // An app with histograms also calls `prometheus.run_upkeep()` now and then: nobody else does.
     let prometheus = PrometheusBuilder::new().install_recorder()?;
     let channel = Channel::builder()
         // The label `hub`. A channel without a name reports nothing.

@@ -9,7 +9,7 @@
 //!
 //! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `ORIGINS` which
 //! other origins' pages may read the stream, `STREAMS` how many may be open, and each ends after
-//! `LIFETIME` seconds.
+//! at most `LIFETIME` seconds: in the last quarter of that time, so that not all come back at once.
 
 #[path = "../support/page.rs"]
 mod page;

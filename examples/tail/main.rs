@@ -10,7 +10,7 @@
 //! or with any other command's output, and open <http://127.0.0.1:3000>. `HOST` and `PORT` say
 //! where it listens, `HISTORY` how many lines it remembers.
 //!
-//! When the input ends, the pages are told so and their streams end; the lines can still be
+//! When the input ends or cannot be read, the pages are told so and their streams end; the lines can still be
 //! read, until Ctrl-C.
 
 #[path = "../support/page.rs"]
@@ -30,7 +30,7 @@ use axum::{Router, extract::State, response::IntoResponse, routing::get};
 use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start, event_name};
 use support::setting;
 
-/// In bytes; a longer line becomes several.
+/// In bytes; a longer line becomes several, and a character that is cut in two shows as �.
 const MAX_LINE: u64 = 16 * 1024;
 
 #[tokio::main]
@@ -54,8 +54,14 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .with_state(lines.clone());
     // A read of the standard input blocks, so it has a thread, which ends with the process.
     thread::spawn(move || {
-        if let Err(error) = forward(&lines) {
+        let result = forward(&lines);
+        // However it ended: no page may wait for lines that never come.
+        if let Err(error) = lines.close(Some(&Event::empty().with_name(event_name!("end")))) {
             support::complain(&error);
+        }
+        match result {
+            Ok(()) => support::complain(&"the input has ended; Ctrl-C ends this too"),
+            Err(error) => support::complain(&error),
         }
     });
     support::serve(app, &shutdown).await
@@ -73,7 +79,5 @@ fn forward(lines: &Channel<str>) -> Result<(), Box<dyn Error>> {
         lines.publish(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']))?;
         line.clear();
     }
-    lines.close(Some(&Event::empty().with_name(event_name!("end"))))?;
-    support::complain(&"the input has ended; Ctrl-C ends this too");
     Ok(())
 }

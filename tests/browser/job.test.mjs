@@ -17,6 +17,7 @@ const PHONE = { viewport: { width: 360, height: 740 }, colorScheme: 'dark' };
 const post = (origin, body, type = 'application/json') =>
   fetch(`${origin}/jobs`, { method: 'POST', headers: { 'Content-Type': type }, body });
 const bar = (page) => page.$eval('#bar', (element) => ({ done: element.value, of: element.max }));
+const idIn = (page) => new URL(page.url()).hash.slice(1);
 const events = async (page) => Number(await page.textContent('#events'));
 
 const isFollowed = (page) => until('the job is followed', async () => {
@@ -37,6 +38,8 @@ async function reaches(page, done) {
 test('job: a reload in the middle finds the bar where the job is, and nothing is started anew', TEST, async (t) => {
   const server = await startServer(t, job, RATE(20));
   const page = await openPage(t, server.origin);
+  const posts = [];
+  page.context().on('request', (request) => request.method() === 'POST' && posts.push(request.url()));
   await stateIs(page, 'idle');
   await start(page, 100);
   await reaches(page, 30);
@@ -55,7 +58,7 @@ test('job: a reload in the middle finds the bar where the job is, and nothing is
     assert.ok((await events(follower)) < 75, `${await events(follower)} events`);
   }
   await shoot(page, 'job-finished');
-  assert.equal(await (await post(server.origin, '1')).text(), '2', 'there has been one job');
+  assert.deepEqual(posts, [`${server.origin}/jobs`], 'there has been one job');
 });
 
 test('job: the end is an end, for pages that close and for those that do not', TEST, async (t) => {
@@ -77,11 +80,11 @@ test('job: the end is an end, for pages that close and for those that do not', T
   await page.reload();
   await stateIs(page, 'finished');
   assert.deepEqual([await bar(page), await events(page)], [{ done: 5, of: 5 }, 1]);
-  const { status, text } = await get(`${server.origin}/jobs/1`);
+  const { status, text } = await get(`${server.origin}/jobs/${idIn(page)}`);
   assert.equal(status, 200);
   assert.match(text, /^event: finished\nid: \S+\ndata: \{"of":5\}\n\n$/m);
   const [, last] = text.match(/^id: (\S+)$/m);
-  assert.equal((await get(`${server.origin}/jobs/1`, { headers: { 'last-event-id': last } })).status, 204);
+  assert.equal((await get(`${server.origin}/jobs/${idIn(page)}`, { headers: { 'last-event-id': last } })).status, 204);
 });
 
 test('job: a page that was cut off goes on with the newest step', TEST, async (t) => {
@@ -93,7 +96,7 @@ test('job: a page that was cut off goes on with the newest step', TEST, async (t
   await cutOff(page, proxy);
   const before = await bar(page);
   await until('the job has gone on', async () => {
-    const { text } = await get(`${server.origin}/jobs/1`, { enough: (text) => text.includes('data: {') });
+    const { text } = await get(`${server.origin}/jobs/${idIn(page)}`, { enough: (text) => text.includes('data: {') });
     return Number(text.match(/"(?:done|of)":(\d+)/)[1]) > before.done + 10;
   });
   proxy.mend();
@@ -116,6 +119,29 @@ test('job: bad input is refused, and a job that is not there is not waited for',
   await page.fill('#steps', '0');
   await page.click('#order button');
   await until('the page says why', async () => /Not started \(422\)/.test(await page.textContent('#result')));
+});
+
+test('job: so many run at a time, and one more is refused', TEST, async (t) => {
+  const { origin } = await startServer(t, job);
+  const ids = new Set();
+  for (let n = 0; n < 8; n += 1) {
+    const response = await post(origin, '65535');
+    assert.equal(response.status, 202);
+    ids.add(await response.text());
+  }
+  assert.equal(ids.size, 8);
+  for (const id of ids) assert.match(id, /^[0-9a-f]{16}$/);
+  assert.equal((await post(origin, '1')).status, 503);
+  const page = await openPage(t, origin);
+  await page.click('#order button');
+  await until('the page says why', async () => /Not started \(503\): too many/.test(await page.textContent('#result')));
+});
+
+test('job: those that are finished take no place', TEST, async (t) => {
+  const { origin } = await startServer(t, job, RATE(100));
+  for (let n = 0; n < 20; n += 1) {
+    await until('a job is started', async () => (await post(origin, '1')).status === 202);
+  }
 });
 
 test('job: SIGINT ends the process in time while a job is followed', TEST, async (t) => {

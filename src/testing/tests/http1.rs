@@ -204,6 +204,7 @@ async fn what_goes_over_a_socket() {
     .await;
     let client = Client::tcp(address).header("cookie", "a=b");
     let mut page = client.get_after("/news?room=1", "7").await.unwrap();
+    assert_eq!(page.last_event_id(), "7");
     assert_eq!(page.next_message().await.data, "1");
     assert_eq!(page.next_message().await.data, "2");
     page.expect_end().await;

@@ -14,13 +14,14 @@ use http::{
     header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST},
 };
 use http_body_util::BodyExt;
-use tokio::time::timeout;
+use tokio::task::yield_now;
 use tower_service::Service;
 
 use super::{
     http1,
     parser::{Parser, shortened},
     reader::{Reader, TIMEOUT},
+    wait::{Wait, within},
 };
 use crate::head::{EVENT_STREAM, is_event_stream};
 
@@ -279,10 +280,12 @@ impl Client {
             };
             request.headers_mut().insert(LAST_EVENT_ID, value);
         }
-        let response = match timeout(self.timeout, (self.transport)(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => panic!("{shown}: {error}, at {caller}"),
-            Err(_) => panic!("{shown}: no answer within {:?}, at {caller}", self.timeout),
+        let response = match within(self.timeout, self.timeout, (self.transport)(request)).await {
+            Wait::Done(Ok(response)) => response,
+            Wait::Done(Err(error)) => panic!("{shown}: {error}, at {caller}"),
+            Wait::Over | Wait::Stuck => {
+                panic!("{shown}: no answer within {:?}, at {caller}", self.timeout)
+            }
         };
         if response.status() == StatusCode::OK && is_event_stream(response.headers()) {
             return Ok(response);
@@ -296,7 +299,8 @@ impl Reader<Client> {
     /// it is cut off behind what was read last: what has arrived but was not read is thrown away.
     /// The id and [`retry`](Reader::retry) are kept, and so is what a panic shows.
     ///
-    /// It does not wait first. An id that is empty is not sent.
+    /// It does not wait first. An id that is empty is not sent. If you give this up, the reader is
+    /// at its end, and may be resumed again.
     ///
     /// ```
     /// # use axum::{Router, extract::State, routing::get};
@@ -380,10 +384,12 @@ impl Refused {
                 && bytes.len() < MAX_REFUSAL
             {
                 bytes.extend_from_slice(&frame.into_data().unwrap_or_default());
+                // Frames can be empty, and without an end.
+                yield_now().await;
             }
         };
         // What came in time will do: it may be a stream without an end.
-        let _ = timeout(wait, read).await;
+        let _ = within(wait, wait, read).await;
         bytes.truncate(MAX_REFUSAL);
         Self(Box::new(Inner {
             request,

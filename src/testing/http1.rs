@@ -43,7 +43,7 @@ pub(super) async fn send(server: SocketAddr, request: Request<Body>) -> io::Resu
         // 103 Early Hints and the like come in front of the answer.
         if !response.status().is_informational() {
             let mut decoder = Decoder::new(framing);
-            let first = decoder.push(&received)?;
+            let first = decoder.push(&received);
             let body = Incoming {
                 socket: Some(socket),
                 first: first.into(),
@@ -108,22 +108,31 @@ pub(super) enum Framing {
 
 fn framing(response: &http::Response<()>) -> io::Result<Framing> {
     let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        // Informational by its number, but no other head follows.
+        return Err(malformed("a change of protocols, which was not asked for"));
+    }
     if status.is_informational()
         || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
     {
         return Ok(Framing::Length(0));
     }
-    if let Some(coding) = response.headers().get(header::TRANSFER_ENCODING) {
-        return if coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+    let mut codings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        return if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none() {
             Ok(Framing::Chunked)
         } else {
             Err(malformed("a transfer coding other than chunked"))
         };
     }
-    let Some(length) = response.headers().get(header::CONTENT_LENGTH) else {
+    let mut lengths = response.headers().get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else {
         return Ok(Framing::Close);
     };
-    let length = length.to_str().ok().and_then(|length| length.parse().ok());
+    if lengths.any(|length| length != first) {
+        return Err(malformed("two Content-Lengths that differ"));
+    }
+    let length = number(first.as_bytes(), 10);
     Ok(Framing::Length(length.ok_or_else(|| {
         malformed("a Content-Length that is no number")
     })?))
@@ -146,6 +155,8 @@ enum State {
     Length(u64),
     Close,
     Done,
+    /// The framing is wrong, for this reason.
+    Failed(&'static str),
 }
 
 impl Decoder {
@@ -161,12 +172,14 @@ impl Decoder {
         }
     }
 
-    /// What these bytes hold of the body. What stands behind its end is left out.
-    pub(super) fn push(&mut self, mut bytes: &[u8]) -> io::Result<Vec<u8>> {
+    /// What these bytes hold of the body. What stands behind its end is left out, and so is what
+    /// stands behind an error in the framing: [`failure`](Self::failure) has that, so that the
+    /// body in front of it is not lost.
+    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Vec<u8> {
         let mut body = Vec::new();
         while !bytes.is_empty() {
             match &mut self.state {
-                State::Done => break,
+                State::Done | State::Failed(_) => break,
                 State::Close => {
                     body.extend_from_slice(bytes);
                     break;
@@ -191,42 +204,47 @@ impl Decoder {
                     self.line.extend_from_slice(now);
                     bytes = later;
                     if self.line.len() > MAX_HEAD {
-                        return Err(malformed("a line of more than 64 KiB between chunks"));
-                    }
-                    if end.is_some() {
-                        self.end_of_line()?;
+                        self.state = State::Failed("a line of more than 64 KiB between chunks");
+                    } else if end.is_some() {
+                        self.end_of_line();
                     }
                 }
             }
         }
-        Ok(body)
+        body
     }
 
-    fn end_of_line(&mut self) -> io::Result<()> {
+    fn end_of_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        let Some(line) = line.strip_suffix(b"\r\n") else {
-            return Err(malformed("a line between chunks without a carriage return"));
-        };
-        self.state = match self.state {
-            State::Size => match chunk_size(line)? {
-                0 => State::Trailer,
-                size => State::Chunk(size),
+        self.state = match (&self.state, line.strip_suffix(b"\r\n")) {
+            (_, None) => State::Failed("a line between chunks without a carriage return"),
+            (State::Size, Some(line)) => match chunk_size(line) {
+                None => State::Failed("a chunk whose size is no number"),
+                Some(0) => State::Trailer,
+                Some(size) => State::Chunk(size),
             },
-            State::BehindChunk if line.is_empty() => State::Size,
-            State::BehindChunk => return Err(malformed("a chunk longer than its size")),
-            _ if line.is_empty() => State::Done,
-            _ => State::Trailer,
+            (State::BehindChunk, Some(b"")) => State::Size,
+            (State::BehindChunk, Some(_)) => State::Failed("a chunk longer than its size"),
+            (_, Some(b"")) => State::Done,
+            (_, Some(_)) => State::Trailer,
         };
-        Ok(())
     }
 
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
+    pub(super) fn failure(&self) -> Option<io::Error> {
+        match self.state {
+            State::Failed(reason) => Some(malformed(reason)),
+            _ => None,
+        }
+    }
+
     /// Whether the connection may be closed here.
     pub(super) fn finish(&self) -> io::Result<()> {
         match self.state {
+            State::Failed(reason) => Err(malformed(reason)),
             State::Done | State::Close => Ok(()),
             State::Length(_) => Err(closed("before the end of the body")),
             _ => Err(closed("before the last chunk")),
@@ -235,15 +253,16 @@ impl Decoder {
 }
 
 /// Hexadecimal, and perhaps an extension.
-fn chunk_size(line: &[u8]) -> io::Result<u64> {
+fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
-    let digits = digits.trim_ascii_end();
-    std::str::from_utf8(digits)
-        .ok()
-        // std would take a sign.
-        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .ok_or_else(|| malformed("a chunk whose size is no number"))
+    number(digits.trim_ascii_end(), 16)
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    // std would take a sign.
+    let plain = digits.chars().all(|digit| digit.is_digit(radix));
+    u64::from_str_radix(digits, radix).ok().filter(|_| plain)
 }
 
 fn malformed(what: impl Into<crate::BoxError>) -> io::Error {
@@ -274,12 +293,16 @@ impl Stream for Incoming {
             return Poll::Ready(Some(Ok(std::mem::take(&mut this.first))));
         }
         while let Some(socket) = this.socket.as_mut().filter(|_| !this.decoder.is_done()) {
+            if let Some(error) = this.decoder.failure() {
+                this.socket = None;
+                return Poll::Ready(Some(Err(error)));
+            }
             let mut space = [0; 8 * 1024];
             let mut space = ReadBuf::new(&mut space);
             let read = ready!(Pin::new(socket).poll_read(cx, &mut space));
             let body = match read {
                 Ok(()) if space.filled().is_empty() => this.decoder.finish().map(|()| None),
-                Ok(()) => this.decoder.push(space.filled()).map(Some),
+                Ok(()) => Ok(Some(this.decoder.push(space.filled()))),
                 Err(error) => Err(error),
             };
             match body {

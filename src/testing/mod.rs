@@ -53,6 +53,9 @@
 //! for something later than five seconds needs a longer timeout there too. Over sockets, leave the
 //! time running: a paused clock does not wait for the network, and jumps.
 //!
+//! A body that is always ready, such as comments without an end, keeps a paused clock from going
+//! on. A wait ends there when the clock has stood still for that long of real time.
+//!
 //! # What is bounded
 //!
 //! Waits, the head of a response read from a socket (64 KiB), and what a panic shows. Nothing
@@ -64,6 +67,7 @@ mod client;
 mod http1;
 mod parser;
 mod reader;
+mod wait;
 
 pub use client::{Client, Refused};
 pub use parser::{Item, JsonError, Message, Parser};

@@ -16,13 +16,20 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::HeaderMap;
 use http_body_util::BodyExt;
-use tokio::time::timeout;
+use tokio::task::yield_now;
 
-use super::parser::{Item, Message, Parser, shortened};
+use super::{
+    parser::{Item, Message, Parser, shortened},
+    wait::{Wait, within},
+};
 use crate::error::BoxError;
 
 /// How long a wait lasts, unless told otherwise.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many lines and frames are read in a row: then others have their turn, the clock among
+/// them, for a body that is always ready leaves them none.
+const TURNS: usize = 64;
 
 /// How many of the newest items a panic shows.
 const SHOWN: usize = 20;
@@ -34,8 +41,12 @@ const SHOWN: usize = 20;
 /// [resume](Reader::resume).
 ///
 /// Comments, heartbeats among them, are read over by all methods but
-/// [`next_item`](Reader::next_item). A wait that is given up, by a timeout of yours or in a
-/// `select!`, loses nothing.
+/// [`next_item`](Reader::next_item).
+///
+/// A wait that is given up, by a timeout of yours or in a `select!`, loses no event, with two
+/// exceptions. [`rest`](Reader::rest) takes along what it has collected. `resume` drops the
+/// connection before it waits for the next: the reader is at its end then, and may be resumed
+/// again.
 ///
 /// ```
 /// use axum_sse::{Sse, testing::Reader};
@@ -56,6 +67,7 @@ pub struct Reader<C = ()> {
     /// where the chunks end has no influence on what a test sees.
     pending: Bytes,
     parser: Parser,
+    turns: usize,
     arrived: Arrived,
     pub(super) timeout: Duration,
     pub(super) client: C,
@@ -129,6 +141,7 @@ impl<C> Reader<C> {
             over: None,
             pending: Bytes::new(),
             parser,
+            turns: 0,
             arrived: Arrived::default(),
             timeout,
             client,
@@ -190,9 +203,11 @@ impl<C> Reader<C> {
     pub fn next_item(&mut self) -> impl Future<Output = Option<Item>> {
         let caller = Location::caller();
         async move {
-            match timeout(self.timeout, self.item()).await {
-                Ok(item) => item,
-                Err(_) => self.fail(caller, &format!("nothing within {:?}", self.timeout)),
+            match within(self.timeout, self.timeout, self.item()).await {
+                Wait::Done(item) => item,
+                Wait::Over | Wait::Stuck => {
+                    self.fail(caller, &format!("nothing within {:?}", self.timeout))
+                }
             }
         }
     }
@@ -312,15 +327,17 @@ impl<C> Reader<C> {
     ///
     /// # Panics
     ///
-    /// If an event arrives, or the stream ends or breaks.
+    /// If an event arrives, or the stream ends or breaks, or if the time is paused and cannot pass,
+    /// since comments come without a pause, for as long as a [wait](Reader::timeout) lasts.
     #[track_caller]
     pub fn expect_silence(&mut self, time: Duration) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
-            match timeout(time, self.message()).await {
-                Err(_) => {}
-                Ok(Some(_)) => self.fail(caller, "an event where none was expected"),
-                Ok(None) => {
+            match within(time, self.timeout, self.message()).await {
+                Wait::Over => {}
+                Wait::Stuck => self.fail(caller, "no pause in which the paused time could pass"),
+                Wait::Done(Some(_)) => self.fail(caller, "an event where none was expected"),
+                Wait::Done(None) => {
                     self.not_broken(caller);
                     self.fail(caller, "the stream ended where silence was expected");
                 }
@@ -353,9 +370,9 @@ impl<C> Reader<C> {
                     messages.push(message);
                 }
             };
-            if timeout(wait, all).await.is_err() {
+            let Wait::Done(()) = within(wait, wait, all).await else {
                 self.fail(caller, &format!("no end within {wait:?}"));
-            }
+            };
             self.not_broken(caller);
             messages
         }
@@ -429,9 +446,11 @@ impl<C> Reader<C> {
     }
 
     async fn next_at(&mut self, caller: &'static Location<'static>) -> Option<Message> {
-        match timeout(self.timeout, self.message()).await {
-            Ok(message) => message,
-            Err(_) => self.fail(caller, &format!("no event within {:?}", self.timeout)),
+        match within(self.timeout, self.timeout, self.message()).await {
+            Wait::Done(message) => message,
+            Wait::Over | Wait::Stuck => {
+                self.fail(caller, &format!("no event within {:?}", self.timeout))
+            }
         }
     }
 
@@ -453,7 +472,12 @@ impl<C> Reader<C> {
 
     async fn item(&mut self) -> Option<Item> {
         loop {
-            while !self.pending.is_empty() {
+            // In front of a line or frame, never behind: nothing is held while this waits.
+            self.turns = (self.turns + 1) % TURNS;
+            if self.turns == 0 {
+                yield_now().await;
+            }
+            if !self.pending.is_empty() {
                 let end = self.pending.iter().position(|byte| b"\r\n".contains(byte));
                 let line = self
                     .pending
@@ -463,6 +487,7 @@ impl<C> Reader<C> {
                     self.arrived.push(&item);
                     return Some(item);
                 }
+                continue;
             }
             if self.over.is_some() {
                 return None;

@@ -244,6 +244,32 @@ async fn what_an_event_source_does_not_read() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_empty_frames_without_an_end() {
+    let frames = || Body::from_stream(stream::repeat("").map(Ok::<_, std::io::Error>));
+    let client = Client::new(Router::new().route("/", get(async move || frames())));
+    let client = client.timeout(Duration::from_millis(100));
+    assert_eq!(client.get("/").await.unwrap_err().body(), "");
+}
+
+#[tokio::test]
+async fn a_resume_that_is_given_up_can_be_made_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let app = Router::new().fallback(async move || {
+        if asked.fetch_add(1, Ordering::Relaxed) == 1 {
+            std::future::pending::<()>().await;
+        }
+        ([(CONTENT_TYPE, "text/event-stream")], "id: 7\ndata: a\n\n")
+    });
+    let mut page = Client::new(app).get("/").await.unwrap();
+    page.next_message().await;
+    assert!(page.resume().now_or_never().is_none());
+    assert_eq!(page.next().await, None);
+    assert_eq!(page.last_event_id(), "7");
+    page.resume().await.unwrap();
+    assert_eq!(page.next_message().await.data, "a");
+}
+
 async fn failure<T>(test: impl Future<Output = T>) -> String {
     match AssertUnwindSafe(test).catch_unwind().await {
         Ok(_) => panic!("it passes"),

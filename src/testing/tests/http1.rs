@@ -13,17 +13,20 @@ use crate::testing::{
     http1::{Decoder, Framing, parse_head},
 };
 
-/// The body, and whether the connection may be closed then; or the error.
-fn decode(framing: Framing, bytes: &[u8], size: usize) -> Result<(String, bool), io::ErrorKind> {
+type Read = (String, Result<(), io::ErrorKind>);
+
+/// The body, and what it means if the connection is closed then.
+fn decode(framing: Framing, bytes: &[u8], size: usize) -> Read {
     let mut decoder = Decoder::new(framing);
     let mut body = Vec::new();
     for piece in bytes.chunks(size) {
-        body.extend(decoder.push(piece).map_err(|error| error.kind())?);
+        body.extend(decoder.push(piece));
     }
-    Ok((String::from_utf8(body).unwrap(), decoder.finish().is_ok()))
+    let end = decoder.finish().map_err(|error| error.kind());
+    (String::from_utf8(body).unwrap(), end)
 }
 
-fn chunked(bytes: &str) -> Result<(String, bool), io::ErrorKind> {
+fn chunked(bytes: &str) -> Read {
     let whole = decode(Framing::Chunked, bytes.as_bytes(), usize::MAX);
     for size in 1..bytes.len() {
         assert_eq!(
@@ -35,12 +38,16 @@ fn chunked(bytes: &str) -> Result<(String, bool), io::ErrorKind> {
     whole
 }
 
-fn whole(body: &str) -> Result<(String, bool), io::ErrorKind> {
-    Ok((body.to_owned(), true))
+fn whole(body: &str) -> Read {
+    (body.to_owned(), Ok(()))
 }
 
-fn open(body: &str) -> Result<(String, bool), io::ErrorKind> {
-    Ok((body.to_owned(), false))
+fn open(body: &str) -> Read {
+    (body.to_owned(), Err(io::ErrorKind::UnexpectedEof))
+}
+
+fn wrong(body: &str) -> Read {
+    (body.to_owned(), Err(io::ErrorKind::InvalidData))
 }
 
 #[test]
@@ -87,23 +94,25 @@ fn a_chunked_body_is_whole_behind_its_last_chunk_only() {
 
 #[test]
 fn what_is_not_chunked_as_it_says() {
-    for text in [
-        "\r\n",
-        "x\r\n",
-        "-1\r\na",
-        "+1\r\na\r\n0\r\n\r\n",
-        " 1\r\na\r\n0\r\n\r\n",
-        "1\na\r\n0\r\n\r\n",
-        "1\r\nab\r\n0\r\n\r\n",
-        "1\r\na\n0\r\n\r\n",
-        "10000000000000000\r\n",
-        ";a\r\n",
+    for (text, body) in [
+        ("\r\n", ""),
+        ("x\r\n", ""),
+        ("-1\r\na", ""),
+        ("+1\r\na\r\n0\r\n\r\n", ""),
+        (" 1\r\na\r\n0\r\n\r\n", ""),
+        ("1\na\r\n0\r\n\r\n", ""),
+        ("10000000000000000\r\n", ""),
+        (";a\r\n", ""),
+        // What stands in front of the error is body, however it was cut.
+        ("1\r\nab\r\n0\r\n\r\n", "a"),
+        ("1\r\na\n0\r\n\r\n", "a"),
+        ("1\r\na\r\nx\r\n1\r\nb\r\n", "a"),
     ] {
-        assert_eq!(chunked(text), Err(io::ErrorKind::InvalidData), "{text:?}");
+        assert_eq!(chunked(text), wrong(body), "{text:?}");
     }
     let endless = "1".repeat(64 * 1024 + 1);
     let read = decode(Framing::Chunked, endless.as_bytes(), 1000);
-    assert_eq!(read, Err(io::ErrorKind::InvalidData));
+    assert_eq!(read, wrong(""));
 }
 
 #[test]
@@ -156,6 +165,22 @@ fn heads() {
         framing("HTTP/1.1 200 \r\ntransfer-encoding: gzip, chunked"),
         wrong
     );
+    assert_eq!(
+        framing("HTTP/1.1 200 \r\ntransfer-encoding: chunked\r\ntransfer-encoding: gzip"),
+        wrong
+    );
+    assert_eq!(
+        framing("HTTP/1.1 200 \r\ncontent-length: 2\r\ncontent-length: 2"),
+        Ok(Framing::Length(2))
+    );
+    assert_eq!(
+        framing("HTTP/1.1 200 \r\ncontent-length: 2\r\ncontent-length: 3"),
+        wrong
+    );
+    assert_eq!(framing("HTTP/1.1 200 \r\ncontent-length: +5"), wrong);
+    assert_eq!(framing("HTTP/1.1 200 \r\ncontent-length:"), wrong);
+    assert_eq!(framing("HTTP/1.1 103"), Ok(Framing::Length(0)));
+    assert_eq!(framing("HTTP/1.1 101"), wrong);
     for head in [
         "",
         "HTTP/2 200",
@@ -238,6 +263,27 @@ async fn a_connection_that_closes_early_breaks_the_stream() {
     assert_eq!(page.next().await, None);
     let said = page.error().unwrap().to_string();
     assert_eq!(said, "the connection was closed before the last chunk");
+}
+
+/// Head, event and error may come in one packet or in three.
+#[tokio::test]
+async fn an_error_in_the_framing_is_seen_behind_what_came_before_it() {
+    let (head, chunk, error) = (HEAD, "9\r\ndata: 1\n\n\r\n", "x\r\n");
+    let together = [head, chunk, error].concat();
+    for answers in [vec![head, chunk, error], vec![&*together.leak()]] {
+        let (address, _task) = server(answers).await;
+        let mut page = Client::tcp(address).get("/").await.unwrap();
+        assert_eq!(page.next_message().await.data, "1");
+        assert_eq!(page.next().await, None);
+        let said = page.error().unwrap().to_string();
+        assert_eq!(said, "a chunk whose size is no number");
+    }
+
+    let together = [head, error].concat();
+    let (address, _task) = server(vec![&*together.leak()]).await;
+    let mut page = Client::tcp(address).get("/").await.unwrap();
+    assert_eq!(page.next().await, None);
+    assert!(page.error().is_some());
 }
 
 #[tokio::test]

@@ -94,6 +94,69 @@ async fn every_wait_is_bounded() {
     assert!(said[5].contains("\n1 item had arrived:\n"), "{}", said[5]);
 }
 
+/// Always ready: nothing but the reader gives the clock a turn.
+fn endless(chunk: &'static str) -> Reader {
+    Reader::from_stream(stream::repeat(chunk).map(Ok::<_, io::Error>))
+        .timeout(Duration::from_millis(100))
+}
+
+async fn waits_for_what_does_not_end() {
+    let said = [
+        failure(endless("data: 1\n\n").rest()).await,
+        failure(endless(":\n").next()).await,
+        failure(endless(":\n").next_message()).await,
+        failure(endless(":\n").expect_named("a")).await,
+        failure(endless(":\n").expect_end()).await,
+        failure(endless("x").next_item()).await,
+        failure(endless("").next_item()).await,
+    ];
+    let starts = [
+        "no end", "no event", "no event", "no event", "no event", "nothing", "nothing",
+    ];
+    for (said, start) in said.iter().zip(starts) {
+        let start = format!("{start} within 100ms, at ");
+        assert!(said.starts_with(&start), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_always_ready_ends_no_later() {
+    waits_for_what_does_not_end().await;
+    // Comments are silence, as long as the time passes.
+    endless(":\n")
+        .expect_silence(Duration::from_millis(200))
+        .await;
+    // A timeout of the test has its turn too.
+    let mut reader = endless(":\n").timeout(Duration::from_secs(3600));
+    let given_up = tokio::time::timeout(Duration::from_millis(1), reader.next()).await;
+    assert!(given_up.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_always_ready_ends_where_the_clock_stands_still() {
+    waits_for_what_does_not_end().await;
+    let said = failure(endless(":\n").expect_silence(Duration::from_secs(3600))).await;
+    let start = "no pause in which the paused time could pass, at ";
+    assert!(said.starts_with(start), "{said}");
+}
+
+#[tokio::test]
+async fn what_was_not_read_when_a_wait_is_given_up_is_read_later() {
+    let text: String = (1..=200).map(|n| format!(":\n\ndata: {n}\n\n")).collect();
+    let mut reader = Reader::new(text);
+    let mut read = Vec::new();
+    let mut given_up = 0;
+    while read.len() < 200 {
+        match reader.next_message().now_or_never() {
+            Some(message) => read.push(message.data),
+            None => given_up += 1,
+        }
+    }
+    assert!(given_up > 0);
+    let all: Vec<_> = (1..=200).map(|n| n.to_string()).collect();
+    assert_eq!(read, all);
+}
+
 #[tokio::test]
 async fn an_end_and_a_break_are_told_apart() {
     let mut ended = Reader::new("data: 1\n\ndata: lost");

@@ -339,8 +339,10 @@ impl Subscription {
         }
     }
 
-    /// A client that begins live while there is something to deliver gets its place first: cut
-    /// off within the first event, it would come back without an id, and never hear of it (law 4).
+    /// A client that begins live gets its place before anything else: cut off within its first
+    /// event, it would come back without an id, and never hear of it (law 4).
+    ///
+    /// Also where nothing is to be delivered yet: it may be by the time the logs are read.
     fn anchor(&mut self) {
         let From::Fresh {
             start: Start::Live | Start::Snapshot,
@@ -349,8 +351,7 @@ impl Subscription {
         else {
             return;
         };
-        let pending = |source: &Source| source.position != source.held.lock().end();
-        if self.awaits_snapshots() || !self.sources.iter().any(pending) {
+        if self.awaits_snapshots() {
             return;
         }
         if let Some(name) = &self.shared.settings.checkpoint {

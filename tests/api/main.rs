@@ -1,6 +1,8 @@
 //! The public API without a server: what handlers return, read as bodies. Time is paused.
 
 #[cfg(test)]
+mod anchor;
+#[cfg(test)]
 mod channel;
 #[cfg(test)]
 mod hub;

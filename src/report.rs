@@ -23,6 +23,9 @@ pub(crate) fn report(hub: &str, stats: impl FnOnce() -> Stats) {
         fresh,
         resumed,
         gaps,
+        refused,
+        snapshots_failed,
+        sent_away,
         lag,
     } = stats();
     let hub = hub.to_owned();
@@ -40,6 +43,9 @@ pub(crate) fn report(hub: &str, stats: impl FnOnce() -> Stats) {
         ("axum_sse_delivered_total", delivered),
         ("axum_sse_fresh_total", fresh),
         ("axum_sse_resumed_total", resumed),
+        ("axum_sse_refused_total", refused),
+        ("axum_sse_snapshots_failed_total", snapshots_failed),
+        ("axum_sse_sent_away_total", sent_away),
     ] {
         metrics::counter!(name, "hub" => hub.clone()).absolute(value);
     }
@@ -48,12 +54,14 @@ pub(crate) fn report(hub: &str, stats: impl FnOnce() -> Stats) {
         unknown,
         restarted,
         lagged,
+        truncated,
     } = gaps;
     for (reason, value) in [
         ("evicted", evicted),
         ("unknown", unknown),
         ("restarted", restarted),
         ("lagged", lagged),
+        ("truncated", truncated),
     ] {
         metrics::counter!("axum_sse_gaps_total", "hub" => hub.clone(), "reason" => reason)
             .absolute(value);
@@ -168,7 +176,7 @@ mod tests {
             reported["axum_sse_gaps_total hub=prices reason=evicted"],
             1.0
         );
-        assert_eq!(reported.len(), 13);
+        assert_eq!(reported.len(), 17);
 
         drop(reader);
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;

@@ -38,6 +38,15 @@ pub struct Stats {
     /// Gaps of each kind, at the start of a connection or (`lagged`) later. A hub counts a gap
     /// once for each channel concerned.
     pub gaps: Gaps,
+    /// Subscriptions that were refused: too many channels on one connection, a full hub, or a
+    /// channel name that is too long.
+    pub refused: u64,
+    /// Snapshots that could not be made: the function failed, panicked, took too long, or its
+    /// state could not be serialised.
+    pub snapshots_failed: u64,
+    /// Connections that were ended and told to come back: because their snapshot failed, or
+    /// because they read too slowly.
+    pub sent_away: u64,
     /// Events that the slowest connection had in front of it when it was last woken.
     pub lag: u64,
 }
@@ -61,6 +70,8 @@ pub struct Gaps {
     pub restarted: u64,
     /// See [`GapReason::Lagged`].
     pub lagged: u64,
+    /// See [`GapReason::Truncated`].
+    pub truncated: u64,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +79,10 @@ pub(crate) struct Counters {
     delivered: AtomicU64,
     fresh: AtomicU64,
     resumed: AtomicU64,
-    gaps: [AtomicU64; 4],
+    gaps: [AtomicU64; 5],
+    refused: AtomicU64,
+    snapshots_failed: AtomicU64,
+    sent_away: AtomicU64,
 }
 
 impl Counters {
@@ -89,6 +103,18 @@ impl Counters {
         self.gaps[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot_failed(&self) {
+        self.snapshots_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sent_away(&self) {
+        self.sent_away.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn read_into(&self, stats: &mut Stats) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let gaps = |reason: GapReason| read(&self.gaps[reason as usize]);
@@ -100,6 +126,10 @@ impl Counters {
             unknown: gaps(GapReason::Unknown),
             restarted: gaps(GapReason::Restarted),
             lagged: gaps(GapReason::Lagged),
+            truncated: gaps(GapReason::Truncated),
         };
+        stats.refused = read(&self.refused);
+        stats.snapshots_failed = read(&self.snapshots_failed);
+        stats.sent_away = read(&self.sent_away);
     }
 }

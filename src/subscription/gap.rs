@@ -29,6 +29,9 @@ pub enum GapReason {
     Restarted,
     /// The client, connected, read more slowly than the channel forgets.
     Lagged,
+    /// A client without an id asked for everything ([`Start::Oldest`](crate::Start::Oldest)), and
+    /// the first events are gone. What is retained follows. Nothing is gained by reloading.
+    Truncated,
 }
 
 impl GapReason {
@@ -44,6 +47,7 @@ impl GapReason {
             Self::Unknown => "unknown",
             Self::Restarted => "restarted",
             Self::Lagged => "lagged",
+            Self::Truncated => "truncated",
         }
     }
 }

@@ -302,6 +302,7 @@ impl Subscription {
         if let From::Refused = self.start {
             self.phase = Phase::Ended;
             self.ready.push(retry::come_back(retry::RETURN));
+            self.shared.counters.refused();
             return;
         }
         let reader = self.shared.wake.register();
@@ -410,6 +411,7 @@ impl Subscription {
                 // A state that stands nowhere in this hub cannot be followed by its events.
                 let snapshot = snapshot.filter(|made| self.shared.clock.check(made.id).is_ok());
                 let Some(snapshot) = snapshot else {
+                    self.shared.counters.sent_away();
                     self.end();
                     return Poll::Ready(());
                 };

@@ -128,7 +128,7 @@ where
         let of_state = state.clone();
         let snapshots = crate::snapshot::Snapshots::new(move || {
             let made =
-                locked(&of_state).and_then(|at| crate::snapshot::Snapshot::of(at.id, &at.state));
+                locked(&of_state).and_then(|at| crate::snapshot::State::of(at.id, &at.state));
             Box::pin(std::future::ready(made.map_err(Into::into)))
         });
         let apply = Arc::new(apply);

@@ -7,7 +7,10 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    id::PARTIAL,
+};
 
 /// One comment line and nothing else: with a blank line behind it, several widely used clients
 /// would report an event that nobody sent (rule 36).
@@ -78,23 +81,37 @@ pub(crate) fn data_written_by(
     Ok(())
 }
 
-/// Appends a whole event without its id's line.
-pub(crate) fn without_id(out: &mut Vec<u8>, event: &[u8]) {
-    let mut start = 0;
-    // The id stands in front of the data, and no line of another field begins like it.
-    while !event[start..].starts_with(b"data") {
-        let Some(length) = memchr::memchr(b'\n', &event[start..]) else {
-            break;
-        };
-        let next = start + length + 1;
-        if event[start..].starts_with(b"id: ") {
-            out.extend_from_slice(&event[..start]);
-            out.extend_from_slice(&event[next..]);
-            return;
-        }
-        start = next;
+/// What becomes of the ids of events that are appended again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    Leave,
+    /// Each gets the dot of a partial id.
+    Partial,
+    Remove,
+}
+
+/// Appends whole events, with their ids changed.
+pub(crate) fn events(out: &mut Vec<u8>, mut events: &[u8], ids: Ids) {
+    if ids == Ids::Leave {
+        out.extend_from_slice(events);
+        return;
     }
-    out.extend_from_slice(event);
+    out.reserve(events.len());
+    while let Some(end) = memchr::memchr(b'\n', events) {
+        let (line, rest) = events.split_at(end);
+        events = &rest[1..];
+        // Every line of data begins with `data`, so this is the id's line.
+        if line.starts_with(b"id: ") {
+            if ids == Ids::Remove {
+                continue;
+            }
+            out.extend_from_slice(line);
+            out.push(PARTIAL);
+        } else {
+            out.extend_from_slice(line);
+        }
+        out.push(b'\n');
+    }
 }
 
 /// The blank line, which is what makes a client dispatch the event.

@@ -11,12 +11,18 @@ use crate::error::{Error, ErrorKind};
 pub(crate) const DIGITS: &[u8; 64] =
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
+/// The largest count within one life.
+const MAX_LO: u64 = u64::MAX >> 1;
+
 /// Digits of the largest `u64`.
 const MAX_DIGITS: usize = 11;
 
 /// The most bytes that the printed form of an id takes.
 #[cfg(test)]
-const MAX_LEN: usize = 2 * MAX_DIGITS + 1;
+const MAX_LEN: usize = 2 * MAX_DIGITS + 2;
+
+/// Ends a partial id; unreserved in RFC 3986, like the digits.
+pub(crate) const PARTIAL: u8 = b'.';
 
 /// The id of an event in a channel: ordered, short, and of one life of a hub.
 ///
@@ -26,6 +32,11 @@ const MAX_LEN: usize = 2 * MAX_DIGITS + 1;
 ///
 /// Printed as `hi-lo` in base 64 with the digits `0-9A-Z_a-z~`, without leading zeros; there is
 /// exactly one spelling of each id, and [`FromStr`] accepts no other (rule 79).
+///
+/// An id may end with a dot. It is then *partial*: its client has every event up to there, but is
+/// still owed the snapshots of its channels, and gets them when it comes back. Such ids are sent
+/// on connections over several channels while a snapshot is being made. A partial id sorts
+/// directly after the same id without the dot.
 ///
 /// Ids tell their reader how many events a hub has published and when it started. Where that is
 /// a secret, do not send them.
@@ -44,17 +55,20 @@ const MAX_LEN: usize = 2 * MAX_DIGITS + 1;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
     hi: u64,
+    /// Twice `lo`, and one more if the id is partial: this keeps the order, and an entry of a log
+    /// small.
     lo: u64,
 }
 
 impl EventId {
-    /// The id with these two halves.
+    /// The id with these two halves. `lo` is less than 2⁶³; a larger number is clamped.
     #[must_use]
     pub const fn new(hi: u64, lo: u64) -> Self {
-        Self { hi, lo }
+        let lo = if lo > MAX_LO { MAX_LO } else { lo };
+        Self { hi, lo: lo << 1 }
     }
 
-    pub(crate) const MAX: Self = Self::new(u64::MAX, u64::MAX);
+    pub(crate) const MAX: Self = Self::new(u64::MAX, MAX_LO);
 
     /// The life of the hub that drew this id.
     #[must_use]
@@ -65,13 +79,49 @@ impl EventId {
     /// The count within that life; 0 is the start, before any event.
     #[must_use]
     pub const fn lo(self) -> u64 {
-        self.lo
+        self.lo >> 1
+    }
+
+    /// Whether snapshots are still owed to a client with this id.
+    pub(crate) const fn is_partial(self) -> bool {
+        self.lo & 1 == 1
+    }
+
+    pub(crate) const fn partial(self) -> Self {
+        Self {
+            lo: self.lo | 1,
+            ..self
+        }
+    }
+
+    /// The same id without the dot.
+    pub(crate) const fn whole(self) -> Self {
+        Self {
+            lo: self.lo & !1,
+            ..self
+        }
+    }
+
+    /// The largest id that is less than this one, which is whole.
+    pub(crate) const fn before(self) -> Self {
+        Self {
+            lo: self.lo.saturating_sub(2),
+            ..self
+        }
     }
 
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         write_number(self.hi, out);
         out.push(b'-');
-        write_number(self.lo, out);
+        self.write_lo(out);
+    }
+
+    /// What follows the hyphen.
+    pub(crate) fn write_lo(self, out: &mut Vec<u8>) {
+        write_number(self.lo(), out);
+        if self.is_partial() {
+            out.push(PARTIAL);
+        }
     }
 }
 
@@ -101,7 +151,7 @@ pub(crate) fn parse_number(text: &[u8]) -> Option<u64> {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Vec::with_capacity(2 * MAX_DIGITS + 1);
+        let mut text = Vec::with_capacity(2 * MAX_DIGITS + 2);
         self.write(&mut text);
         f.pad(std::str::from_utf8(&text).unwrap_or_default())
     }
@@ -122,11 +172,12 @@ impl FromStr for EventId {
     /// prints.
     fn from_str(text: &str) -> Result<Self, Error> {
         text.split_once('-')
-            .and_then(|(hi, lo)| {
-                Some(Self {
-                    hi: parse_number(hi.as_bytes())?,
-                    lo: parse_number(lo.as_bytes())?,
-                })
+            .and_then(|(hi, text)| {
+                let digits = text.strip_suffix(char::from(PARTIAL)).unwrap_or(text);
+                let hi = parse_number(hi.as_bytes())?;
+                let lo = parse_number(digits.as_bytes()).filter(|lo| *lo <= MAX_LO)?;
+                let id = Self::new(hi, lo);
+                Some(if digits == text { id } else { id.partial() })
             })
             .ok_or_else(|| {
                 Error::new(
@@ -160,18 +211,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn prints_and_parses(hi: u64, lo: u64, small in 0u64..5000) {
-            for id in [EventId::new(hi, lo), EventId::new(hi, small), EventId::new(small, 0)] {
+        fn prints_and_parses(hi: u64, lo in 0..=MAX_LO, small in 0u64..5000) {
+            let id = EventId::new(hi, lo);
+            prop_assert_eq!((id.hi(), id.lo(), id.is_partial()), (hi, lo, false));
+            for id in [id, id.partial(), EventId::new(hi, small), EventId::new(small, 0)] {
                 let text = id.to_string();
                 prop_assert!(text.len() <= MAX_LEN);
                 prop_assert_eq!(text.parse::<EventId>().unwrap(), id);
                 // Rule 82: visible ASCII without the bytes that CORS calls unsafe.
-                prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~".contains(&b)));
+                prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~.".contains(&b)));
             }
         }
 
         #[test]
-        fn one_spelling_each(text in "[0-9A-Za-z_~+ -]{0,26}") {
+        fn a_partial_id_is_the_next_one(hi: u64, lo in 1..MAX_LO) {
+            let id = EventId::new(hi, lo);
+            prop_assert!(id < id.partial() && id.partial() < EventId::new(hi, lo + 1));
+            prop_assert_eq!(id.partial().whole(), id);
+            prop_assert_eq!(id.before(), EventId::new(hi, lo - 1));
+            prop_assert_eq!((id.partial().hi(), id.partial().lo()), (hi, lo));
+        }
+
+        #[test]
+        fn one_spelling_each(text in "[0-9A-Za-z_~+ .-]{0,26}") {
             if let Ok(id) = text.parse::<EventId>() {
                 prop_assert_eq!(id.to_string(), text);
             }
@@ -201,6 +263,11 @@ mod tests {
             " 1-5",
             "1-5-6",
             "1.5",
+            "1-.",
+            "1-5..",
+            "1.-5",
+            "1-~~~~~~~~~~~",
+            "1-FFFFFFFFFFF",
             "~~~~~~~~~~~-1",
             "000000000000-1",
             "1-é",
@@ -208,6 +275,7 @@ mod tests {
             assert!(text.parse::<EventId>().is_err(), "{text:?}");
         }
         let most = EventId::new(u64::MAX, u64::MAX);
+        assert_eq!(most, EventId::MAX);
         assert_eq!(most.to_string().parse::<EventId>().unwrap(), most);
         assert_eq!(EventId::new(0, 0).to_string(), "0-0");
     }

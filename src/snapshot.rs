@@ -1,29 +1,37 @@
 //! [`Snapshots`]: how a channel comes by the state that its events change.
 //!
-//! One flight at a time: whoever asks while a snapshot is being made waits for that one, and one
-//! that is done serves until something is published behind it.
+//! A snapshot is made and framed once, and its bytes are shared by all clients that get it. While
+//! one is being made, everybody who asks waits for that one; the last one is handed out again as
+//! long as the log retains what follows it.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::OnceLock,
+    task::{Context, Poll},
+};
 
+use bytes::Bytes;
 use serde::Serialize;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, time::timeout};
 
 use crate::{
     error::{BoxError, Error},
-    frame,
+    frame::{self, Ids},
+    hub::core::Held,
     id::EventId,
     sync::{Arc, Mutex, lock},
 };
 
-/// A state, and the id that it stands at.
+/// A state as `data` lines, and the id up to which it contains every event.
 #[derive(Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) id: EventId,
-    /// The state as `data` lines.
-    pub(crate) data: Vec<u8>,
+pub(crate) struct State {
+    id: EventId,
+    data: Vec<u8>,
 }
 
-impl Snapshot {
+impl State {
     pub(crate) fn of<S: Serialize + ?Sized>(id: EventId, state: &S) -> Result<Self, Error> {
         let mut data = Vec::new();
         frame::json(&mut data, state)?;
@@ -31,19 +39,90 @@ impl Snapshot {
     }
 }
 
-pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Snapshot, BoxError>> + Send>>;
+/// A state as an event.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) id: EventId,
+    event: Bytes,
+    without_id: OnceLock<Bytes>,
+}
 
-/// A snapshot on its way; `None` if it could not be made.
-pub(crate) type Flight = Pin<Box<dyn Future<Output = Option<Arc<Snapshot>>> + Send>>;
+impl Snapshot {
+    fn new(held: &Held, state: &State) -> Result<Self, BoxError> {
+        let State { id, data } = state;
+        let settings = &held.shared.settings;
+        let clock = &held.shared.clock;
+        clock.check(*id).map_err(|_| {
+            format!("its id {id} is not one that its hub has drawn, so no event can follow it")
+        })?;
+        let mut event = Vec::with_capacity(data.len() + 256);
+        if let Some(name) = held.snapshot_name(settings) {
+            frame::name(&mut event, name.as_str());
+        }
+        frame::id(&mut event, |out| clock.write(*id, out));
+        if settings.snapshot_channel {
+            // Lines of data are joined by line feeds, which are nothing in JSON.
+            let channel = serde_json::to_string(held.name())?;
+            frame::text(&mut event, &format!("{{\"channel\":{channel},\"state\":"));
+            event.extend_from_slice(data);
+            frame::text(&mut event, "}");
+        } else {
+            event.extend_from_slice(data);
+        }
+        frame::end(&mut event);
+        Ok(Self {
+            id: *id,
+            event: event.into(),
+            without_id: OnceLock::new(),
+        })
+    }
 
-type Landed = Option<Option<Arc<Snapshot>>>;
+    /// The event with its id.
+    pub(crate) fn event(&self) -> Bytes {
+        self.event.clone()
+    }
+
+    /// The event for a connection over several channels, which gets the id of all of them later.
+    pub(crate) fn without_id(&self) -> Bytes {
+        let make = || {
+            let mut out = Vec::new();
+            frame::events(&mut out, &self.event, Ids::Remove);
+            out.into()
+        };
+        self.without_id.get_or_init(make).clone()
+    }
+}
+
+pub(crate) type Making = Pin<Box<dyn Future<Output = Result<State, BoxError>> + Send>>;
+
+type Made = Option<Arc<Snapshot>>;
+
+/// `None` while the snapshot is being made.
+type Receiver = watch::Receiver<Option<Made>>;
+
+/// What is to be had of a snapshot.
+pub(crate) enum Asked {
+    Ready(Arc<Snapshot>),
+    Pending(Pending),
+}
+
+/// A snapshot that is being made; `None` if it cannot be.
+pub(crate) struct Pending(Pin<Box<dyn Future<Output = Made> + Send>>);
+
+impl Future for Pending {
+    type Output = Made;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Made> {
+        self.0.as_mut().poll(cx)
+    }
+}
 
 #[derive(Clone)]
 pub(crate) struct Snapshots(Arc<Inner>);
 
 struct Inner {
     make: Box<dyn Fn() -> Making + Send + Sync>,
-    last: Mutex<Option<watch::Receiver<Landed>>>,
+    last: Mutex<Option<Receiver>>,
 }
 
 impl Snapshots {
@@ -54,59 +133,98 @@ impl Snapshots {
         }))
     }
 
-    /// A snapshot that stands at `newest` or behind it, or the one that is being made.
+    /// The last snapshot of this channel if it is recent, or the one that is being made, or a new
+    /// one.
     ///
     /// It is made in a task of its own, so that a client that goes away does not take it from
     /// the others. That takes a runtime: without one, there is no snapshot.
-    pub(crate) fn get(&self, newest: EventId) -> Flight {
-        let mut receiver = {
-            let mut last = lock(&self.0.last);
-            match last.as_ref().filter(|receiver| serves(receiver, newest)) {
-                Some(receiver) => receiver.clone(),
-                None => {
-                    let (sender, receiver) = watch::channel(None);
-                    let before = last.replace(receiver.clone());
-                    drop(last);
-                    // A whole state, maybe the last reference to it.
-                    drop(before);
-                    self.launch(sender);
-                    receiver
+    pub(crate) fn get(&self, held: &Held) -> Asked {
+        loop {
+            let last = lock(&self.0.last).clone();
+            let mut outdated = None;
+            if let Some(receiver) = last {
+                let landed = receiver.borrow().clone();
+                match landed {
+                    // A sender that is gone without a word was dropped with its runtime.
+                    None if receiver.has_changed().is_ok() => return pending(receiver),
+                    Some(Some(made)) if held.lock().is_recent(made.id, made.event.len()) => {
+                        return Asked::Ready(made);
+                    }
+                    _ => outdated = Some(receiver),
                 }
             }
-        };
-        Box::pin(async move {
-            // An error means that the task has panicked, or its runtime is gone.
-            let landed = receiver.wait_for(Option::is_some).await.ok()?;
-            landed.clone().flatten()
-        })
+            let (sender, receiver) = watch::channel(None);
+            let mut last = lock(&self.0.last);
+            let is_first = match (&*last, &outdated) {
+                (Some(now), Some(seen)) => now.same_channel(seen),
+                (now, _) => now.is_none(),
+            };
+            // Somebody else has just asked for a new one.
+            if !is_first {
+                continue;
+            }
+            let before = last.replace(receiver.clone());
+            drop(last);
+            // A whole state, maybe the last reference to it.
+            drop((before, outdated));
+            self.launch(held.clone(), sender);
+            return pending(receiver);
+        }
     }
 
-    fn launch(&self, sender: watch::Sender<Landed>) {
+    fn launch(&self, held: Held, sender: watch::Sender<Option<Made>>) {
         let snapshots = self.clone();
-        // Without a runtime the sender is dropped: the flight goes down at once.
+        let mut unfinished = Unfinished {
+            held,
+            error: Some("its task has panicked, or has no runtime to run on".into()),
+        };
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
         runtime.spawn(async move {
-            let made = match (snapshots.0.make)().await {
-                Ok(snapshot) => Some(Arc::new(snapshot)),
-                Err(_error) => {
-                    #[cfg(feature = "tracing")]
-                    tracing::warn!(error = %_error, "a channel's snapshot could not be made");
-                    None
-                }
+            let limit = unfinished.held.shared.settings.snapshot_timeout;
+            let made = match timeout(limit, (snapshots.0.make)()).await {
+                Ok(state) => state.and_then(|state| Snapshot::new(&unfinished.held, &state)),
+                Err(_) => Err(format!("it has taken longer than {limit:?}").into()),
             };
+            let (made, error) = match made {
+                Ok(snapshot) => (Some(Arc::new(snapshot)), None),
+                Err(error) => (None, Some(error)),
+            };
+            unfinished.error = error;
+            // Counted before the streams end that wait for it.
+            drop(unfinished);
             sender.send_replace(Some(made));
         });
     }
 }
 
-/// Whether a flight is still under way, or has brought what is up to date.
-fn serves(receiver: &watch::Receiver<Landed>, newest: EventId) -> bool {
-    match &*receiver.borrow() {
-        // The sender of a flight that went down is gone.
-        None => receiver.has_changed().is_ok(),
-        Some(made) => made.as_ref().is_some_and(|snapshot| snapshot.id >= newest),
+fn pending(mut receiver: Receiver) -> Asked {
+    Asked::Pending(Pending(Box::pin(async move {
+        // An error means that the task has panicked, or that its runtime is gone.
+        let landed = receiver.wait_for(Option::is_some).await.ok()?;
+        landed.clone().flatten()
+    })))
+}
+
+/// Reports a snapshot that failed, also if its task panics.
+struct Unfinished {
+    held: Held,
+    error: Option<BoxError>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(_error) = self.error.take() {
+            self.held.counters.snapshot_failed();
+            self.held.shared.counters.snapshot_failed();
+            #[cfg(feature = "tracing")]
+            tracing::error!(
+                channel = self.held.name(),
+                error = %_error,
+                "a channel's snapshot could not be made"
+            );
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use super::{Hub, Settings, Shared, channel::Channel, clock::Clock};
 use crate::{event::EventName, heartbeat::Heartbeat, retry, sync::Arc};
 
 const MAX_COALESCE: Duration = Duration::from_secs(60);
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Sets the bounds and the manners of a channel, or of all channels of a hub.
 ///
@@ -21,6 +23,8 @@ const MAX_COALESCE: Duration = Duration::from_secs(60);
 /// | [`gap_name`](Builder::gap_name) | `gap` |
 /// | [`checkpoint_name`](Builder::checkpoint_name) | `checkpoint` |
 /// | [`snapshot_name`](Builder::snapshot_name) | `snapshot` |
+/// | [`snapshot_channel`](Builder::snapshot_channel) | off |
+/// | [`snapshot_timeout`](Builder::snapshot_timeout) | 30 s |
 /// | [`coalesce`](Builder::coalesce) | off |
 /// | [`max_channels`](Builder::max_channels) | 100,000 (of a hub) |
 /// | [`retire_after`](Builder::retire_after) | an hour (of a hub) |
@@ -130,6 +134,22 @@ impl<Target> Builder<Target> {
     /// like any other.
     pub fn snapshot_name(mut self, name: impl Into<Option<EventName>>) -> Self {
         self.settings.snapshot = name.into();
+        self
+    }
+
+    /// With `true`, the data of every snapshot is `{"channel":…,"state":…}` instead of the state
+    /// alone: a page over several channels sees which of them a snapshot belongs to. The other
+    /// way is a name for each: [`Channel::set_snapshot_name`].
+    pub fn snapshot_channel(mut self, named: bool) -> Self {
+        self.settings.snapshot_channel = named;
+        self
+    }
+
+    /// How long a channel's snapshot function may take; then its future is dropped, and the
+    /// streams that wait for it end, to come back after a few seconds. At least a second, at
+    /// most an hour.
+    pub fn snapshot_timeout(mut self, time: Duration) -> Self {
+        self.settings.snapshot_timeout = time.clamp(MIN_TIMEOUT, MAX_TIMEOUT);
         self
     }
 

@@ -24,7 +24,7 @@ use crate::{
     id::{EventId, shown},
     last_event_id::LastEventId,
     payload::{Encode, NotAResult, encode_named, sealed::Encode as _},
-    snapshot::{Snapshot, Snapshots},
+    snapshot::{Snapshots, State},
     stats::Stats,
     subscription::Subscription,
     sync::Arc,
@@ -401,7 +401,7 @@ impl<T: ?Sized> Channel<T> {
             let making = make();
             Box::pin(async move {
                 let (id, state) = making.await.map_err(Into::into)?;
-                Ok(Snapshot::of(id, &state)?)
+                Ok(State::of(id, &state)?)
             })
         }))
     }
@@ -438,7 +438,7 @@ impl<T: ?Sized> Channel<T> {
             Box::pin(async move {
                 let id = id.ok_or("the channel is gone")?;
                 let state = making.await.map_err(Into::into)?;
-                Ok(Snapshot::of(id, &state)?)
+                Ok(State::of(id, &state)?)
             })
         }))
     }

@@ -45,7 +45,7 @@ impl Clock {
     pub(crate) fn write(&self, id: EventId, out: &mut Vec<u8>) {
         debug_assert_eq!(id.hi(), self.hi);
         out.extend_from_slice(&self.prefix);
-        write_number(id.lo(), out);
+        id.write_lo(out);
     }
 
     /// The id of the next event. Only called under the lock of the log that it is for (law 1).

@@ -9,12 +9,13 @@ use std::{ops::Deref, sync::OnceLock, task::Waker};
 use slab::Slab;
 
 use super::{
-    Shared,
+    Settings, Shared,
     clock::Clock,
     wake::{Reader, Wake},
 };
 use crate::{
     error::{Error, ErrorKind},
+    event::EventName,
     frame::{self, IdPlace},
     id::EventId,
     log::{Evicted, Limits, Log},
@@ -50,6 +51,8 @@ pub(crate) struct Core {
     /// Entries that the slowest reader had in front of it when the last wake round came by.
     lag: AtomicU64,
     pub(crate) snapshots: OnceLock<Snapshots>,
+    /// The name of this channel's snapshot event, where it is not the hub's.
+    pub(crate) snapshot_name: OnceLock<Option<EventName>>,
 }
 
 /// How long a reader may take to read what was there when it was woken, before it no longer
@@ -66,6 +69,8 @@ pub(crate) struct Place {
     /// both anew when the reader has got there.
     goal: AtomicU64,
     since: AtomicU64,
+    /// The reader waits for a snapshot, after which it wants every event: it is not slow.
+    pub(crate) waits: AtomicBool,
 }
 
 impl Place {
@@ -81,7 +86,8 @@ impl Place {
             return Some(position);
         }
         let waited = now.saturating_sub(self.since.load(Ordering::Relaxed));
-        (waited < PATIENCE).then_some(position)
+        let is_patient = waited < PATIENCE || self.waits.load(Ordering::Relaxed);
+        is_patient.then_some(position)
     }
 }
 
@@ -107,6 +113,7 @@ impl Core {
             counters: Counters::default(),
             lag: AtomicU64::new(0),
             snapshots: OnceLock::new(),
+            snapshot_name: OnceLock::new(),
         }
     }
 
@@ -124,6 +131,14 @@ impl Core {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// The name of this channel's snapshot event; `None` if it has none.
+    pub(crate) fn snapshot_name<'a>(&'a self, settings: &'a Settings) -> Option<&'a EventName> {
+        self.snapshot_name
+            .get()
+            .unwrap_or(&settings.snapshot)
+            .as_ref()
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -233,6 +248,7 @@ impl Core {
             position: AtomicU64::new(u64::MAX),
             goal: AtomicU64::new(0),
             since: AtomicU64::new(0),
+            waits: AtomicBool::new(false),
         });
         self.reader_count.fetch_add(1, Ordering::AcqRel);
         (lock(&self.readers).insert(place.clone()), place)

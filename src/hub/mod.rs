@@ -24,7 +24,7 @@ use crate::{
     heartbeat::Heartbeat,
     id::EventId,
     last_event_id::LastEventId,
-    log::{Limits, Log},
+    log::Limits,
     named,
     stats::{Counters, Stats},
     subscription::Subscription,
@@ -270,14 +270,6 @@ impl Shared {
         }
     }
 
-    /// How many events are missing between `after` and what the log retains. Ids are dense in a
-    /// hub, and hence in its channel only if it is the only one.
-    pub(crate) fn missed(&self, log: &Log, after: EventId) -> Option<u64> {
-        self.registry
-            .is_single()
-            .then(|| log.before().lo().saturating_sub(after.lo()))
-    }
-
     /// The time that logs are told. Only asked where a log has an age.
     pub(crate) fn now(&self) -> u64 {
         match self.settings.limits.age {
@@ -322,8 +314,12 @@ pub(crate) struct Settings {
     pub(crate) gap: EventName,
     pub(crate) checkpoint: Option<EventName>,
     pub(crate) snapshot: Option<EventName>,
+    /// Whether the data of a snapshot names its channel.
+    pub(crate) snapshot_channel: bool,
+    pub(crate) snapshot_timeout: Duration,
     pub(crate) coalesce: Duration,
     pub(crate) max_channels: usize,
+    pub(crate) max_channels_per_subscription: usize,
     pub(crate) retire_after: Duration,
 }
 
@@ -353,8 +349,11 @@ impl Default for Settings {
             gap: named::GAP,
             checkpoint: Some(crate::event_name!("checkpoint")),
             snapshot: Some(crate::event_name!("snapshot")),
+            snapshot_channel: false,
+            snapshot_timeout: Duration::from_secs(30),
             coalesce: Duration::ZERO,
             max_channels: 100_000,
+            max_channels_per_subscription: 256,
             retire_after: Duration::from_secs(3600),
         }
     }

@@ -13,7 +13,7 @@
 //! memory is freed per segment.
 //!
 //! **Slow.** A position in front of the oldest entry that is kept is an
-//! [`Overrun`](Read::Overrun): the reader learns how much it has missed and where to go on.
+//! [`Overrun`](Read::Overrun): the reader learns where to go on, and so how much it has missed.
 //!
 //! **Holes.** Whoever feeds a log can say that something is missing at its end
 //! ([`hole`](Log::hole)); every reader that crosses the place is told.
@@ -66,16 +66,27 @@ pub(crate) struct Log {
     next: u64,
     /// Bytes ever appended.
     written: u64,
-    /// The id in front of the entry at `replay`, and whether a hole lies between the two.
-    before: EventId,
-    before_is_hole: bool,
+    /// What comes before the entry at `replay`, and before the one at `first`.
+    before: Edge,
+    before_first: Edge,
+    /// The id that the log was made with, and that of its first event ever.
+    origin: EventId,
+    eldest: Option<EventId>,
     newest: EventId,
-    /// Holes among the entries kept.
+    /// Holes among the entries kept, and whether there ever was one.
     holes: usize,
+    had_holes: bool,
     /// The newest time the log was told.
     now: u64,
     /// The chunk last gathered. Readers at the end of a log all want the same one.
     gathered: Option<Gathered>,
+}
+
+/// The id before an entry, and whether a hole lies between the two.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    id: EventId,
+    is_hole: bool,
 }
 
 #[derive(Debug)]
@@ -111,14 +122,27 @@ pub(crate) enum Read {
     Events { chunk: Bytes, next: u64 },
     /// Here something is missing that never reached the log. Go on at `next`.
     Hole { next: u64 },
-    /// The position has been evicted, with `missed` entries between it and `next`, the oldest
-    /// entry kept.
-    Overrun { missed: u64, next: u64 },
+    /// The position has been evicted. Go on at `next`, the oldest entry kept.
+    Overrun { next: u64 },
+}
+
+impl Read {
+    /// Where a reader at `position` goes on.
+    pub(crate) fn next(&self, position: u64) -> u64 {
+        match self {
+            Self::End => position,
+            Self::Events { next, .. } | Self::Hole { next } | Self::Overrun { next } => *next,
+        }
+    }
 }
 
 impl Log {
     /// An empty log, which allocates nothing. `before` is the id of what a first event follows.
     pub(crate) fn new(limits: Limits, before: EventId) -> Self {
+        let edge = Edge {
+            id: before,
+            is_hole: false,
+        };
         Self {
             limits,
             segments: VecDeque::new(),
@@ -127,10 +151,13 @@ impl Log {
             live: 0,
             next: 0,
             written: 0,
-            before,
-            before_is_hole: false,
+            before: edge,
+            before_first: edge,
+            origin: before,
+            eldest: None,
             newest: before,
             holes: 0,
+            had_holes: false,
             now: 0,
             gathered: None,
         }
@@ -144,11 +171,6 @@ impl Log {
     /// The id of the newest event, or what the log was made with.
     pub(crate) fn newest(&self) -> EventId {
         self.newest
-    }
-
-    /// The id in front of the oldest event that a seek can reach.
-    pub(crate) fn before(&self) -> EventId {
-        self.before
     }
 
     /// The position behind the newest entry.
@@ -188,6 +210,7 @@ impl Log {
     ) -> Evicted {
         debug_assert!(id > self.newest);
         self.newest = id;
+        self.eldest.get_or_insert(id);
         self.push(id, pieces, now);
         if readers {
             return self.trim();
@@ -205,6 +228,7 @@ impl Log {
     #[allow(dead_code)] // Fed by engines; see docs/architecture.md.
     pub(crate) fn hole(&mut self, now: u64) -> Evicted {
         self.holes += 1;
+        self.had_holes = true;
         self.push(self.newest, &[], now);
         self.trim()
     }
@@ -269,9 +293,7 @@ impl Log {
 
     fn trim(&mut self) -> Evicted {
         while self.replay < self.next && self.exceeds_limits(self.replay) {
-            let segment = &self.segments[self.locate(self.replay)];
-            self.before = segment.id(self.replay);
-            self.before_is_hole = segment.is_hole(self.replay);
+            self.before = self.edge(self.replay);
             self.replay += 1;
         }
         let mut first = self.replay.min(self.live).max(self.first);
@@ -283,7 +305,10 @@ impl Log {
                 .filter(|position| self.segments[self.locate(*position)].is_hole(*position))
                 .count();
         }
-        self.first = first;
+        if first > self.first {
+            self.before_first = self.edge(first - 1);
+            self.first = first;
+        }
 
         let mut evicted = Evicted::default();
         while self
@@ -301,6 +326,15 @@ impl Log {
             evicted._gathered = self.gathered.take();
         }
         evicted
+    }
+
+    /// The entry at `position`, as what comes before the next one.
+    fn edge(&self, position: u64) -> Edge {
+        let segment = &self.segments[self.locate(position)];
+        Edge {
+            id: segment.id(position),
+            is_hole: segment.is_hole(position),
+        }
     }
 
     fn exceeds_limits(&self, position: u64) -> bool {
@@ -341,14 +375,57 @@ impl Log {
     ///
     /// The caller knows that `id` is of this life, and not newer than what was drawn.
     pub(crate) fn seek(&self, id: EventId) -> Seek {
-        if id < self.before || (id == self.before && self.before_is_hole) {
+        self.seek_between(id, self.before, self.replay)
+    }
+
+    /// The same for a reader that has been registered since `id` was the newest: it also finds
+    /// what is kept for readers alone.
+    pub(crate) fn seek_kept(&self, id: EventId) -> Seek {
+        self.seek_between(id, self.before_first, self.first)
+    }
+
+    fn seek_between(&self, id: EventId, before: Edge, oldest: u64) -> Seek {
+        if id < before.id || (id == before.id && before.is_hole) {
             return Seek::Evicted;
         }
-        let position = self.after(id).max(self.replay);
+        let position = self.after(id).max(oldest);
         Seek::Exact {
             position,
             pending: self.next - position,
         }
+    }
+
+    /// How many events lie between the event `id`, which may be gone, and `position`, if the
+    /// ids tell.
+    pub(crate) fn missed(&self, id: EventId, position: u64) -> Option<u64> {
+        if let Seek::Exact {
+            position: after, ..
+        } = self.seek_kept(id)
+        {
+            return Some(position.saturating_sub(after));
+        }
+        if self.had_holes || id < self.origin {
+            return None;
+        }
+        // All that the hub has drawn since the log was made are here: ids count the entries.
+        let is_dense = self.newest.lo() - self.origin.lo() == self.next;
+        let after = match self.eldest {
+            Some(eldest) if id >= eldest && !is_dense => return None,
+            Some(eldest) if id >= eldest => id.lo() - self.origin.lo(),
+            _ => 0,
+        };
+        Some(position.saturating_sub(after))
+    }
+
+    /// Whether a state of `size` bytes that contains every event up to `id` is worth handing out
+    /// again: what follows it is retained, at most half of what the log may hold, and not
+    /// much larger than the state.
+    pub(crate) fn is_recent(&self, id: EventId, size: usize) -> bool {
+        let Seek::Exact { position, pending } = self.seek(id) else {
+            return false;
+        };
+        pending <= self.limits.events as u64 / 2
+            && self.bytes_from(position) <= size.max(SEGMENT).min(self.limits.bytes / 2) as u64
     }
 
     /// The position behind the last entry with an id up to `id`.
@@ -375,21 +452,38 @@ impl Log {
             Ok(range) => range,
             Err(read) => return read,
         };
+        self.slice(from, to)
+            .unwrap_or_else(|| self.gather(from, to))
+    }
+
+    /// The same for a reader that merges several logs: what is copied is appended to `out`, at
+    /// most `limit` bytes of it, but at least one event. The chunk is empty then.
+    pub(crate) fn read_into(
+        &self,
+        position: u64,
+        up_to: EventId,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Read {
+        let (from, to) = match self.readable(position, up_to) {
+            Ok(range) => range,
+            Err(read) => return read,
+        };
+        self.slice(from, to).unwrap_or_else(|| Read::Events {
+            next: self.copy(from, to, limit, out),
+            chunk: Bytes::new(),
+        })
+    }
+
+    /// Events without a copy: of a sealed segment, if they are not small.
+    fn slice(&self, from: u64, to: u64) -> Option<Read> {
         let segment = &self.segments[self.locate(from)];
-        let in_segment = to.min(segment.end());
-        if segment.is_sealed() {
-            let size = segment.offset(from);
-            let size = self.offset(in_segment) - size;
-            if size >= SMALL as u64
-                && let Some(chunk) = segment.slice(from, in_segment)
-            {
-                return Read::Events {
-                    chunk,
-                    next: in_segment,
-                };
-            }
+        let next = to.min(segment.end());
+        if !segment.is_sealed() || self.offset(next) - segment.offset(from) < SMALL as u64 {
+            return None;
         }
-        self.gather(from, to)
+        let chunk = segment.slice(from, next)?;
+        Some(Read::Events { chunk, next })
     }
 
     /// Copies events into one chunk; readers at the same place share it.
@@ -423,13 +517,14 @@ impl Log {
     fn copy(&self, from: u64, to: u64, limit: usize, out: &mut Vec<u8>) -> u64 {
         let start = self.offset(from);
         let mut position = from;
-        out.reserve_exact(
+        out.reserve(
             usize::try_from(self.offset(to) - start)
                 .map_or(limit, |all| all.min(limit.max(self.size_at(from)))),
         );
+        let before = out.len();
         for segment in self.segments.range(self.locate(from)..) {
             let end = to.min(segment.end());
-            let left = limit - out.len().min(limit);
+            let left = limit - (out.len() - before).min(limit);
             let fitting = if position == from {
                 segment.within(position, limit)
             } else if self.size_at(position) > left {
@@ -451,41 +546,6 @@ impl Log {
         usize::try_from(self.offset(position + 1) - self.offset(position)).unwrap_or(usize::MAX)
     }
 
-    /// Copies events one by one, for a reader that merges several logs: calls `take` with the id
-    /// and the bytes of each, until `limit` bytes are reached (but at least one event).
-    ///
-    /// Returns what stands at the position behind the last one taken, without its bytes:
-    /// [`Read::Events`] there means that the limit was reached.
-    pub(crate) fn read_each(
-        &self,
-        position: u64,
-        up_to: EventId,
-        limit: usize,
-        mut take: impl FnMut(EventId, &[u8]),
-    ) -> Read {
-        let (from, to) = match self.readable(position, up_to) {
-            Ok(range) => range,
-            Err(read) => return read,
-        };
-        let mut size = 0;
-        for position in from..to {
-            let segment = &self.segments[self.locate(position)];
-            let bytes = segment.bytes(position, position + 1);
-            if position > from && size + bytes.len() > limit {
-                return Read::Events {
-                    chunk: Bytes::new(),
-                    next: position,
-                };
-            }
-            size += bytes.len();
-            take(segment.id(position), bytes);
-        }
-        Read::Events {
-            chunk: Bytes::new(),
-            next: to,
-        }
-    }
-
     /// What [`read`](Log::read) would find, without the bytes.
     pub(crate) fn peek(&self, position: u64, up_to: EventId) -> Read {
         match self.readable(position, up_to) {
@@ -501,10 +561,7 @@ impl Log {
     /// the event `up_to`.
     fn readable(&self, position: u64, up_to: EventId) -> Result<(u64, u64), Read> {
         if position < self.first {
-            return Err(Read::Overrun {
-                missed: self.first - position,
-                next: self.first,
-            });
+            return Err(Read::Overrun { next: self.first });
         }
         let mut to = self.next;
         if self.newest > up_to {

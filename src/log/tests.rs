@@ -179,11 +179,10 @@ fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
 
 fn read(log: &mut Log, model: &Model, position: &mut u64, up_to: u64) {
     let at = usize::try_from(*position).unwrap();
-    let mut each = Vec::new();
     let limit = 3000;
-    let merged = log.read_each(*position, id(up_to), limit, |id, bytes| {
-        each.push((id.lo(), bytes.to_vec()));
-    });
+    let mut out = b"before".to_vec();
+    let merged = log.read_into(*position, id(up_to), limit, &mut out);
+    let copied = out.split_off(6);
     match log.read(*position, id(up_to)) {
         Read::End => {
             // A hole comes after the event whose id it bears.
@@ -205,14 +204,14 @@ fn read(log: &mut Log, model: &Model, position: &mut u64, up_to: u64) {
             );
             assert!(chunk.len() <= SEGMENT || run.len() == 1, "{}", chunk.len());
 
-            let Read::Events { next, .. } = merged else {
+            let Read::Events { chunk, next } = merged else {
                 panic!("{merged:?}")
             };
             let run = &model.all[at..usize::try_from(next).unwrap()];
-            let expected: Vec<_> = run.iter().map(|e| (e.id, e.bytes.clone())).collect();
-            assert_eq!(each, expected);
-            let size: usize = each.iter().map(|(_, bytes)| bytes.len()).sum();
-            assert!(size <= limit || each.len() == 1);
+            let expected: Vec<_> = run.iter().flat_map(|e| e.bytes.clone()).collect();
+            assert!(copied.is_empty() || chunk.is_empty());
+            assert_eq!([copied.as_slice(), &chunk].concat(), expected);
+            assert!(copied.len() <= limit || run.len() == 1);
             *position = next_index as u64;
         }
         Read::Hole { next } => {
@@ -221,12 +220,9 @@ fn read(log: &mut Log, model: &Model, position: &mut u64, up_to: u64) {
             assert!(matches!(merged, Read::Hole { .. }));
             *position = next;
         }
-        Read::Overrun { missed, next } => {
+        Read::Overrun { next } => {
             assert!(at < model.first);
-            assert_eq!(
-                (next, missed),
-                (model.first as u64, (model.first - at) as u64)
-            );
+            assert_eq!(next, model.first as u64);
             assert!(matches!(merged, Read::Overrun { .. }));
             *position = next;
         }
@@ -264,6 +260,32 @@ fn check_seek(log: &Log, model: &Model, lo: u64) {
         Seek::Evicted
     };
     assert_eq!(log.seek(id(lo)), expected, "id {lo}");
+
+    let is_kept = behind >= model.first;
+    let found = log.seek_kept(id(lo));
+    assert_eq!(matches!(found, Seek::Exact { .. }), is_kept, "id {lo}");
+    if let Seek::Exact { position, .. } = found {
+        assert_eq!(position, behind as u64, "id {lo}");
+    }
+    // Where it is known how many are missing, it is that many.
+    let missed = (model.replay.max(behind) - behind) as u64;
+    let known = log.missed(id(lo), log.oldest());
+    assert!(
+        known.is_none_or(|known| known == missed),
+        "id {lo}: {known:?}"
+    );
+    let before_all = model.all.first().is_none_or(|first| lo < first.id);
+    let is_told = is_kept || (before_all && !log.had_holes);
+    assert!(!is_told || known.is_some(), "id {lo}");
+
+    let (_, bytes) = log.retained();
+    let later = &model.all[behind..];
+    let bytes_later: usize = later.iter().map(|entry| entry.bytes.len()).sum();
+    let recent = expected != Seek::Evicted
+        && later.len() <= model.limits.events / 2
+        && bytes_later <= SEGMENT.min(model.limits.bytes / 2);
+    assert!(!recent || bytes_later as u64 <= bytes);
+    assert_eq!(log.is_recent(id(lo), 0), recent, "id {lo}");
 }
 
 fn limits() -> impl Strategy<Value = Limits> {

@@ -1,18 +1,24 @@
-//! [`Control`]: adds channels to a running subscription, and takes them away.
+//! [`Control`]: adds channels to a running subscription, takes them away, and knows when it ends.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use tokio::sync::Notify;
 
 use crate::{
-    error::Error,
+    error::{Error, ErrorKind},
     hub::{Shared, core::Held},
-    id::EventId,
+    id::{EventId, shown},
     sync::{Arc, AtomicBool, Mutex, Ordering, WakerSlot, lock},
 };
 
-/// Changes the set of channels of a [`Subscription`](super::Subscription) that is running.
+/// Changes the set of channels of a [`Subscription`](super::Subscription) that is running, and
+/// tells when it has ended.
 ///
 /// Made by [`Subscription::control`](super::Subscription::control); cheap to clone. What is asked
-/// for takes effect when the stream is next polled. If the stream has ended, nothing happens.
+/// for takes effect when the stream is next polled.
 ///
 /// ```
 /// use axum_sse::{Hub, LastEventId};
@@ -30,12 +36,18 @@ pub struct Control(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     shared: Arc<Shared>,
-    /// What is wanted of each channel that was named since the last poll. The later word counts,
-    /// so this is no longer than the list of names.
-    /// `None` once the stream is over.
-    wanted: Mutex<Option<BTreeMap<Box<str>, Wanted>>>,
+    /// `None` once the stream has ended.
+    wishes: Mutex<Option<Wishes>>,
     changed: AtomicBool,
     pub(super) waker: WakerSlot,
+    ended: Notify,
+}
+
+struct Wishes {
+    /// The channels that the subscription has once it has done what is wanted.
+    names: BTreeSet<Box<str>>,
+    /// What is wanted of each channel that was named since the last poll. The later word counts.
+    wanted: BTreeMap<Box<str>, Wanted>,
 }
 
 pub(super) enum Wanted {
@@ -44,17 +56,23 @@ pub(super) enum Wanted {
 }
 
 impl Control {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, names: BTreeSet<Box<str>>) -> Self {
+        let wishes = Wishes {
+            names,
+            wanted: BTreeMap::new(),
+        };
         Self(Arc::new(Inner {
             shared,
-            wanted: Mutex::new(Some(BTreeMap::new())),
+            wishes: Mutex::new(Some(wishes)),
             changed: AtomicBool::new(false),
             waker: WakerSlot::default(),
+            ended: Notify::new(),
         }))
     }
 
     /// Adds a channel. It starts at the place where the connection stands when the stream is next
-    /// polled: what was published before, also since this call, is not delivered.
+    /// polled: what was published before, also since this call, is not delivered. If the channel
+    /// has a snapshot, that comes first.
     ///
     /// For its history, the client reconnects with the larger set, and with the id up to which it
     /// knows *all* of these channels (for a new one that is the start of the hub's life,
@@ -62,14 +80,17 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// Those of [`Hub::channel`](crate::Hub::channel), but for the type.
+    /// Those of [`Hub::channel`](crate::Hub::channel), but for the type;
+    /// [`ErrorKind::TooManyChannels`] also if the subscription has as many channels as it may;
+    /// [`ErrorKind::Closed`] if the stream has ended.
     pub fn add(&self, channel: impl AsRef<str>) -> Result<(), Error> {
         self.want_in(channel.as_ref(), None)
     }
 
     /// Adds a channel, for a client that knows it up to `id`. What lies between that and the
     /// place where the connection stands cannot be delivered any more, since ids only grow: if
-    /// there is anything, a gap event (`unknown`) says how many.
+    /// there is anything, a gap event (`unknown`) says how many, and
+    /// [`OnGap`](crate::OnGap) what follows.
     ///
     /// # Errors
     ///
@@ -78,31 +99,99 @@ impl Control {
         self.want_in(channel.as_ref(), Some(id))
     }
 
-    /// Takes a channel away. What has been handed to the connection may still arrive.
+    /// Takes a channel away. What has been handed to the connection may still arrive. Without
+    /// effect if the stream has ended.
     pub fn remove(&self, channel: impl AsRef<str>) {
-        self.want(channel.as_ref(), Wanted::Out);
+        let name = channel.as_ref();
+        let mut wishes = lock(&self.0.wishes);
+        let dropped = wishes.as_mut().and_then(|wishes| {
+            wishes.names.remove(name);
+            wishes.wanted.insert(name.into(), Wanted::Out)
+        });
+        drop(wishes);
+        drop(dropped);
+        self.0.wake();
     }
 
     fn want_in(&self, name: &str, since: Option<EventId>) -> Result<(), Error> {
         let shared = &self.0.shared;
+        if self.is_ended() {
+            return Err(ended());
+        }
         let held = shared.registry.look_up(shared, name, None)?;
-        self.want(name, Wanted::In { held, since });
+        let most = shared.settings.max_channels_per_subscription;
+        let mut wishes = lock(&self.0.wishes);
+        let outcome = match &mut *wishes {
+            None => Err(ended()),
+            Some(wishes) if wishes.names.len() >= most && !wishes.names.contains(name) => {
+                Err(Error::new(
+                    ErrorKind::TooManyChannels,
+                    format!(
+                        "no room for channel {} on this connection: it has {most} already",
+                        shown(name)
+                    ),
+                ))
+            }
+            Some(wishes) => {
+                wishes.names.insert(name.into());
+                let wanted = Wanted::In {
+                    held: held.clone(),
+                    since,
+                };
+                Ok(wishes.wanted.insert(name.into(), wanted))
+            }
+        };
+        drop(wishes);
+        // What it replaces is dropped without the lock.
+        outcome.map(drop)?;
+        self.0.wake();
         Ok(())
     }
 
-    fn want(&self, name: &str, wanted: Wanted) {
-        let mut map = lock(&self.0.wanted);
-        let dropped = match &mut *map {
-            Some(map) => map.insert(name.into(), wanted),
-            None => Some(wanted),
-        };
-        drop(map);
-        drop(dropped);
-        self.0.changed.store(true, Ordering::Release);
-        if let Some(waker) = self.0.waker.take() {
-            waker.wake();
+    /// Whether the stream has ended: its client has gone, or all its channels are closed, or it
+    /// was refused, or dropped before it began.
+    ///
+    /// ```
+    /// use axum_sse::{Hub, LastEventId};
+    ///
+    /// let hub = Hub::new();
+    /// let mut lobby = hub.subscribe(["lobby"], LastEventId::Absent);
+    /// let control = lobby.control();
+    /// assert!(!control.is_ended());
+    /// drop(lobby);
+    /// assert!(control.is_ended());
+    /// ```
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        lock(&self.0.wishes).is_none()
+    }
+
+    /// Waits until the stream has ended; for presence, or to clean up behind a client. A client
+    /// that vanishes without a word is noticed when a write fails.
+    ///
+    /// ```
+    /// # use axum_sse::{Hub, LastEventId};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let hub = Hub::new();
+    /// let mut lobby = hub.subscribe(["lobby"], LastEventId::Absent);
+    /// let control = lobby.control();
+    /// let left = tokio::spawn(async move { control.ended().await });
+    /// drop(lobby);
+    /// left.await.unwrap();
+    /// # }
+    /// ```
+    pub async fn ended(&self) {
+        let mut notified = std::pin::pin!(self.0.ended.notified());
+        // Before the look: whoever ends it later wakes this one.
+        notified.as_mut().enable();
+        if !self.is_ended() {
+            notified.await;
         }
     }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Closed, "this event stream has ended")
 }
 
 impl Inner {
@@ -110,18 +199,27 @@ impl Inner {
         self.changed.load(Ordering::Acquire)
     }
 
+    fn wake(&self) {
+        self.changed.store(true, Ordering::Release);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
     pub(super) fn take(&self) -> BTreeMap<Box<str>, Wanted> {
         self.changed.store(false, Ordering::Release);
-        lock(&self.wanted)
+        lock(&self.wishes)
             .as_mut()
-            .map(std::mem::take)
+            .map(|wishes| std::mem::take(&mut wishes.wanted))
             .unwrap_or_default()
     }
 
-    /// The stream is over: nothing is kept for it any more.
+    /// The stream is over: nothing is kept for it any more, nor its task.
     pub(super) fn end(&self) {
-        let wanted = lock(&self.wanted).take();
-        drop(wanted);
+        let wishes = lock(&self.wishes).take();
+        drop(wishes);
+        drop(self.waker.take());
+        self.ended.notify_waiters();
     }
 }
 

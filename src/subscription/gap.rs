@@ -2,7 +2,7 @@
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::{event::EventName, frame, hub::clock::Clock, id::EventId};
+use crate::{event::EventName, frame, hub::clock::Clock, id::EventId, log::Log};
 
 /// Why there is a gap.
 ///
@@ -56,43 +56,76 @@ impl GapReason {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gap {
     pub(super) reason: GapReason,
-    pub(super) missed: Option<u64>,
+    pub(super) from: LostFrom,
+}
+
+/// Where what is missing begins. It ends where delivery goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LostFrom {
+    /// After an event that may be gone itself.
+    Event(EventId),
+    Position(u64),
+    Unknown,
 }
 
 impl Gap {
-    /// One hole is one gap event, with the reason that came first.
-    pub(super) fn widen(gap: &mut Option<Self>, missed: Option<u64>) {
-        *gap = Some(match gap.take() {
-            Some(before) => Self {
-                reason: before.reason,
-                missed: before.missed.zip(missed).map(|(a, b)| a + b),
-            },
-            None => Self {
-                reason: GapReason::Lagged,
-                missed,
-            },
-        });
+    /// How many events are missing before `position`, where that is known.
+    pub(super) fn missed(self, log: &Log, position: u64) -> Option<u64> {
+        match self.from {
+            LostFrom::Event(id) => log.missed(id, position),
+            LostFrom::Position(from) => Some(position.saturating_sub(from)),
+            LostFrom::Unknown => None,
+        }
+    }
+
+    /// A cursor at `from` was overtaken. What has not been said yet becomes one gap, with the
+    /// reason that came first.
+    pub(super) fn widen(gap: &mut Option<Self>, from: LostFrom) {
+        let reason = GapReason::Lagged;
+        match (gap.as_mut(), from) {
+            (None, _) => *gap = Some(Self { reason, from }),
+            (Some(before), LostFrom::Unknown) => before.from = from,
+            (Some(_), _) => {}
+        }
+    }
+}
+
+/// One gap event: what is missing for the same reason, on one or more channels of a connection.
+#[derive(Debug)]
+pub(super) struct Notice<'a> {
+    pub(super) reason: GapReason,
+    /// Of all channels together.
+    pub(super) missed: Option<u64>,
+    /// The smallest id of those that delivery goes on with.
+    pub(super) oldest: Option<EventId>,
+    /// The channels concerned, on a connection over several.
+    pub(super) channels: Option<Vec<&'a str>>,
+}
+
+impl<'a> Notice<'a> {
+    /// Adds what another channel is missing.
+    pub(super) fn join(&mut self, missed: Option<u64>, oldest: Option<EventId>, channel: &'a str) {
+        self.missed = self.missed.zip(missed).map(|(a, b)| a + b);
+        self.oldest = match (self.oldest, oldest) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if let Some(channels) = &mut self.channels {
+            channels.push(channel);
+        }
     }
 
     /// Appends the gap event. It has no id, so that it does not move the client's (rule 89).
-    pub(super) fn encode(
-        self,
-        out: &mut Vec<u8>,
-        name: &EventName,
-        clock: &Clock,
-        oldest: Option<EventId>,
-        channel: Option<&str>,
-    ) {
-        let oldest = oldest.map(|id| {
+    pub(super) fn encode(&self, out: &mut Vec<u8>, name: &EventName, clock: &Clock) {
+        let oldest = self.oldest.map(|id| {
             let mut text = Vec::new();
             clock.write(id, &mut text);
             String::from_utf8(text).unwrap_or_default()
         });
         frame::name(out, name.as_str());
-        let data = GapData {
-            gap: self,
+        let data = Data {
+            notice: self,
             oldest,
-            channel,
         };
         // Of strings and numbers only: it serialises.
         let written = frame::json(out, &data);
@@ -102,20 +135,19 @@ impl Gap {
 }
 
 /// The data of a gap event (rules 86, 89).
-struct GapData<'a> {
-    gap: Gap,
+struct Data<'a> {
+    notice: &'a Notice<'a>,
     oldest: Option<String>,
-    channel: Option<&'a str>,
 }
 
-impl Serialize for GapData<'_> {
+impl Serialize for Data<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("Gap", 4)?;
-        fields.serialize_field("reason", self.gap.reason.as_str())?;
-        fields.serialize_field("missed", &self.gap.missed)?;
+        fields.serialize_field("reason", self.notice.reason.as_str())?;
+        fields.serialize_field("missed", &self.notice.missed)?;
         fields.serialize_field("oldest", &self.oldest)?;
-        if let Some(channel) = self.channel {
-            fields.serialize_field("channel", channel)?;
+        if let Some(channels) = &self.notice.channels {
+            fields.serialize_field("channels", channels)?;
         }
         fields.end()
     }

@@ -23,6 +23,8 @@ mod tests;
 
 use std::{
     fmt,
+    future::Future,
+    pin::Pin,
     task::{Context, Poll},
 };
 
@@ -34,15 +36,17 @@ use crate::{
     hub::{Shared, clock::Clock, core::Held, wake::Reader},
     id::EventId,
     last_event_id::LastEventId,
-    log::SMALL,
+    log::{SMALL, Seek},
     retry,
+    snapshot::{Asked, Snapshot},
     sync::Arc,
 };
 
 pub use control::Control;
-use gap::Gap;
 pub use gap::GapReason;
+use gap::{Gap, LostFrom};
 pub use policy::{OnGap, OnLag, Resume, Start};
+use read::Queue;
 use ready::Ready;
 use source::{Awaited, Source};
 
@@ -116,14 +120,22 @@ pub struct Subscription {
     on_lag: OnLag,
     phase: Phase,
     control: Option<Control>,
+    /// What the handler excludes from any replay.
+    not_before: Option<EventId>,
     /// The first event is a checkpoint, whatever follows.
     announced: bool,
-    /// Up to this place nothing gets an id; see `Subscription::up_to`.
-    without_ids: Option<EventId>,
-    /// Nothing with an id has been sent yet.
+    /// The client's id is partial: it is owed the snapshots.
+    is_partial: bool,
+    /// How many sources are owed.
+    owed: usize,
+    /// The place up to which all channels are read before any id is whole again.
+    catch_up: Option<EventId>,
+    /// Nothing with a whole id has been sent yet.
     unanchored: bool,
     /// A gap was said that nothing follows: the next rest needs a checkpoint.
     owes_checkpoint: bool,
+    /// What is next on each channel that has news, where several have.
+    queue: Queue,
     /// Chunks that are on their way out.
     ready: Ready,
     /// What is logged of this stream belongs together.
@@ -152,26 +164,27 @@ enum From {
 
 impl Subscription {
     pub(crate) fn new(shared: Arc<Shared>, channels: Vec<Held>, last: LastEventId) -> Self {
+        let is_partial = matches!(last, LastEventId::Known(id) if id.is_partial());
         let start = match last {
             LastEventId::Absent => From::Fresh {
                 newest: shared.clock.newest(),
                 start: Start::default(),
             },
-            LastEventId::Known(id) => match shared.clock.check(id) {
+            LastEventId::Known(id) => match shared.clock.check(id.whole()) {
                 Ok(id) => From::After(id),
                 Err(reason) => From::Gap(reason),
             },
             LastEventId::Unknown(_) => From::Gap(GapReason::Unknown),
         };
-        Self::starting(shared, channels, start)
+        Self::starting(shared, channels, start, is_partial)
     }
 
     /// A stream that ends at once and sends its client away for a moment.
     pub(crate) fn refused(shared: Arc<Shared>) -> Self {
-        Self::starting(shared, Vec::new(), From::Refused)
+        Self::starting(shared, Vec::new(), From::Refused, false)
     }
 
-    fn starting(shared: Arc<Shared>, channels: Vec<Held>, start: From) -> Self {
+    fn starting(shared: Arc<Shared>, channels: Vec<Held>, start: From, is_partial: bool) -> Self {
         let mut subscription = Self {
             shared,
             many: channels.len() > 1,
@@ -182,10 +195,14 @@ impl Subscription {
             on_lag: OnLag::default(),
             phase: Phase::Inert,
             control: None,
+            not_before: None,
             announced: false,
-            without_ids: None,
+            is_partial,
+            owed: 0,
+            catch_up: None,
             unanchored: true,
             owes_checkpoint: false,
+            queue: Queue::default(),
             ready: Ready::default(),
             #[cfg(feature = "tracing")]
             span: tracing::Span::none(),
@@ -199,8 +216,44 @@ impl Subscription {
     #[must_use]
     pub fn start(mut self, at: Start) -> Self {
         if let From::Fresh { start, .. } = &mut self.start {
-            *start = at;
+            *start = match at {
+                Start::Newest(0) => Start::Live,
+                other => other,
+            };
         }
+        self
+    }
+
+    /// Excludes everything up to `id` from what this client is given, whatever id it brings: a
+    /// user who has joined a room does not read what was said before. Snapshots are not
+    /// concerned.
+    ///
+    /// A client whose own id is older resumes after `id`, and is told of no gap before it. An id
+    /// of an earlier life of the hub excludes nothing.
+    ///
+    /// ```
+    /// # use axum_sse::{Channel, testing::Reader};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let room = Channel::new();
+    /// let before = room.publish("not for Ada")?;
+    /// let joined = room.newest(); // To be kept beside her membership.
+    /// room.publish("hello, Ada")?;
+    /// let forged = axum_sse::EventId::new(before.hi(), 0);
+    /// let mut page = Reader::new(room.subscribe(forged).not_before(joined));
+    /// assert_eq!(page.next_message().await.data, r#""hello, Ada""#);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn not_before(mut self, id: EventId) -> Self {
+        let id = id.whole();
+        self.not_before = self.not_before.max(Some(id));
+        if let From::After(brought) = &mut self.start
+            && brought.hi() == id.hi()
+        {
+            *brought = id.max(*brought).min(self.shared.clock.newest());
+        }
+        self.resume = self.look_ahead();
         self
     }
 
@@ -226,12 +279,17 @@ impl Subscription {
     }
 
     /// A handle that adds channels of the hub to this subscription, or takes them away, while it
-    /// runs. From then on gap events name their channel.
+    /// runs, and that knows when it has ended. From then on gap events name their channels.
     pub fn control(&mut self) -> Control {
         self.many = true;
-        let shared = &self.shared;
+        let Self {
+            shared, sources, ..
+        } = self;
         self.control
-            .get_or_insert_with(|| Control::new(shared.clone()))
+            .get_or_insert_with(|| {
+                let names = sources.iter().map(|source| source.held.name().into());
+                Control::new(shared.clone(), names.collect())
+            })
             .clone()
     }
 
@@ -261,8 +319,8 @@ impl Subscription {
                 self.shared.wake.wrote(reader);
                 return Poll::Ready(Some(chunk));
             }
-            let waiting = self.awaits_snapshots() && self.poll_snapshots(cx).is_pending();
-            if !waiting && self.advance() {
+            self.poll_snapshots(cx);
+            if self.advance() {
                 continue;
             }
             let Phase::Live(reader) = &self.phase else {
@@ -271,7 +329,7 @@ impl Subscription {
             reader.waker.store(cx.waker());
             if let Some(control) = &self.control {
                 control.0.waker.store(cx.waker());
-                if control.0.has_changed() && !waiting {
+                if control.0.has_changed() && self.catch_up.is_none() {
                     let reader = reader.clone();
                     self.change_channels(&reader);
                     continue;
@@ -281,14 +339,12 @@ impl Subscription {
                 self.ready.push(self.shared.settings.heartbeat.bytes());
                 continue;
             }
-            if !waiting {
-                if self.sources.iter().any(Source::has_news) {
-                    continue;
-                }
-                if !self.sources.is_empty() && self.sources.iter().all(Source::is_over) {
-                    self.stop();
-                    continue;
-                }
+            if self.sources.iter().any(Source::has_news) {
+                continue;
+            }
+            if !self.sources.is_empty() && self.sources.iter().all(Source::is_over) {
+                self.stop();
+                continue;
             }
             if self.shared.wake.is_driverless() {
                 self.shared.wake.ensure_running(&self.shared);
@@ -300,9 +356,8 @@ impl Subscription {
     /// Registers, seeks, and makes the first bytes ready.
     fn begin(&mut self) {
         if let From::Refused = self.start {
-            self.phase = Phase::Ended;
+            self.stop();
             self.ready.push(retry::come_back(retry::RETURN));
-            self.shared.counters.refused();
             return;
         }
         let reader = self.shared.wake.register();
@@ -313,53 +368,47 @@ impl Subscription {
         self.phase = Phase::Live(reader);
         self.shared.wake.ensure_running(&self.shared);
 
+        for index in 0..self.sources.len() {
+            self.seek(index);
+            if self.is_ended() {
+                return;
+            }
+        }
         let mut prelude = frame::HEARTBEAT.to_vec();
         if let Some(millis) = self.shared.settings.retry {
             frame::retry(&mut prelude, millis);
         }
+        // In one chunk: a client that has the head of its first response has its checkpoint
+        // too (law 4).
+        if let (Some(place), Some(name)) = (self.first_place(), &self.shared.settings.checkpoint) {
+            checkpoint(&mut prelude, name, place, &self.shared.clock);
+            self.unanchored = place.is_partial();
+        }
         self.ready.push(prelude.into());
-
-        let clock = &self.shared.clock;
-        if let (true, From::After(id), Some(name)) =
-            (self.announced, self.start, &self.shared.settings.checkpoint)
-        {
-            let mut out = Vec::new();
-            checkpoint(&mut out, name, id, clock);
-            self.ready.push(out.into());
-            self.unanchored = false;
-        }
-        for index in 0..self.sources.len() {
-            self.seek(index);
-        }
-        self.anchor();
         self.shared.counters.began(self.resume);
         #[cfg(feature = "tracing")]
         self.trace_begin();
-        if !self.awaits_snapshots() {
-            self.advance();
-        }
+        self.advance();
+        self.ready.join(SMALL);
     }
 
-    /// A client that begins live gets its place before anything else: cut off within its first
-    /// event, it would come back without an id, and never hear of it (law 4).
+    /// The id that a client gets before anything else, if it is to get one.
     ///
-    /// Also where nothing is to be delivered yet: it may be by the time the logs are read.
-    fn anchor(&mut self) {
-        let From::Fresh {
-            start: Start::Live | Start::Snapshot,
-            newest,
-        } = self.start
-        else {
-            return;
-        };
-        if self.awaits_snapshots() {
-            return;
-        }
-        if let Some(name) = &self.shared.settings.checkpoint {
-            let mut out = Vec::new();
-            checkpoint(&mut out, name, newest, &self.shared.clock);
-            self.ready.push(out.into());
-            self.unanchored = false;
+    /// One that begins live does, also where nothing is to be delivered yet: cut off within its
+    /// first event, it would come back without an id, and never hear of it (law 4).
+    fn first_place(&self) -> Option<EventId> {
+        match self.start {
+            From::After(id) if self.announced => Some(id),
+            From::Fresh {
+                start: Start::Live | Start::Snapshot,
+                newest,
+            } => match (self.owed, self.many) {
+                (0, _) => Some(newest),
+                // The snapshot says where it stands.
+                (_, false) => None,
+                (_, true) => Some(newest.partial()),
+            },
+            _ => None,
         }
     }
 
@@ -384,60 +433,64 @@ impl Subscription {
     fn ask_for_snapshot(&mut self, index: usize) {
         let source = &mut self.sources[index];
         // One that is here already stands in front of a hole now, whatever was asked for.
-        let outdated = matches!(source.snapshot, Awaited::Here(_));
+        let outdated = source.has_snapshot();
         if self.on_gap != OnGap::Snapshot && source.gap.is_some() && !outdated {
             return;
         }
-        if let Some(snapshots) = source.held.snapshots.get() {
-            let newest = source.held.lock().newest();
-            source.snapshot = Awaited::Coming(snapshots.get(newest));
+        let Some(snapshots) = source.held.snapshots.get() else {
+            return;
+        };
+        if !source.owed {
+            source.owed = true;
+            self.owed += 1;
+        }
+        let asked = snapshots.get(&source.held);
+        // What is published from now on is kept for this reader until the snapshot is there.
+        let end = source.held.lock().end();
+        source.start_at(end);
+        match asked {
+            Asked::Pending(pending) => source.await_snapshot(Awaited::Coming(pending)),
+            Asked::Ready(snapshot) => self.land(index, snapshot),
         }
     }
 
-    fn awaits_snapshots(&self) -> bool {
-        let coming = |source: &Source| matches!(source.snapshot, Awaited::Coming(_));
-        self.sources.iter().any(coming)
-    }
-
-    /// Ready once every snapshot is here that was asked for, or the stream has ended.
-    fn poll_snapshots(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut pending = false;
-        for index in 0..self.sources.len() {
-            while let Awaited::Coming(flight) = &mut self.sources[index].snapshot {
-                let Poll::Ready(snapshot) = flight.as_mut().poll(cx) else {
-                    pending = true;
-                    break;
-                };
-                // A state that stands nowhere in this hub cannot be followed by its events.
-                let snapshot = snapshot.filter(|made| self.shared.clock.check(made.id).is_ok());
-                let Some(snapshot) = snapshot else {
-                    self.shared.counters.sent_away();
-                    self.end();
-                    return Poll::Ready(());
-                };
-                match self.seek_after(&self.sources[index].held, snapshot.id) {
-                    Ok((position, _)) => {
-                        let source = &mut self.sources[index];
-                        source.start_at(position);
-                        source.snapshot = Awaited::Here(snapshot);
-                    }
-                    // The log has moved on before the snapshot was there.
-                    Err(_) => {
-                        let source = &mut self.sources[index];
-                        source.overruns = source.overruns.saturating_add(1);
-                        if source.overruns > 1 {
-                            self.end();
-                            return Poll::Ready(());
-                        }
-                        self.ask_for_snapshot(index);
-                    }
+    /// Puts the cursor behind a snapshot that is here.
+    fn land(&mut self, index: usize, snapshot: Arc<Snapshot>) {
+        let source = &mut self.sources[index];
+        let found = source.held.lock().seek_kept(snapshot.id);
+        match found {
+            Seek::Exact { position, .. } => {
+                source.start_at(position);
+                source.await_snapshot(Awaited::Here(snapshot));
+            }
+            // What follows it was not kept: it was made for somebody who came earlier.
+            Seek::Evicted => {
+                source.overruns = source.overruns.saturating_add(1);
+                if source.overruns > 1 {
+                    self.send_away(index, "what follows its snapshots is gone, twice in a row");
+                } else {
+                    self.ask_for_snapshot(index);
                 }
             }
         }
-        if pending {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
+    }
+
+    /// Looks whether snapshots are here that were asked for.
+    fn poll_snapshots(&mut self, cx: &mut Context<'_>) {
+        if self.owed == 0 {
+            return;
+        }
+        for index in 0..self.sources.len() {
+            while let Awaited::Coming(pending) = &mut self.sources[index].snapshot {
+                match Pin::new(pending).poll(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Some(snapshot)) => self.land(index, snapshot),
+                    Poll::Ready(None) => self.send_away(index, "its snapshot failed"),
+                }
+                if self.is_ended() {
+                    return;
+                }
+            }
         }
     }
 
@@ -447,24 +500,41 @@ impl Subscription {
             return true;
         }
         let newest = self.shared.clock.newest();
+        // From a snapshot's id to that of the other channels, events come without ids.
+        if self.owed > 0
+            && self.many
+            && self.catch_up.is_none()
+            && self.sources.iter().any(Source::has_snapshot)
+        {
+            self.catch_up = Some(newest);
+        }
+        let newest = self.catch_up.unwrap_or(newest);
         self.read_up_to(newest) || self.rest(newest)
     }
 
     /// Nothing is left up to `newest`. A client that has no id yet, or was told of a gap that
-    /// nothing follows, gets this place as its id (law 4).
+    /// nothing follows, or has caught up behind its snapshots, gets this place as its id (law 4).
     fn rest(&mut self, newest: EventId) -> bool {
-        let place = self.without_ids.take();
+        let caught_up = self.catch_up.take().is_some();
+        if caught_up {
+            for source in &mut self.sources {
+                source.owed = source.is_waiting();
+            }
+            self.owed = self.sources.iter().filter(|source| source.owed).count();
+        }
+        if self.owed > 0 {
+            return false;
+        }
         let unanchored = std::mem::take(&mut self.unanchored);
         let owed = std::mem::take(&mut self.owes_checkpoint);
-        if place.is_none() && !owed && !unanchored {
+        if !caught_up && !owed && !unanchored {
             return false;
         }
         let Some(name) = &self.shared.settings.checkpoint else {
             return false;
         };
         let mut out = Vec::with_capacity(64);
-        let place = place.unwrap_or(newest);
-        checkpoint(&mut out, name, place, &self.shared.clock);
+        checkpoint(&mut out, name, newest, &self.shared.clock);
         self.ready.push(out.into());
         true
     }
@@ -481,16 +551,27 @@ impl Subscription {
                 .iter()
                 .position(|source| source.held.name() == &*name);
             match (wanted, at) {
-                (control::Wanted::Out, Some(at)) => {
-                    let mut source = self.sources.remove(at);
-                    source.unregister();
-                }
+                (control::Wanted::Out, Some(at)) => self.take_out(at),
                 (control::Wanted::In { held, since }, None) => {
                     self.sources.push(Source::new(held));
                     self.come_in(self.sources.len() - 1, since, reader);
                 }
                 (control::Wanted::Out, None) | (control::Wanted::In { .. }, Some(_)) => {}
             }
+            if self.is_ended() {
+                return;
+            }
+        }
+    }
+
+    fn take_out(&mut self, at: usize) {
+        let mut source = self.sources.swap_remove(at);
+        self.owed -= usize::from(source.owed);
+        source.unregister();
+        // What is queued knows the sources by number.
+        self.queue = Queue::default();
+        for source in &mut self.sources {
+            source.queued = false;
         }
     }
 
@@ -502,35 +583,52 @@ impl Subscription {
             Ok((position, _)) => position,
             Err((_, oldest)) => oldest,
         };
-        let missed = since.map(|id| {
-            self.shared
-                .clock
-                .check(id)
-                .ok()
-                .and_then(|id| self.seek_after(&held, id).ok())
-                .map(|(known, _)| position.saturating_sub(known))
-        });
         self.sources[index].start_at(position);
-        if let Some(missed) = missed
-            && missed != Some(0)
-        {
+        if let Some(id) = since {
+            let id = id.whole();
+            let known = self.shared.clock.check(id).is_ok();
+            let missed = match known {
+                true => held.lock().missed(id, position),
+                false => None,
+            };
+            if missed == Some(0) {
+                return;
+            }
             let reason = GapReason::Unknown;
             self.shared.counters.gap(reason);
             held.counters.gap(reason);
-            self.sources[index].gap = Some(Gap { reason, missed });
+            self.sources[index].gap = Some(Gap {
+                reason,
+                from: match missed {
+                    Some(missed) => LostFrom::Position(position - missed),
+                    None => LostFrom::Unknown,
+                },
+            });
         }
+        self.ask_for_snapshot(index);
     }
 
     fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Ends the stream, and sends the client away for a moment.
-    fn end(&mut self) {
-        if !self.is_ended() {
-            self.stop();
-            self.ready.push(retry::come_back(retry::RETURN));
+    /// Ends the stream, and tells the client to come back after a moment.
+    fn send_away(&mut self, index: usize, _why: &str) {
+        if self.is_ended() {
+            return;
         }
+        let source = &self.sources[index];
+        source.held.counters.sent_away();
+        self.shared.counters.sent_away();
+        #[cfg(feature = "tracing")]
+        self.span.in_scope(|| {
+            tracing::info!(
+                channel = source.held.name(),
+                "an event stream is ended, to be opened again: {_why}"
+            );
+        });
+        self.stop();
+        self.ready.push(retry::come_back(retry::RETURN));
     }
 
     /// Leaves all lists.

@@ -1,47 +1,71 @@
 //! Reading: from one channel as it stands, or from several, merged by id (law 5).
+//!
+//! **The merge** keeps a heap with the id of the next event of each channel that has news, and
+//! takes from the channel with the smallest one up to the next smallest. So each log is locked
+//! once to see what is next, and once for each run of events that no other channel interrupts.
+//! The heap stays from chunk to chunk: a long replay of many channels costs no more for each.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use bytes::Bytes;
 
 use crate::{
-    frame,
-    hub::Shared,
+    frame::{self, Ids},
     id::EventId,
     log::{GATHER, Read},
 };
 
 use super::{
     OnLag, Subscription,
-    gap::{Gap, GapReason},
-    source::{Awaited, Item, Source, version_seen},
+    gap::{Gap, GapReason, LostFrom, Notice},
+    source::{Awaited, version_at},
 };
+
+/// What a channel goes on with: an event, or the snapshot in front of its events. A snapshot may
+/// stand at another channel's event, which it comes after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Next {
+    id: EventId,
+    is_snapshot: bool,
+    index: usize,
+}
+
+/// The channels of a connection that have news, by what is next.
+#[derive(Debug, Default)]
+pub(super) struct Queue(BinaryHeap<Reverse<Next>>);
+
+impl Queue {
+    fn push(&mut self, next: Next) {
+        self.0.push(Reverse(next));
+    }
+
+    fn peek(&self) -> Option<Next> {
+        self.0.peek().map(|next| next.0)
+    }
+
+    fn pop(&mut self) {
+        self.0.pop();
+        // Idle connections keep nothing.
+        if self.0.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl Subscription {
     /// Reads what stands behind the cursors, up to `newest`, which was loaded before. Returns
     /// whether there was anything, the end included.
     pub(super) fn read_up_to(&mut self, newest: EventId) -> bool {
-        let newest = self.up_to(newest);
         let said = self.say_gaps();
         self.read_events(newest) || said
     }
 
-    /// How far to read. With snapshots on a connection over several channels, only up to one
-    /// place at first, and without ids.
-    ///
-    /// One id cannot say that a client has this channel's state and not yet that one's: cut off in
-    /// between, it would come back with an id that looks as if it had both. So nothing gets an id
-    /// before all of it has been sent, and then the place gets a checkpoint.
-    fn up_to(&mut self, newest: EventId) -> EventId {
-        let here = |source: &Source| matches!(source.snapshot, Awaited::Here(_));
-        if self.sources.len() > 1
-            && self.shared.settings.checkpoint.is_some()
-            && self.sources.iter().any(here)
-        {
-            self.without_ids = Some(newest);
-        }
-        self.without_ids.unwrap_or(newest)
-    }
-
     fn read_events(&mut self, newest: EventId) -> bool {
-        let here = |source: &Source| matches!(source.snapshot, Awaited::Here(_));
-        if self.without_ids.is_some() || self.sources.iter().any(here) {
+        if self.owed > 0 || !self.queue.is_empty() {
             return self.merge(newest);
         }
         let mut with_news = (0..self.sources.len()).filter(|at| self.sources[*at].has_news());
@@ -67,36 +91,23 @@ impl Subscription {
             let position = source.position;
             let mut log = source.held.lock();
             let read = log.read(position, up_to);
-            let next = match &read {
-                Read::End => position,
-                Read::Events { next, .. } | Read::Hole { next } | Read::Overrun { next, .. } => {
-                    *next
-                }
-            };
-            let (seen, at_end) = version_seen(&source.held, &log, next);
+            let version = version_at(&source.held, &log, read.next(position));
             drop(log);
-            source.seen = seen;
-            if at_end {
-                source.overruns = 0;
-            }
+            source.note_version(version);
             match read {
                 Read::End => return said,
-                Read::Events { chunk, .. } => {
+                Read::Events { chunk, next } => {
                     source.move_to(next);
                     self.ready.push(chunk);
                     self.anchored();
                     return true;
                 }
-                Read::Hole { .. } => {
-                    source.start_at(next);
-                    self.lagged(index, None);
-                }
-                Read::Overrun { missed, .. } => {
-                    source.start_at(next);
-                    self.lagged(index, Some(missed));
+                Read::Hole { next } => self.lagged(index, LostFrom::Unknown, next),
+                Read::Overrun { next } => {
+                    self.lagged(index, LostFrom::Position(position), next);
                 }
             }
-            if self.is_ended() || self.awaits_snapshots() {
+            if self.is_ended() || self.sources[index].is_waiting() {
                 return true;
             }
             said |= self.say_gaps();
@@ -104,135 +115,213 @@ impl Subscription {
     }
 
     /// Something is missing in front of a cursor that was connected.
-    fn lagged(&mut self, index: usize, missed: Option<u64>) {
+    fn lagged(&mut self, index: usize, from: LostFrom, next: u64) {
         let source = &mut self.sources[index];
+        source.start_at(next);
         source.overruns = source.overruns.saturating_add(1);
         let too_often = source.overruns > 1 && source.held.snapshots.get().is_some();
         source.held.counters.gap(GapReason::Lagged);
         source.held.shared.counters.gap(GapReason::Lagged);
         if self.on_lag == OnLag::End || too_often {
-            #[cfg(feature = "tracing")]
-            self.span.in_scope(|| {
-                tracing::debug!(channel = source.held.name(), "a slow client is sent away");
-            });
-            self.end();
+            self.send_away(index, "a client reads too slowly");
             return;
         }
-        Gap::widen(&mut source.gap, missed);
+        Gap::widen(&mut source.gap, from);
         self.ask_for_snapshot(index);
     }
 
     /// Reads several channels, and puts their events into one order.
-    ///
-    /// A channel of which more is there than was read bounds how far the others may go.
     fn merge(&mut self, newest: EventId) -> bool {
-        let mut items: Vec<Item> = Vec::new();
-        let mut scratch = Vec::new();
-        let mut bound = newest;
-        let limit = GATHER / self.sources.len().max(1);
-
         for index in 0..self.sources.len() {
-            self.collect(index, newest, limit, &mut bound, &mut items, &mut scratch);
-            if self.is_ended() || self.awaits_snapshots() {
+            self.enqueue(index);
+            if self.is_ended() {
                 return true;
             }
         }
+        let mut said = self.say_gaps();
 
-        let said = self.say_gaps();
-        // A snapshot may stand at another channel's event: then its id covers that event, too.
-        items.sort_by_key(|item| (item.id, item.next.is_none()));
-        let mut out = Vec::with_capacity(scratch.len());
-        for item in items.iter().take_while(|item| item.id <= bound) {
-            let event = &scratch[item.bytes.clone()];
-            match self.without_ids {
-                None => out.extend_from_slice(event),
-                Some(_) => frame::without_id(&mut out, event),
-            }
-            let source = &mut self.sources[item.index];
-            match item.next {
-                Some(next) => source.move_to(next),
-                None => source.snapshot = Awaited::Nothing,
+        let mut out = Vec::new();
+        while out.len() < GATHER
+            && let Some(next) = self.queue.peek()
+            && next.id <= newest
+        {
+            self.queue.pop();
+            self.sources[next.index].queued = false;
+            // What this channel has up to here, no other channel has anything in front of.
+            let up_to = match self.queue.peek() {
+                Some(other) => other.id.before().min(newest).max(next.id),
+                None => newest,
+            };
+            let (is_large, is_news) = match next.is_snapshot {
+                true => self.take_snapshot(next.index, &mut out),
+                false => self.take_events(next.index, up_to, &mut out),
+            };
+            said |= is_news;
+            if is_large || self.is_ended() {
+                break;
             }
         }
         if out.is_empty() {
             return said;
         }
-        self.ready.push(out.into());
-        if self.without_ids.is_none() {
-            self.anchored();
-        }
+        self.push_merged(&mut out);
         true
     }
 
-    fn collect(
-        &mut self,
-        index: usize,
-        newest: EventId,
-        limit: usize,
-        bound: &mut EventId,
-        items: &mut Vec<Item>,
-        scratch: &mut Vec<u8>,
-    ) {
-        let source = &mut self.sources[index];
-        if let Awaited::Here(snapshot) = &source.snapshot {
-            let start = scratch.len();
-            if let Some(name) = &self.shared.settings.snapshot {
-                frame::name(scratch, name.as_str());
-            }
-            frame::id(scratch, |out| self.shared.clock.write(snapshot.id, out));
-            scratch.extend_from_slice(&snapshot.data);
-            frame::end(scratch);
-            items.push(Item {
-                id: snapshot.id,
-                index,
-                bytes: start..scratch.len(),
-                next: None,
-            });
-        }
-        while self.sources[index].has_news() {
+    /// Puts a channel into the queue that is not there and has news.
+    fn enqueue(&mut self, index: usize) {
+        while !self.sources[index].queued {
             let source = &mut self.sources[index];
-            let mut next = source.position;
-            let log = source.held.lock();
-            let read = log.read_each(source.position, newest, limit, |id, bytes| {
-                let start = scratch.len();
-                scratch.extend_from_slice(bytes);
-                next += 1;
-                items.push(Item {
-                    id,
+            let next = if let Awaited::Here(snapshot) = &source.snapshot {
+                Next {
+                    id: snapshot.id,
+                    is_snapshot: true,
                     index,
-                    bytes: start..scratch.len(),
-                    next: Some(next),
-                });
-            });
-            let more = !matches!(log.peek(next, newest), Read::End);
-            let (seen, at_end) = version_seen(&source.held, &log, source.position);
-            drop(log);
-            match read {
-                Read::End => {
-                    source.seen = seen;
-                    if at_end {
-                        source.overruns = 0;
+                }
+            } else if source.has_news() {
+                let position = source.position;
+                let log = source.held.lock();
+                let (read, id) = (log.peek(position, EventId::MAX), log.id_at(position));
+                let version = version_at(&source.held, &log, position);
+                drop(log);
+                source.note_version(version);
+                match (read, id) {
+                    (Read::Events { .. }, Some(id)) => Next {
+                        id,
+                        is_snapshot: false,
+                        index,
+                    },
+                    (Read::Hole { next }, _) => {
+                        self.lagged(index, LostFrom::Unknown, next);
+                        if self.is_ended() {
+                            return;
+                        }
+                        continue;
                     }
-                    return;
-                }
-                Read::Events { .. } => {
-                    if more && let Some(last) = items.last() {
-                        *bound = last.id.min(*bound);
+                    (Read::Overrun { next }, _) => {
+                        self.lagged(index, LostFrom::Position(position), next);
+                        if self.is_ended() {
+                            return;
+                        }
+                        continue;
                     }
-                    return;
+                    (Read::End | Read::Events { .. }, _) => return,
                 }
-                Read::Hole { next } => {
-                    source.start_at(next);
-                    self.lagged(index, None);
-                }
-                Read::Overrun { missed, next } => {
-                    source.start_at(next);
-                    self.lagged(index, Some(missed));
-                }
-            }
-            if self.is_ended() || self.awaits_snapshots() {
+            } else {
                 return;
+            };
+            self.sources[index].queued = true;
+            self.queue.push(next);
+        }
+    }
+
+    /// Hands out a channel's events up to `up_to`, and queues what comes after them. Returns
+    /// whether they are a chunk of their own, and whether anything has been made ready.
+    fn take_events(&mut self, index: usize, up_to: EventId, out: &mut Vec<u8>) -> (bool, bool) {
+        let ids = self.ids_of(index);
+        let source = &mut self.sources[index];
+        let position = source.position;
+        let mut copied = Vec::new();
+        // Ids are changed after the log has been let go.
+        let target = if ids == Ids::Leave {
+            &mut *out
+        } else {
+            &mut copied
+        };
+        let limit = GATHER.saturating_sub(target.len());
+        let log = source.held.lock();
+        let read = log.read_into(position, up_to, limit, target);
+        let next = read.next(position);
+        let next_id = log.id_at(next);
+        let version = version_at(&source.held, &log, next);
+        drop(log);
+        source.note_version(version);
+        match read {
+            Read::End => return (false, false),
+            Read::Events { chunk, .. } => {
+                source.move_to(next);
+                if let Some(id) = next_id {
+                    source.queued = true;
+                    self.queue.push(Next {
+                        id,
+                        is_snapshot: false,
+                        index,
+                    });
+                }
+                frame::events(out, &copied, ids);
+                if chunk.is_empty() {
+                    return (false, true);
+                }
+                self.push_merged(out);
+                match ids {
+                    Ids::Leave => self.push_events(chunk),
+                    Ids::Partial | Ids::Remove => {
+                        frame::events(out, &chunk, ids);
+                        self.push_merged(out);
+                    }
+                }
+                (true, true)
             }
+            // What is missing lies in front of all that is still to come, and behind all that
+            // has gone out: here it has to be said.
+            Read::Hole { .. } | Read::Overrun { .. } => {
+                let from = match read {
+                    Read::Overrun { .. } => LostFrom::Position(position),
+                    _ => LostFrom::Unknown,
+                };
+                self.push_merged(out);
+                self.lagged(index, from, next);
+                if self.is_ended() {
+                    return (true, true);
+                }
+                let said = self.say_gaps();
+                self.enqueue(index);
+                (false, said)
+            }
+        }
+    }
+
+    /// Hands out a channel's snapshot: shared bytes, in a chunk of their own.
+    fn take_snapshot(&mut self, index: usize, out: &mut Vec<u8>) -> (bool, bool) {
+        let awaited = &mut self.sources[index].snapshot;
+        let Awaited::Here(snapshot) = std::mem::replace(awaited, Awaited::Nothing) else {
+            return (false, false);
+        };
+        self.push_merged(out);
+        if self.many {
+            self.ready.push(snapshot.without_id());
+        } else {
+            self.sources[index].owed = false;
+            self.owed -= 1;
+            self.push_events(snapshot.event());
+        }
+        self.enqueue(index);
+        (false, true)
+    }
+
+    /// How a channel's events go out on a connection that is owed snapshots.
+    ///
+    /// One id cannot say that a client has this channel's state and not yet that one's. So events
+    /// after a snapshot come without ids until the snapshot's channel has caught up with the
+    /// others, whose ids are partial meanwhile.
+    fn ids_of(&self, index: usize) -> Ids {
+        match (self.owed > 0 && self.many, self.sources[index].owed) {
+            (false, _) => Ids::Leave,
+            (true, false) => Ids::Partial,
+            (true, true) => Ids::Remove,
+        }
+    }
+
+    fn push_merged(&mut self, out: &mut Vec<u8>) {
+        if !out.is_empty() {
+            self.push_events(std::mem::take(out).into());
+        }
+    }
+
+    fn push_events(&mut self, chunk: Bytes) {
+        self.ready.push(chunk);
+        if self.owed == 0 {
+            self.anchored();
         }
     }
 
@@ -245,26 +334,46 @@ impl Subscription {
 
     /// Says every gap that is not said yet, in front of all that follows on any channel: an
     /// event with an id takes the client past everything that is older, so a gap behind it might
-    /// never be heard of if the connection is cut in between.
+    /// never be heard of if the connection is cut in between. Channels that miss something for
+    /// the same reason share one event: a page need not act on each.
     fn say_gaps(&mut self) -> bool {
-        let mut out = Vec::new();
+        let mut notices: Vec<Notice<'_>> = Vec::new();
         for source in &mut self.sources {
+            // Where nothing else can follow, the snapshot says where delivery goes on.
+            if source.gap.is_none() || (!self.many && source.is_waiting()) {
+                continue;
+            }
             let Some(gap) = source.gap.take() else {
                 continue;
             };
+            let log = source.held.lock();
+            let missed = gap.missed(&log, source.position);
+            let next = log.id_at(source.position);
+            drop(log);
             let oldest = match &source.snapshot {
                 Awaited::Here(snapshot) => Some(snapshot.id),
-                _ => source.held.lock().id_at(source.position),
+                Awaited::Coming(_) => None,
+                Awaited::Nothing => next,
             };
             self.owes_checkpoint |= oldest.is_none();
-            let channel = self.many.then(|| source.held.name());
-            let Shared {
-                settings, clock, ..
-            } = &*self.shared;
-            gap.encode(&mut out, &settings.gap, clock, oldest, channel);
+            let channel = source.held.name();
+            let same = notices.iter_mut().find(|said| said.reason == gap.reason);
+            match same {
+                Some(notice) => notice.join(missed, oldest, channel),
+                None => notices.push(Notice {
+                    reason: gap.reason,
+                    missed,
+                    oldest,
+                    channels: self.many.then(|| vec![channel]),
+                }),
+            }
         }
-        if out.is_empty() {
+        if notices.is_empty() {
             return false;
+        }
+        let mut out = Vec::new();
+        for notice in notices {
+            notice.encode(&mut out, &self.shared.settings.gap, &self.shared.clock);
         }
         self.ready.push(out.into());
         true

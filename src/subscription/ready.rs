@@ -29,20 +29,28 @@ impl Ready {
         chunk
     }
 
-    /// One chunk out of all of them, if together they are no larger than this.
+    /// Makes one chunk out of the first ones, as many as fit into this many bytes.
     pub(super) fn join(&mut self, at_most: usize) {
         let Some(first) = &self.first else { return };
-        let size = first.len() + self.more.iter().map(Bytes::len).sum::<usize>();
-        if self.more.is_empty() || size > at_most {
+        let mut size = first.len();
+        let fits = |chunk: &&Bytes| {
+            size += chunk.len();
+            size <= at_most
+        };
+        let joined = self.more.iter().take_while(fits).count();
+        if joined == 0 {
             return;
         }
-        let mut all = Vec::with_capacity(size);
-        while let Some(chunk) = self.pop() {
+        let mut all = Vec::with_capacity(at_most.min(size));
+        all.extend_from_slice(first);
+        for chunk in self.more.drain(..joined) {
             all.extend_from_slice(&chunk);
         }
-        // The queue was for the beginning.
-        self.more = VecDeque::new();
         self.first = Some(all.into());
+        // The queue was for the beginning.
+        if self.more.is_empty() {
+            self.more = VecDeque::new();
+        }
     }
 
     #[cfg(test)]

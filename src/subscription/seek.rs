@@ -1,6 +1,8 @@
 //! Seeking: where a client's id stands in its channels, before the response starts and again when
 //! its body is first polled.
 
+use std::cmp::Ordering;
+
 use crate::{
     hub::core::Held,
     id::EventId,
@@ -9,7 +11,7 @@ use crate::{
 
 use super::{
     From, OnGap, Resume, Start, Subscription,
-    gap::{Gap, GapReason},
+    gap::{Gap, GapReason, LostFrom},
     source::Source,
 };
 
@@ -28,9 +30,18 @@ impl Subscription {
         };
         let mut all_pending = 0;
         for source in &self.sources {
+            if self.is_partial && source.held.snapshots.get().is_some() {
+                continue;
+            }
             match self.seek_after(&source.held, id) {
                 Ok((_, pending)) => all_pending += pending,
-                Err((Gap { reason, missed }, _)) => return Resume::Gap { reason, missed },
+                Err((gap, oldest)) => {
+                    let missed = gap.missed(&source.held.lock(), oldest);
+                    return Resume::Gap {
+                        reason: gap.reason,
+                        missed,
+                    };
+                }
             }
         }
         Resume::Exact {
@@ -52,16 +63,14 @@ impl Subscription {
     pub(super) fn seek_after(&self, held: &Held, id: EventId) -> Result<(u64, u64), (Gap, u64)> {
         self.look(held, |log| match log.seek(id) {
             Seek::Exact { position, pending } => Ok((position, pending)),
-            Seek::Evicted if log.has_evicted() => {
-                let missed = self.shared.missed(log, id);
-                let reason = GapReason::Evicted;
-                Err((Gap { reason, missed }, log.oldest()))
-            }
-            // The channel has been retired since, and made anew (law 7).
             Seek::Evicted => {
-                let reason = GapReason::Unknown;
-                let missed = None;
-                Err((Gap { reason, missed }, log.oldest()))
+                let reason = match log.has_evicted() {
+                    true => GapReason::Evicted,
+                    // The channel has been retired since, and made anew (law 7).
+                    false => GapReason::Unknown,
+                };
+                let from = LostFrom::Event(id);
+                Err((Gap { reason, from }, log.oldest()))
             }
         })
     }
@@ -70,22 +79,7 @@ impl Subscription {
     /// tell it not to come back.
     pub(crate) fn is_over(&self) -> bool {
         let nothing_left = |source: &Source| {
-            source.held.is_closed()
-                && match self.start {
-                    From::After(id) => {
-                        matches!(self.seek_after(&source.held, id), Ok((_, 0)))
-                    }
-                    From::Gap(_) | From::Refused => false,
-                    From::Fresh { start, newest } => match start {
-                        Start::Snapshot if source.held.snapshots.get().is_some() => false,
-                        Start::Live | Start::Snapshot => {
-                            matches!(self.seek_after(&source.held, newest), Ok((_, 0)))
-                        }
-                        Start::Oldest | Start::Newest(_) => {
-                            self.look(&source.held, |log| log.retained().0 == 0)
-                        }
-                    },
-                }
+            source.held.is_closed() && (self.has_everything(source) || self.gets_no_id(source))
         };
         if let Some(control) = &self.control
             && control.0.has_changed()
@@ -95,54 +89,97 @@ impl Subscription {
         !self.sources.is_empty() && self.sources.iter().all(nothing_left)
     }
 
+    fn has_everything(&self, source: &Source) -> bool {
+        let has_snapshot = source.held.snapshots.get().is_some();
+        match self.start {
+            From::After(_) if self.is_partial && has_snapshot => false,
+            From::After(id) => matches!(self.seek_after(&source.held, id), Ok((_, 0))),
+            From::Gap(_) | From::Refused => false,
+            From::Fresh { start, newest } => match start {
+                Start::Snapshot if has_snapshot => false,
+                Start::Live | Start::Snapshot => {
+                    matches!(self.seek_after(&source.held, newest), Ok((_, 0)))
+                }
+                Start::Oldest => self.look(&source.held, |log| log.end() == 0),
+                Start::Newest(_) => self.look(&source.held, |log| log.retained().0 == 0),
+            },
+        }
+    }
+
+    /// Whether nothing with an id can follow what is missing in front of the end: without
+    /// checkpoints, the client would come back with the same id for ever.
+    fn gets_no_id(&self, source: &Source) -> bool {
+        let is_mute = self.shared.settings.checkpoint.is_none()
+            && (self.on_gap != OnGap::Snapshot || source.held.snapshots.get().is_none());
+        let replays =
+            self.on_gap != OnGap::Live && self.look(&source.held, |log| log.retained().0 > 0);
+        let has_gap = match self.start {
+            From::Gap(_) => true,
+            From::After(id) => self.seek_after(&source.held, id).is_err(),
+            From::Fresh { .. } | From::Refused => false,
+        };
+        is_mute && has_gap && !replays
+    }
+
     /// Puts a cursor where its client goes on, or notes what is missing in front of it.
     pub(super) fn seek(&mut self, index: usize) {
         let held = self.sources[index].held.clone();
         let has_snapshot = held.snapshots.get().is_some();
+        // The snapshot says where it goes on.
+        let by_snapshot = has_snapshot
+            && match self.start {
+                From::Fresh { start, .. } => start == Start::Snapshot,
+                From::After(_) => self.is_partial,
+                From::Gap(_) | From::Refused => false,
+            };
+        if by_snapshot {
+            held.counters.began(self.resume);
+            self.ask_for_snapshot(index);
+            return;
+        }
         let found = match self.start {
-            // The snapshot says where it goes on.
-            From::Fresh {
-                start: Start::Snapshot,
-                ..
-            } if has_snapshot => Ok(self.look(&held, Log::end)),
             From::Fresh { start, newest } => match start {
                 Start::Snapshot | Start::Live => self.position_after(&held, newest),
-                Start::Oldest => Ok(self.look(&held, Log::oldest)),
+                Start::Oldest => self.look(&held, |log| match log.oldest() {
+                    0 => Ok(0),
+                    oldest => {
+                        let reason = GapReason::Truncated;
+                        let from = LostFrom::Position(0);
+                        Err((Gap { reason, from }, oldest))
+                    }
+                }),
                 Start::Newest(n) => {
                     Ok(self.look(&held, |log| log.oldest().max(log.end().saturating_sub(n))))
                 }
             },
             From::After(id) => self.position_after(&held, id),
             From::Gap(reason) => {
-                let missed = None;
-                Err((Gap { reason, missed }, self.look(&held, Log::oldest)))
+                let from = LostFrom::Unknown;
+                Err((Gap { reason, from }, self.look(&held, Log::oldest)))
             }
             From::Refused => Ok(0),
         };
-        let (mut position, mut gap) = match found {
+        let (mut position, gap) = match found {
             Ok(position) => (position, None),
             Err((gap, oldest)) => (oldest, Some(gap)),
         };
-        if let Some(gap) = &mut gap {
-            self.shared.counters.gap(gap.reason);
-            held.counters.gap(gap.reason);
-            if self.on_gap == OnGap::Live {
-                (position, gap.missed) = self.skip_to_end(&held);
+        match gap {
+            None => held.counters.began(self.resume),
+            Some(Gap { reason, .. }) => {
+                self.shared.counters.gap(reason);
+                held.counters.gap(reason);
+                if self.on_gap == OnGap::Live && reason != GapReason::Truncated {
+                    position = self.look(&held, Log::end);
+                }
             }
-        } else {
-            held.counters.began(self.resume);
+        }
+        if let Some(id) = self.not_before {
+            position = position.max(self.first_allowed(&held, id));
         }
         let source = &mut self.sources[index];
         source.start_at(position);
         source.gap = gap;
-        let fresh = matches!(
-            self.start,
-            From::Fresh {
-                start: Start::Snapshot,
-                ..
-            }
-        );
-        if fresh || gap.is_some() {
+        if gap.is_some_and(|gap| gap.reason != GapReason::Truncated) {
             self.ask_for_snapshot(index);
         }
     }
@@ -151,17 +188,13 @@ impl Subscription {
         self.seek_after(held, id).map(|(position, _)| position)
     }
 
-    /// The end, and how many events a client misses that brings an id and goes on from there.
-    fn skip_to_end(&self, held: &Held) -> (u64, Option<u64>) {
-        let single = self.shared.registry.is_single();
-        self.look(held, |log| {
-            let missed = match self.start {
-                From::After(id) | From::Fresh { newest: id, .. } if single => {
-                    Some(log.newest().lo().saturating_sub(id.lo()))
-                }
-                _ => None,
-            };
-            (log.end(), missed)
-        })
+    /// The position of the first event after `id`, which may be of another life.
+    fn first_allowed(&self, held: &Held, id: EventId) -> u64 {
+        let newest = self.shared.clock.newest();
+        match id.hi().cmp(&newest.hi()) {
+            Ordering::Less => 0,
+            Ordering::Equal => self.position_after(held, id).unwrap_or(0),
+            Ordering::Greater => self.look(held, Log::end),
+        }
     }
 }

@@ -2,9 +2,8 @@
 
 use crate::{
     hub::core::{Held, Place},
-    id::EventId,
     log::Log,
-    snapshot::{Flight, Snapshot},
+    snapshot::{Pending, Snapshot},
     sync::{Arc, Ordering},
 };
 
@@ -22,6 +21,11 @@ pub(super) struct Source {
     /// What is missing in front of `position` and has not been said yet.
     pub(super) gap: Option<Gap>,
     pub(super) snapshot: Awaited,
+    /// The client is owed this channel's state: a snapshot, and what follows it up to the place
+    /// where the connection's other channels are.
+    pub(super) owed: bool,
+    /// The next event is among those that wait to be merged.
+    pub(super) queued: bool,
     /// How often in a row the log overtook the cursor.
     pub(super) overruns: u8,
     registered: Option<(usize, Arc<Place>)>,
@@ -30,7 +34,7 @@ pub(super) struct Source {
 /// The snapshot that stands in front of `position`, if there is to be one.
 pub(super) enum Awaited {
     Nothing,
-    Coming(Flight),
+    Coming(Pending),
     Here(Arc<Snapshot>),
 }
 
@@ -42,6 +46,8 @@ impl Source {
             seen: NEVER,
             gap: None,
             snapshot: Awaited::Nothing,
+            owed: false,
+            queued: false,
             overruns: 0,
             registered: None,
         }
@@ -59,8 +65,26 @@ impl Source {
         }
     }
 
+    /// Whether there is something to read. Nothing is, before the snapshot in front of it.
     pub(super) fn has_news(&self) -> bool {
-        self.held.version() != self.seen
+        self.held.version() != self.seen && !self.is_waiting()
+    }
+
+    /// Whether the cursor waits for a snapshot.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.snapshot, Awaited::Coming(_))
+    }
+
+    /// Whether a snapshot is next.
+    pub(super) fn has_snapshot(&self) -> bool {
+        matches!(self.snapshot, Awaited::Here(_))
+    }
+
+    pub(super) fn await_snapshot(&mut self, snapshot: Awaited) {
+        self.snapshot = snapshot;
+        if let Some((_, place)) = &self.registered {
+            place.waits.store(self.is_waiting(), Ordering::Relaxed);
+        }
     }
 
     /// Whether the channel is closed and the client has all of it.
@@ -68,43 +92,33 @@ impl Source {
         self.held.is_closed() && !self.has_news() && matches!(self.snapshot, Awaited::Nothing)
     }
 
-    /// Moves the cursor. Where it is given, `log` is this channel's, locked.
+    /// Moves the cursor past events that have been delivered.
     pub(super) fn move_to(&mut self, position: u64) {
         let passed = position.saturating_sub(self.position);
-        self.position = position;
         self.held.counters.delivered(passed);
         self.held.shared.counters.delivered(passed);
-        self.note_position();
+        self.start_at(position);
     }
 
-    pub(super) fn note_position(&self) {
+    /// Moves the cursor without counting what it passes as delivered.
+    pub(super) fn start_at(&mut self, position: u64) {
+        self.position = position;
         if let Some((_, place)) = &self.registered {
             place.position.store(self.position, Ordering::Relaxed);
         }
     }
 
-    /// Sets out from a place, which is none that was passed.
-    pub(super) fn start_at(&mut self, position: u64) {
-        self.position = position;
-        self.note_position();
+    /// To be called with [`version_at`] after each look at the log.
+    pub(super) fn note_version(&mut self, version: Option<u64>) {
+        self.seen = version.unwrap_or(NEVER);
+        if version.is_some() {
+            self.overruns = 0;
+        }
     }
 }
 
-/// What to remember of a log's version, for a cursor at `position`. To be called under the log's
-/// lock, under which the version does not change.
-pub(super) fn version_seen(held: &Held, log: &Log, position: u64) -> (u64, bool) {
-    if position == log.end() {
-        (held.version(), true)
-    } else {
-        (NEVER, false)
-    }
-}
-
-/// An event on its way into the order of its connection.
-pub(super) struct Item {
-    pub(super) id: EventId,
-    pub(super) index: usize,
-    pub(super) bytes: std::ops::Range<usize>,
-    /// Where its cursor stands behind it; `None` for a snapshot.
-    pub(super) next: Option<u64>,
+/// The version of a log, if `position` is its end. `log` is this channel's: while it is locked,
+/// the version does not change.
+pub(super) fn version_at(held: &Held, log: &Log, position: u64) -> Option<u64> {
+    (position == log.end()).then(|| held.version())
 }

@@ -130,6 +130,8 @@ pub struct Subscription {
     owed: usize,
     /// The place up to which all channels are read before any id is whole again.
     catch_up: Option<EventId>,
+    /// The place up to which everything had been handed out when nothing was left last.
+    rested_at: EventId,
     /// Nothing with a whole id has been sent yet.
     unanchored: bool,
     /// A gap was said that nothing follows: the next rest needs a checkpoint.
@@ -185,6 +187,7 @@ impl Subscription {
     }
 
     fn starting(shared: Arc<Shared>, channels: Vec<Held>, start: From, is_partial: bool) -> Self {
+        let rested_at = shared.clock.start();
         let mut subscription = Self {
             shared,
             many: channels.len() > 1,
@@ -200,6 +203,7 @@ impl Subscription {
             is_partial,
             owed: 0,
             catch_up: None,
+            rested_at,
             unanchored: true,
             owes_checkpoint: false,
             queue: Queue::default(),
@@ -509,6 +513,7 @@ impl Subscription {
             self.catch_up = Some(newest);
         }
         let newest = self.catch_up.unwrap_or(newest);
+        self.rested_at = newest;
         self.read_up_to(newest) || self.rest(newest)
     }
 
@@ -518,12 +523,12 @@ impl Subscription {
         let caught_up = self.catch_up.take().is_some();
         if caught_up {
             for source in &mut self.sources {
-                source.owed = source.is_waiting();
+                source.owed = source.is_waiting() || source.has_snapshot();
             }
             self.owed = self.sources.iter().filter(|source| source.owed).count();
         }
         if self.owed > 0 {
-            return false;
+            return caught_up;
         }
         let unanchored = std::mem::take(&mut self.unanchored);
         let owed = std::mem::take(&mut self.owes_checkpoint);
@@ -577,9 +582,9 @@ impl Subscription {
 
     fn come_in(&mut self, index: usize, since: Option<EventId>, reader: &Arc<Reader>) {
         self.sources[index].register(reader);
-        let newest = self.shared.clock.newest();
+        let place = self.rested_at;
         let held = self.sources[index].held.clone();
-        let position = match self.seek_after(&held, newest) {
+        let position = match self.seek_after(&held, place) {
             Ok((position, _)) => position,
             Err((_, oldest)) => oldest,
         };
@@ -606,6 +611,16 @@ impl Subscription {
             });
         }
         self.ask_for_snapshot(index);
+        self.say_gaps();
+        // From here on, the client's id has to say that it is owed this channel's state.
+        if self.owed > 0
+            && !self.is_ended()
+            && let Some(name) = &self.shared.settings.checkpoint
+        {
+            let mut out = Vec::with_capacity(64);
+            checkpoint(&mut out, name, place.partial(), &self.shared.clock);
+            self.ready.push(out.into());
+        }
     }
 
     fn is_ended(&self) -> bool {

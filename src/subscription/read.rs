@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::{
     frame::{self, Ids},
     id::EventId,
-    log::{GATHER, Read},
+    log::{GATHER, Read, SMALL},
 };
 
 use super::{
@@ -107,7 +107,7 @@ impl Subscription {
                     self.lagged(index, LostFrom::Position(position), next);
                 }
             }
-            if self.is_ended() || self.sources[index].is_waiting() {
+            if self.is_ended() || self.owed > 0 {
                 return true;
             }
             said |= self.say_gaps();
@@ -281,19 +281,25 @@ impl Subscription {
         }
     }
 
-    /// Hands out a channel's snapshot: shared bytes, in a chunk of their own.
+    /// Hands out a channel's snapshot: shared bytes in a chunk of their own, unless it is small.
     fn take_snapshot(&mut self, index: usize, out: &mut Vec<u8>) -> (bool, bool) {
         let awaited = &mut self.sources[index].snapshot;
         let Awaited::Here(snapshot) = std::mem::replace(awaited, Awaited::Nothing) else {
             return (false, false);
         };
-        self.push_merged(out);
-        if self.many {
-            self.ready.push(snapshot.without_id());
+        let event = if self.many {
+            snapshot.without_id()
         } else {
+            // It has its id: no more is owed.
             self.sources[index].owed = false;
             self.owed -= 1;
-            self.push_events(snapshot.event());
+            snapshot.event()
+        };
+        if event.len() < SMALL {
+            out.extend_from_slice(&event);
+        } else {
+            self.push_merged(out);
+            self.push_events(event);
         }
         self.enqueue(index);
         (false, true)
@@ -336,7 +342,7 @@ impl Subscription {
     /// event with an id takes the client past everything that is older, so a gap behind it might
     /// never be heard of if the connection is cut in between. Channels that miss something for
     /// the same reason share one event: a page need not act on each.
-    fn say_gaps(&mut self) -> bool {
+    pub(super) fn say_gaps(&mut self) -> bool {
         let mut notices: Vec<Notice<'_>> = Vec::new();
         for source in &mut self.sources {
             // Where nothing else can follow, the snapshot says where delivery goes on.

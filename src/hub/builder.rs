@@ -170,6 +170,12 @@ impl Builder<Hub> {
         self
     }
 
+    /// How many channels one subscription may have.
+    pub fn max_channels_per_subscription(mut self, channels: usize) -> Self {
+        self.settings.max_channels_per_subscription = channels;
+        self
+    }
+
     /// After which time a channel that nobody holds or subscribes to is retired, with its
     /// events. A closed one stays known for at least this long, and for at least ten times
     /// [`retry`](Builder::retry).

@@ -53,6 +53,9 @@ pub(crate) struct Core {
     pub(crate) snapshots: OnceLock<Snapshots>,
     /// The name of this channel's snapshot event, where it is not the hub's.
     pub(crate) snapshot_name: OnceLock<Option<EventName>>,
+    /// How often the log was locked.
+    #[cfg(test)]
+    pub(crate) locked: std::sync::atomic::AtomicUsize,
 }
 
 /// How long a reader may take to read what was there when it was woken, before it no longer
@@ -114,6 +117,8 @@ impl Core {
             lag: AtomicU64::new(0),
             snapshots: OnceLock::new(),
             snapshot_name: OnceLock::new(),
+            #[cfg(test)]
+            locked: std::sync::atomic::AtomicUsize::new(0),
         }
     }
 
@@ -122,6 +127,9 @@ impl Core {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Log> {
+        #[cfg(test)]
+        self.locked
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         lock(&self.log)
     }
 

@@ -356,6 +356,10 @@ impl Subscription {
             let missed = gap.missed(&log, source.position);
             let next = log.id_at(source.position);
             drop(log);
+            // The snapshot stands early enough.
+            if missed == Some(0) {
+                continue;
+            }
             let oldest = match &source.snapshot {
                 Awaited::Here(snapshot) => Some(snapshot.id),
                 Awaited::Coming(_) => None,

@@ -788,3 +788,37 @@ proptest! {
         run_with_states(true, capacity, bytes, 0, 1, ops);
     }
 }
+
+/// A connection over many channels looks at those that have news, and at no other.
+#[test]
+fn only_logs_with_news_are_locked() {
+    let hub = Hub::builder().max_channels_per_subscription(1000).build();
+    let names: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
+    let mut subscription = hub.subscribe(&names, LastEventId::Absent);
+    let mut poll = || subscription.poll_chunk(&mut Context::from_waker(Waker::noop()));
+    while poll().is_ready() {}
+    let locked = || -> Vec<usize> {
+        let cores = hub.shared().registry.cores();
+        let locked = |core: &Arc<crate::hub::core::Core>| {
+            core.locked.swap(0, std::sync::atomic::Ordering::Relaxed)
+        };
+        cores
+            .iter()
+            .map(locked)
+            .filter(|locked| *locked > 0)
+            .collect()
+    };
+    let channels = ["3", "700", "701"].map(|name| hub.channel::<u32>(name).unwrap());
+    for news in 0..=3 {
+        for channel in &channels[..news] {
+            channel.publish(&1).unwrap();
+        }
+        locked();
+        assert_eq!(poll().is_ready(), news > 0);
+        while poll().is_ready() {}
+        let locked = locked();
+        assert_eq!(locked.len(), news, "{locked:?}");
+        // To see what is next, and to read it.
+        assert!(locked.iter().all(|times| *times <= 2), "{locked:?}");
+    }
+}

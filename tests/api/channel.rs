@@ -219,12 +219,97 @@ mod resume {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_asks_for_everything_is_told_what_is_gone() {
+        let (channel, ids) = numbers(10);
+        for on_gap in [OnGap::Snapshot, OnGap::Replay, OnGap::Live] {
+            let oldest = channel.subscribe(LastEventId::Absent).start(Start::Oldest);
+            let all = Wire::new(oldest.on_gap(on_gap)).all_at_once().await;
+            let told = gap("truncated", Some(6), Some(ids[6]));
+            let replay: String = (6..10).map(|n| frame(ids[n], n)).collect();
+            assert_eq!(all, format!("{PRELUDE}{told}{replay}"), "{on_gap:?}");
+        }
+        assert_eq!(channel.stats().gaps.truncated, 3);
+        let (channel, _) = numbers(4);
+        let oldest = channel.subscribe(LastEventId::Absent).start(Start::Oldest);
+        let all = Wire::new(oldest).all_at_once().await;
+        assert!(!all.contains("gap"), "{all}");
+        // Also where nothing is left to follow it.
+        let empty = Channel::<u32>::builder().capacity(0).build();
+        empty.publish(&1).unwrap();
+        empty.close(None).unwrap();
+        let oldest = empty.subscribe(LastEventId::Absent).start(Start::Oldest);
+        let told = gap("truncated", Some(1), None) + &checkpoint(empty.newest());
+        let mut wire = Wire::new(oldest);
+        assert_eq!(wire.all_at_once().await, format!("{PRELUDE}{told}"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_given_from_before_a_client_was_let_in() {
+        let (channel, ids) = numbers(10);
+        let start = EventId::new(ids[0].hi(), 0);
+        let foreign = EventId::new(1, 1);
+        for (last, on_gap, begin) in [
+            (LastEventId::Absent, OnGap::Replay, Start::Oldest),
+            (LastEventId::Absent, OnGap::Replay, Start::Newest(9)),
+            (LastEventId::Known(start), OnGap::Replay, Start::Live),
+            (LastEventId::Known(ids[6]), OnGap::Replay, Start::Live),
+            (LastEventId::Known(foreign), OnGap::Replay, Start::Live),
+            (header("x"), OnGap::Snapshot, Start::Live),
+        ] {
+            let bounded = channel
+                .subscribe(last.clone())
+                .start(begin)
+                .on_gap(on_gap)
+                .not_before(ids[8]);
+            let all = Wire::new(bounded).all_at_once().await;
+            let events: Vec<_> = crate::wire::messages(&all)
+                .into_iter()
+                .filter(|message| message.event == "message")
+                .map(|message| message.data)
+                .collect();
+            assert_eq!(events, ["9"], "{last:?}: {all}");
+        }
+        // Whoever has seen more goes on from there, and an id of an earlier life excludes nothing.
+        let later = channel.subscribe(ids[9]).not_before(ids[8]);
+        assert_eq!(later.resume(), Resume::Exact { pending: 0 });
+        let earlier = channel.subscribe(ids[6]).not_before(foreign);
+        assert_eq!(earlier.resume(), Resume::Exact { pending: 3 });
+        let bounded = channel.subscribe(start).not_before(ids[8]);
+        assert_eq!(bounded.resume(), Resume::Exact { pending: 1 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn law_4_the_first_chunk_has_a_place_however_large_what_follows() {
+        let channel = Channel::<str>::new();
+        let subscription = channel.subscribe(LastEventId::Absent);
+        let before = channel.newest();
+        channel.publish(&"x".repeat(5000)).unwrap();
+        let mut wire = Wire::new(subscription);
+        let first = wire.chunk().await.unwrap();
+        assert_eq!(first, format!("{PRELUDE}{}", checkpoint(before)));
+        assert!(wire.chunk().await.unwrap().len() > 5000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_channel_without_checkpoints_turns_nobody_in_circles() {
+        let channel: Channel<u32> = Channel::builder().checkpoint_name(None).build();
+        channel.close(None).unwrap();
+        let response = channel.subscribe(header("x")).into_response();
+        assert_eq!(response.status(), axum::http::StatusCode::NO_CONTENT);
+        let response = channel.subscribe(EventId::new(1, 1)).into_response();
+        assert_eq!(response.status(), axum::http::StatusCode::NO_CONTENT);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn rule_85_a_client_without_an_id_starts_where_it_is_told() {
         let (channel, ids) = numbers(10);
         let frames = |from: usize| -> String { (from..10).map(|n| frame(ids[n], n)).collect() };
         for (start, expected) in [
             (Start::Live, checkpoint(ids[9])),
-            (Start::Oldest, frames(6)),
+            (
+                Start::Oldest,
+                gap("truncated", Some(6), Some(ids[6])) + &frames(6),
+            ),
             (Start::Newest(0), checkpoint(ids[9])),
             (Start::Newest(1), frames(9)),
             (Start::Newest(4), frames(6)),

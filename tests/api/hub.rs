@@ -104,7 +104,7 @@ async fn rule_86_each_channel_says_its_own_gap() {
         .all_at_once()
         .await;
     let gap = format!(
-        "event: gap\ndata: {{\"reason\":\"evicted\",\"missed\":null,\"oldest\":\"{}\",\"channel\":\"a\"}}\n\n",
+        "event: gap\ndata: {{\"reason\":\"evicted\",\"missed\":2,\"oldest\":\"{}\",\"channels\":[\"a\"]}}\n\n",
         a[2]
     );
     assert!(
@@ -202,7 +202,7 @@ async fn a_subscription_starts_where_it_is_told() {
         publish(&hub, "a", n);
     }
     for (start, expected) in [
-        (Start::Oldest, vec!["2", "3", "4", "5"]),
+        (Start::Newest(5), vec!["2", "3", "4", "5"]),
         (Start::Newest(2), vec!["4", "5"]),
         (Start::Newest(100), vec!["2", "3", "4", "5"]),
         (Start::Live, vec![""]),
@@ -248,7 +248,7 @@ async fn channels_come_into_a_running_subscription_and_go() {
     let said = wire.all_at_once().await;
     assert!(
         said.starts_with(
-            "event: gap\ndata: {\"reason\":\"unknown\",\"missed\":1,\"oldest\":null,\"channel\":\"c\"}\n\n"
+            "event: gap\ndata: {\"reason\":\"unknown\",\"missed\":1,\"oldest\":null,\"channels\":[\"c\"]}\n\n"
         ),
         "{said}"
     );
@@ -348,9 +348,118 @@ async fn a_control_keeps_nothing_for_a_stream_that_is_over() {
     let hub = builder().max_channels(2).build();
     let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
     let control = subscription.control();
+    assert!(!control.is_ended());
+    let waiting = tokio::spawn({
+        let control = control.clone();
+        async move { control.ended().await }
+    });
+    tokio::task::yield_now().await;
     drop(subscription);
-    control.add("b").unwrap();
+    waiting.await.unwrap();
+    control.ended().await;
+    assert!(control.is_ended());
+    assert_eq!(control.add("b").unwrap_err().kind(), ErrorKind::Closed);
+    control.remove("a");
     assert!(hub.channel::<u32>("c").is_ok() && hub.channel::<u32>("d").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_control_knows_the_end_whatever_it_is() {
+    let hub = builder().max_channels(1).build();
+    let _only = hub.channel::<u32>("only").unwrap();
+    let mut refused = hub.subscribe(["other"], LastEventId::Absent);
+    let control = refused.control();
+    Wire::new(refused).all_at_once().await;
+    assert!(control.is_ended());
+
+    let mut closed = hub.subscribe(["only"], LastEventId::Absent);
+    let control = closed.control();
+    let mut wire = Wire::new(closed);
+    wire.all_at_once().await;
+    assert!(!control.is_ended());
+    hub.channel::<u32>("only").unwrap().close(None).unwrap();
+    wire.all_at_once().await;
+    assert!(control.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_control_adds_no_more_than_a_subscription_may_have() {
+    let hub = Hub::builder().max_channels_per_subscription(3).build();
+    let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
+    let control = subscription.control();
+    let mut wire = Wire::new(subscription);
+    wire.all_at_once().await;
+    control.add("b").unwrap();
+    control.add("c").unwrap();
+    control.add("a").unwrap();
+    for _ in 0..2 {
+        let error = control.add("d").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooManyChannels);
+        assert!(error.to_string().contains("\"d\""), "{error}");
+        wire.all_at_once().await;
+    }
+    control.remove("b");
+    control.add("d").unwrap();
+    wire.all_at_once().await;
+    publish(&hub, "b", 1);
+    publish(&hub, "d", 2);
+    assert_eq!(data(&wire.all_at_once().await), ["2"]);
+}
+
+/// One reload is enough, so it is one event.
+#[tokio::test(start_paused = true)]
+async fn rule_86_channels_that_miss_something_for_one_reason_share_a_gap() {
+    let hub = hub();
+    let b = publish(&hub, "b", 1);
+    let a = publish(&hub, "a", 2);
+    let names = ["a", "b", "c", "d"];
+    let foreign = EventId::new(1, 1);
+    let all = Wire::new(hub.subscribe(names, foreign)).all_at_once().await;
+    let gaps: Vec<_> = data(&all)
+        .into_iter()
+        .filter(|d| d.contains("reason"))
+        .collect();
+    assert_eq!(
+        gaps,
+        [format!(
+            r#"{{"reason":"restarted","missed":null,"oldest":"{b}","channels":["a","b","c","d"]}}"#
+        )]
+    );
+    // Different reasons are different events, and what is known adds up.
+    for n in 0..6 {
+        publish(&hub, "a", n);
+        publish(&hub, "b", n);
+    }
+    let all = Wire::new(hub.subscribe(["a", "b", "c"], b))
+        .all_at_once()
+        .await;
+    let gap = data(&all).remove(0);
+    let gap: serde_json::Value = serde_json::from_str(&gap).unwrap();
+    assert_eq!(gap["channels"], serde_json::json!(["a", "b"]));
+    assert!(a > b);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_events_on_two_of_many_channels_are_few_chunks() {
+    let hub = Hub::builder()
+        .capacity(10_000)
+        .max_channels_per_subscription(1000)
+        .build();
+    let start = hub.newest();
+    let names: Vec<_> = (0..1000).map(|n| format!("channel {n}")).collect();
+    let channels = ["channel 3", "channel 700"].map(|name| hub.channel::<str>(name).unwrap());
+    let text = "x".repeat(100);
+    for n in 0..10_000 {
+        channels[n % 2].publish(&text).unwrap();
+    }
+    let mut wire = Wire::new(hub.subscribe(&names, start));
+    let (mut chunks, mut events) = (0, 0);
+    while events < 10_000 {
+        events += messages(&wire.chunk().await.unwrap()).len();
+        chunks += 1;
+    }
+    assert_eq!(events, 10_000);
+    assert!(chunks <= 120, "{chunks}");
 }
 
 #[tokio::test(start_paused = true)]

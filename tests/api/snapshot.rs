@@ -6,12 +6,22 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
-use axum_sse::{Board, BoxError, Channel, ErrorKind, EventId, Hub, LastEventId, OnGap, Start};
-use tokio::{sync::Semaphore, time::sleep};
+use axum::{body::Body, response::IntoResponse};
+use axum_sse::{
+    Board, BoxError, Channel, ErrorKind, EventId, Hub, LastEventId, OnGap, OnLag, Start,
+    testing::Message,
+};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
-use crate::wire::{Wire, messages, millis};
+use crate::wire::{Wire, assert_time, messages, millis, secs};
 
 type Counts = Board<Vec<u32>, u32>;
 
@@ -92,7 +102,7 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
         *sum += n;
     })
     .unwrap();
-    other.publish(&100).unwrap();
+    let first = other.publish(&100).unwrap();
     board.publish(&1).unwrap();
     let last = other.publish(&200).unwrap();
     // An id that is unknown: the whole story of both, in one order, and then an id for all of it.
@@ -106,12 +116,13 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
         .collect();
     let said =
         |event: &str, data: &str, id: &str| (event.to_owned(), data.to_owned(), id.to_owned());
+    // The other channel does not wait for the snapshot, and its ids say that one is owed.
     assert_eq!(
         story,
         [
-            said("message", "100", ""),
-            said("snapshot", "1", ""),
-            said("message", "200", ""),
+            said("message", "100", &format!("{first}.")),
+            said("message", "200", &format!("{last}.")),
+            said("snapshot", "1", &format!("{last}.")),
             said("checkpoint", "", &last.to_string()),
         ]
     );
@@ -141,7 +152,7 @@ async fn law_4_no_id_stands_for_a_state_that_was_not_sent() {
     let all = Wire::new(hub.subscribe(["x", "y"], LastEventId::Absent))
         .all_at_once()
         .await;
-    // Wherever it is cut, the client has either both states or no id.
+    // Wherever it is cut, the client has both states, or no id, or one that says what it is owed.
     for cut in 0..all.len() {
         let seen = messages(&all[..cut]);
         let snapshots = seen
@@ -149,9 +160,10 @@ async fn law_4_no_id_stands_for_a_state_that_was_not_sent() {
             .filter(|message| message.event == "snapshot")
             .count();
         let id = seen.last().map_or("", |message| &message.last_event_id);
-        assert!(id.is_empty() || snapshots == 2, "{cut} of {all}");
+        let owed = id.is_empty() || id.ends_with('.');
+        assert!(owed || snapshots == 2, "{cut} of {all}");
     }
-    assert_eq!(messages(&all).len(), 3);
+    assert_eq!(messages(&all).len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,12 +202,21 @@ async fn one_flight_serves_all_who_wait() {
         assert_eq!(messages(&all).len(), 2);
     }
     assert_eq!(made.load(Ordering::SeqCst), 1);
-    // Behind its position it is made anew.
-    gate.add_permits(1);
-    Wire::new(channel.subscribe(LastEventId::Absent))
-        .all_at_once()
-        .await;
-    assert_eq!(made.load(Ordering::SeqCst), 2);
+    // It serves as long as what follows it is retained, and not too much.
+    let channel_all = |n: u32| (0..n).for_each(|n| drop(channel.publish(&n).unwrap()));
+    for (more, expected) in [(0, 1), (511, 1), (1, 2)] {
+        channel_all(more);
+        gate.add_permits(expected - made.load(Ordering::SeqCst) as usize);
+        let all = Wire::new(channel.subscribe(LastEventId::Absent))
+            .all_at_once()
+            .await;
+        assert!(all.contains("event: snapshot"), "{all}");
+        assert_eq!(
+            made.load(Ordering::SeqCst) as usize,
+            expected,
+            "{more} more"
+        );
+    }
     let again = channel.snapshot(|| async { Ok::<_, Infallible>((EventId::new(0, 0), ())) });
     assert_eq!(again.unwrap_err().kind(), ErrorKind::HasSnapshot);
 }
@@ -292,4 +313,293 @@ fn a_panic_while_applying_poisons_the_board() {
     );
     assert_eq!(board.publish(&1).unwrap_err().kind(), ErrorKind::Poisoned);
     assert!(board.read(|()| ()).is_err());
+}
+
+/// A state that takes `time`, and a count of how often it was made.
+fn slow_state(hub: &Hub, name: &str, time: Duration) -> (Channel<u32>, Arc<AtomicU32>) {
+    let channel: Channel<u32> = hub.channel(name).unwrap();
+    let made = Arc::new(AtomicU32::new(0));
+    let count = made.clone();
+    channel
+        .snapshot_at_least_once(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            async move {
+                sleep(time).await;
+                Ok::<_, Infallible>("state")
+            }
+        })
+        .unwrap();
+    (channel, made)
+}
+
+async fn next_data(body: &mut Body) -> Bytes {
+    body.frame().await.unwrap().unwrap().into_data().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_snapshot_is_one_piece_of_memory_for_all() {
+    let hub = Hub::new();
+    let channels = ["x", "y"].map(|name| {
+        let board = Board::on(
+            hub.channel(name).unwrap(),
+            "s".repeat(100_000),
+            |_, _: &u32| {},
+        );
+        board.unwrap().channel().clone()
+    });
+    let mut seen: [Vec<*const u8>; 2] = Default::default();
+    for _ in 0..3 {
+        for (seen, several) in seen.iter_mut().zip([false, true]) {
+            let subscription = match several {
+                false => channels[0].subscribe(LastEventId::Absent),
+                true => hub.subscribe(["x", "y"], LastEventId::Absent),
+            };
+            let mut body = subscription.into_response().into_body();
+            let mut chunk = next_data(&mut body).await;
+            while chunk.len() < 100_000 {
+                chunk = next_data(&mut body).await;
+            }
+            seen.push(chunk.as_ptr());
+            std::mem::forget(chunk);
+        }
+    }
+    for seen in seen {
+        assert!(seen.iter().all(|pointer| *pointer == seen[0]), "{seen:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_arrive_one_after_the_other_share_few_snapshots() {
+    let made = Arc::new(AtomicU32::new(0));
+    let channel: Channel<u32> = Channel::new();
+    let count = made.clone();
+    let newest = channel.clone();
+    let at = Arc::new(std::sync::Mutex::new(channel.newest()));
+    let position = at.clone();
+    drop(newest);
+    channel
+        .snapshot(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            let id = *position.lock().unwrap();
+            async move { Ok::<_, Infallible>((id, "s".repeat(1 << 20))) }
+        })
+        .unwrap();
+    let mut held = Vec::new();
+    for n in 0..1000 {
+        *at.lock().unwrap() = channel.publish(&n).unwrap();
+        sleep(millis(10)).await;
+        if n % 20 == 0 {
+            let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
+            while wire.chunk().await.unwrap().len() < 1 << 20 {}
+            held.push(wire);
+        }
+    }
+    assert_eq!(held.len(), 50);
+    assert!(made.load(Ordering::SeqCst) <= 3, "{made:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_added_brings_its_snapshot() {
+    let hub = Hub::builder().capacity(1).build();
+    let board = Board::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
+        *sum += n
+    })
+    .unwrap();
+    board.publish(&41).unwrap();
+    let mut subscription = hub.subscribe(["lobby"], LastEventId::Absent);
+    let control = subscription.control();
+    let mut wire = Wire::new(subscription);
+    wire.all_at_once().await;
+    let place = board.publish(&1).unwrap();
+    control.add("board").unwrap();
+    let all = wire.all_at_once().await;
+    assert_eq!(
+        all,
+        format!(
+            "event: checkpoint\nid: {place}.\ndata: \n\nevent: snapshot\ndata: 42\n\n\
+             event: checkpoint\nid: {place}\ndata: \n\n"
+        )
+    );
+    // Behind a gap, it comes too.
+    control.remove("board");
+    wire.all_at_once().await;
+    board.publish(&1).unwrap();
+    control.add_since("board", place).unwrap();
+    let all = wire.all_at_once().await;
+    let story: Vec<_> = messages(&all)
+        .into_iter()
+        .map(|m| (m.event, m.data))
+        .collect();
+    assert_eq!(story[0].0, "gap");
+    assert!(story[0].1.contains(r#""missed":1"#), "{all}");
+    assert!(
+        story.contains(&("snapshot".to_owned(), "43".to_owned())),
+        "{all}"
+    );
+    board.publish(&1).unwrap();
+    assert_eq!(messages(&wire.all_at_once().await)[0].data, "1");
+}
+
+/// The log retains too little for a snapshot that takes so long, but what waiting readers need
+/// is kept.
+#[tokio::test(start_paused = true)]
+async fn a_slow_snapshot_of_a_busy_channel_is_delivered() {
+    let hub = Hub::builder().capacity(8).build();
+    let (channel, _) = slow_state(&hub, "board", millis(5000));
+    let publisher = tokio::spawn(async move {
+        for n in 0.. {
+            channel.publish(&n).unwrap();
+            sleep(millis(10)).await;
+        }
+    });
+    for names in [vec!["board"], vec!["board", "chat"]] {
+        let mut wire = Wire::new(hub.subscribe(names, LastEventId::Absent));
+        let mut all = String::new();
+        while !all.contains("event: snapshot") || messages(&all).len() < 600 {
+            all += &wire.chunk().await.expect("it does not end");
+        }
+        let numbers: Vec<u32> = messages(&all)
+            .into_iter()
+            .filter_map(|message| message.data.parse().ok())
+            .collect();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
+        assert!(!all.contains("event: gap"));
+    }
+    publisher.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_snapshot_loses_nothing_of_other_channels() {
+    for on_lag in [OnLag::Gap, OnLag::End] {
+        let hub = Hub::builder().capacity(10).build();
+        let (_slow, _) = slow_state(&hub, "slow", secs(5));
+        let fast: Channel<u32> = hub.channel("fast").unwrap();
+        let subscription = hub.subscribe(["slow", "fast"], LastEventId::Absent);
+        let mut wire = Wire::new(subscription.on_lag(on_lag));
+        let mut all = wire.all_at_once().await;
+        for n in 0..600 {
+            fast.publish(&n).unwrap();
+            sleep(millis(10)).await;
+            all += &wire.all_at_once().await;
+            // They do not wait either.
+            assert!(all.ends_with(&format!("data: {n}\n\n")) || all.contains("snapshot"));
+        }
+        let numbers: Vec<u32> = messages(&all)
+            .into_iter()
+            .filter_map(|message| message.data.parse().ok())
+            .collect();
+        assert_eq!(numbers, (0..600).collect::<Vec<_>>(), "{on_lag:?}");
+        assert!(all.contains("event: snapshot") && !all.contains("event: gap"));
+    }
+}
+
+/// Cut anywhere, a client comes back to its chat without a hole and without anything twice, and
+/// gets the state it is owed.
+#[tokio::test(start_paused = true)]
+async fn law_4_a_chat_beside_a_slow_board_loses_nothing_when_it_is_cut() {
+    let hub = Hub::new();
+    let (board, _) = slow_state(&hub, "board", secs(2));
+    let chat: Channel<u32> = hub.channel("chat").unwrap();
+    chat.publish(&0).unwrap();
+    let subscribe = |last: &str| {
+        let last = match last {
+            "" => LastEventId::Absent,
+            last => LastEventId::Known(last.parse().unwrap()),
+        };
+        Wire::new(hub.subscribe(["board", "chat"], last))
+    };
+    let mut wire = subscribe("");
+    let mut all = wire.all_at_once().await;
+    let mut sent = 0;
+    for n in 1..60 {
+        sent = n;
+        chat.publish(&n).unwrap();
+        board.publish(&(1000 + n)).unwrap();
+        sleep(millis(50)).await;
+        all += &wire.all_at_once().await;
+    }
+    assert_eq!(sent, 59);
+    for cut in all.find("checkpoint").unwrap() + 30..=all.len() {
+        let seen = messages(&all[..cut]);
+        let id = seen.last().map_or("", |message| &message.last_event_id);
+        if id.is_empty() {
+            continue;
+        }
+        let mut again = subscribe(id);
+        sleep(secs(3)).await;
+        let rest = messages(&again.all_at_once().await);
+        let chats = |from: &[Message]| -> Vec<u32> {
+            let numbers = from.iter().filter_map(|message| message.data.parse().ok());
+            numbers.filter(|n| *n < 1000).collect()
+        };
+        let both = [chats(&seen), chats(&rest)].concat();
+        assert_eq!(both, (1..=59).collect::<Vec<_>>(), "cut at {cut}: {id}");
+        let has_state = |from: &[Message]| from.iter().any(|m| m.event == "snapshot");
+        let told = has_state(&rest) || (has_state(&seen) && !id.ends_with('.'));
+        assert!(told, "cut at {cut}: {id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_never_comes_is_given_up() {
+    let hub = Hub::builder().snapshot_timeout(secs(20)).build();
+    let channel: Channel<u32> = hub.channel("hangs").unwrap();
+    let made = Arc::new(AtomicU32::new(0));
+    let count = made.clone();
+    channel
+        .snapshot(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<Result<(EventId, ()), Infallible>>()
+        })
+        .unwrap();
+    for round in 1..3 {
+        let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
+        assert_eq!(wire.chunk().await.unwrap(), ":\n");
+        let before = Instant::now();
+        let mut last = String::new();
+        while let Some(chunk) = wire.chunk().await {
+            last = chunk;
+        }
+        assert!(last.starts_with("retry: "), "{last}");
+        assert_time(before.elapsed(), secs(20));
+        let stats = hub.stats();
+        assert_eq!((stats.snapshots_failed, stats.sent_away), (round, round));
+        // Whoever comes back has it made anew.
+        assert_eq!(u64::from(made.load(Ordering::SeqCst)), round);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_before_a_snapshot_counts_up_to_it() {
+    let board = board(3);
+    let ids: Vec<_> = (0..10).map(|n| board.publish(&n).unwrap()).collect();
+    let all = Wire::new(board.subscribe(ids[1])).all_at_once().await;
+    let gap: serde_json::Value = serde_json::from_str(&messages(&all)[0].data).unwrap();
+    assert_eq!(gap["missed"], 8);
+    assert_eq!(gap["oldest"], ids[9].to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_boards_on_one_connection_can_be_told_apart() {
+    let hub = Hub::builder().snapshot_channel(true).build();
+    for (name, value) in [("x", 1), ("y\"\n", 2)] {
+        let board = Board::on(hub.channel(name).unwrap(), value, |_, _: &u32| {}).unwrap();
+        drop(board);
+    }
+    let all = Wire::new(hub.subscribe(["x", "y\"\n"], LastEventId::Absent))
+        .all_at_once()
+        .await;
+    let mut states: Vec<serde_json::Value> = messages(&all)
+        .into_iter()
+        .filter(|message| message.event == "snapshot")
+        .map(|message| serde_json::from_str(&message.data).unwrap())
+        .collect();
+    states.sort_by_key(|state| state["state"].as_i64());
+    assert_eq!(
+        states,
+        [
+            serde_json::json!({"channel": "x", "state": 1}),
+            serde_json::json!({"channel": "y\"\n", "state": 2}),
+        ]
+    );
 }

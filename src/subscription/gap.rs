@@ -1,5 +1,7 @@
 //! What a client is told when something is missing: [`GapReason`], and the gap event.
 
+use std::collections::BTreeMap;
+
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::{event::EventName, frame, hub::clock::Clock, id::EventId, log::Log};
@@ -94,38 +96,26 @@ impl Gap {
 #[derive(Debug)]
 pub(super) struct Notice<'a> {
     pub(super) reason: GapReason,
-    /// Of all channels together.
-    pub(super) missed: Option<u64>,
-    /// The smallest id of those that delivery goes on with.
-    pub(super) oldest: Option<EventId>,
-    /// The channels concerned, on a connection over several.
-    pub(super) channels: Option<Vec<&'a str>>,
+    pub(super) parts: Vec<Part<'a>>,
 }
 
-impl<'a> Notice<'a> {
-    /// Adds what another channel is missing.
-    pub(super) fn join(&mut self, missed: Option<u64>, oldest: Option<EventId>, channel: &'a str) {
-        self.missed = self.missed.zip(missed).map(|(a, b)| a + b);
-        self.oldest = match (self.oldest, oldest) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        if let Some(channels) = &mut self.channels {
-            channels.push(channel);
-        }
-    }
+/// What is missing on one channel.
+#[derive(Debug)]
+pub(super) struct Part<'a> {
+    pub(super) channel: &'a str,
+    pub(super) missed: Option<u64>,
+    /// The id that delivery goes on with.
+    pub(super) oldest: Option<EventId>,
+}
 
+impl Notice<'_> {
     /// Appends the gap event. It has no id, so that it does not move the client's (rule 89).
-    pub(super) fn encode(&self, out: &mut Vec<u8>, name: &EventName, clock: &Clock) {
-        let oldest = self.oldest.map(|id| {
-            let mut text = Vec::new();
-            clock.write(id, &mut text);
-            String::from_utf8(text).unwrap_or_default()
-        });
+    pub(super) fn encode(&self, out: &mut Vec<u8>, name: &EventName, clock: &Clock, many: bool) {
         frame::name(out, name.as_str());
         let data = Data {
             notice: self,
-            oldest,
+            clock,
+            many,
         };
         // Of strings and numbers only: it serialises.
         let written = frame::json(out, &data);
@@ -137,18 +127,51 @@ impl<'a> Notice<'a> {
 /// The data of a gap event (rules 86, 89).
 struct Data<'a> {
     notice: &'a Notice<'a>,
-    oldest: Option<String>,
+    clock: &'a Clock,
+    /// Whether the channels are named.
+    many: bool,
 }
 
 impl Serialize for Data<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Notice { reason, parts } = self.notice;
+        let missed = parts.iter().map(|part| part.missed).sum::<Option<u64>>();
+        let oldest = parts.iter().filter_map(|part| part.oldest).min();
         let mut fields = serializer.serialize_struct("Gap", 4)?;
-        fields.serialize_field("reason", self.notice.reason.as_str())?;
-        fields.serialize_field("missed", &self.notice.missed)?;
-        fields.serialize_field("oldest", &self.oldest)?;
-        if let Some(channels) = &self.notice.channels {
-            fields.serialize_field("channels", channels)?;
+        fields.serialize_field("reason", reason.as_str())?;
+        fields.serialize_field("missed", &missed)?;
+        fields.serialize_field("oldest", &text(self.clock, oldest))?;
+        if self.many {
+            let channels = parts.iter().map(|part| {
+                let details = Details {
+                    missed: part.missed,
+                    oldest: text(self.clock, part.oldest),
+                };
+                (part.channel, details)
+            });
+            fields.serialize_field("channels", &channels.collect::<BTreeMap<_, _>>())?;
         }
         fields.end()
     }
+}
+
+struct Details {
+    missed: Option<u64>,
+    oldest: Option<String>,
+}
+
+impl Serialize for Details {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Details", 2)?;
+        fields.serialize_field("missed", &self.missed)?;
+        fields.serialize_field("oldest", &self.oldest)?;
+        fields.end()
+    }
+}
+
+/// An id as it stands on the wire.
+fn text(clock: &Clock, id: Option<EventId>) -> Option<String> {
+    let mut text = Vec::new();
+    clock.write(id?, &mut text);
+    String::from_utf8(text).ok()
 }

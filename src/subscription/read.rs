@@ -11,13 +11,14 @@ use bytes::Bytes;
 
 use crate::{
     frame::{self, Ids},
+    hub::Shared,
     id::EventId,
     log::{GATHER, Read, SMALL},
 };
 
 use super::{
     OnLag, Subscription,
-    gap::{Gap, GapReason, LostFrom, Notice},
+    gap::{Gap, GapReason, LostFrom, Notice, Part},
     source::{Awaited, version_at},
 };
 
@@ -366,15 +367,17 @@ impl Subscription {
                 Awaited::Nothing => next,
             };
             self.owes_checkpoint |= oldest.is_none();
-            let channel = source.held.name();
+            let part = Part {
+                channel: source.held.name(),
+                missed,
+                oldest,
+            };
             let same = notices.iter_mut().find(|said| said.reason == gap.reason);
             match same {
-                Some(notice) => notice.join(missed, oldest, channel),
+                Some(notice) => notice.parts.push(part),
                 None => notices.push(Notice {
                     reason: gap.reason,
-                    missed,
-                    oldest,
-                    channels: self.many.then(|| vec![channel]),
+                    parts: vec![part],
                 }),
             }
         }
@@ -383,7 +386,10 @@ impl Subscription {
         }
         let mut out = Vec::new();
         for notice in notices {
-            notice.encode(&mut out, &self.shared.settings.gap, &self.shared.clock);
+            let Shared {
+                settings, clock, ..
+            } = &*self.shared;
+            notice.encode(&mut out, &settings.gap, clock, self.many);
         }
         self.ready.push(out.into());
         true

@@ -126,8 +126,6 @@ enum Expect {
     Exactly(u64),
     /// A gap, whatever comes.
     Gap,
-    /// An event with at least this count: a gap was said together with other channels'.
-    AtLeast(u64),
     /// A snapshot.
     State,
 }
@@ -135,7 +133,7 @@ enum Expect {
 impl Expect {
     fn count(self) -> u64 {
         match self {
-            Self::Exactly(count) | Self::AtLeast(count) => count,
+            Self::Exactly(count) => count,
             Self::Gap | Self::State => 0,
         }
     }
@@ -404,39 +402,39 @@ impl World {
             }
             "gap" => {
                 let gap: serde_json::Value = serde_json::from_str(&message.data).unwrap();
-                let channels: Vec<usize> = match gap.get("channels") {
-                    Some(names) => {
-                        let at = |name| NAMES.iter().position(|own| name == own).unwrap();
-                        names.as_array().unwrap().iter().map(at).collect()
+                let at = |name: &str| NAMES.iter().position(|own| name == *own).unwrap();
+                let parts: Vec<(usize, &serde_json::Value)> = match gap.get("channels") {
+                    Some(parts) => {
+                        let parts = parts.as_object().unwrap().iter();
+                        parts.map(|(name, part)| (at(name), part)).collect()
                     }
-                    None => vec![client.expect.iter().position(Option::is_some).unwrap()],
+                    None => {
+                        let only = client.expect.iter().position(Option::is_some);
+                        vec![(only.unwrap(), &gap)]
+                    }
                 };
                 assert_eq!(gap.get("channels").is_some(), client.many);
-                let by_state = |of: &usize| client.policy > 1 && self.states[*of].is_some();
-                let oldest = gap["oldest"].as_str().map(|oldest| {
-                    let oldest: EventId = oldest.parse().unwrap();
-                    let event = self.all.iter().find(|(id, ..)| *id == oldest);
-                    let event = event.map_or((usize::MAX, 0), |(_, of, count)| (*of, *count));
-                    assert!(
-                        channels.contains(&event.0) || channels.iter().any(by_state),
-                        "oldest is of a channel concerned, or a snapshot's"
-                    );
-                    event
-                });
                 let reason = gap["reason"].as_str().unwrap();
-                let mut known = Some(0);
-                for &channel in &channels {
-                    let next = match oldest {
+                let mut all_missed = Some(0);
+                for (channel, part) in parts {
+                    let then_state = client.policy > 1 && self.states[channel].is_some();
+                    let next = match part["oldest"].as_str() {
                         // The snapshot says.
-                        _ if client.policy > 1 && self.states[channel].is_some() => None,
-                        Some((of, count)) if of == channel => Some(count),
-                        Some(_) => None,
+                        _ if then_state => None,
+                        Some(oldest) => {
+                            let oldest: EventId = oldest.parse().unwrap();
+                            let mut events = self.all.iter();
+                            let (_, of, count) = events.find(|(id, ..)| *id == oldest).unwrap();
+                            assert_eq!(*of, channel, "oldest is of the channel concerned");
+                            Some(*count)
+                        }
                         None => Some(client.made_at[channel]),
                     };
+                    let missed = part["missed"].as_u64();
+                    all_missed = all_missed.zip(missed).map(|(all, missed)| all + missed);
                     match (client.expect[channel].unwrap(), next) {
                         (Expect::Gap, _) => {
                             assert!(["unknown", "restarted"].contains(&reason), "{gap}");
-                            known = None;
                         }
                         (Expect::Exactly(expected), Some(next)) => {
                             assert!(next >= expected, "{gap}: goes back from {expected}");
@@ -445,28 +443,22 @@ impl World {
                                 next > expected || reason == "unknown",
                                 "{gap}: nothing is missing"
                             );
-                            known = known.map(|known| known + next - expected);
+                            if let Some(missed) = missed {
+                                assert_eq!(missed, next - expected, "{gap}");
+                            } else {
+                                assert!(reason != "lagged", "{gap}");
+                                assert!(reason == "unknown" || self.single.is_none(), "{gap}");
+                            }
                         }
-                        (Expect::Exactly(_) | Expect::AtLeast(_) | Expect::State, _) => {
-                            known = None;
-                        }
+                        (Expect::Exactly(_) | Expect::State, _) => {}
                     }
-                    let then_state = client.policy > 1 && self.states[channel].is_some();
                     client.expect[channel] = Some(match next {
-                        _ if then_state => Expect::State,
                         Some(next) => Expect::Exactly(next),
-                        None => Expect::AtLeast(client.expect[channel].unwrap().count()),
+                        None => Expect::State,
                     });
                     client.gap_without_id[channel] = true;
                 }
-                match gap["missed"].as_u64() {
-                    Some(missed) => assert!(known.is_none_or(|known| known == missed), "{gap}"),
-                    None => {
-                        assert!(reason != "lagged" || channels.len() > 1, "{gap}");
-                        let is_told = self.single.is_some() && reason == "evicted";
-                        assert!(!is_told, "{gap}");
-                    }
-                }
+                assert_eq!(gap["missed"].as_u64(), all_missed, "{gap}");
             }
             "message" => {
                 let (channel, count, _): (usize, u64, String) =
@@ -484,7 +476,6 @@ impl World {
                 );
                 let fits = match client.expect[channel] {
                     Some(Expect::Exactly(expected)) => count == expected,
-                    Some(Expect::AtLeast(least)) => count >= least,
                     Some(Expect::Gap | Expect::State) | None => false,
                 };
                 assert!(
@@ -634,10 +625,7 @@ impl World {
             if client.subscription.is_some() {
                 for (channel, expect) in client.expect.iter().enumerate() {
                     assert!(
-                        expect.is_none_or(|expect| match expect {
-                            Expect::AtLeast(_) => true,
-                            expect => expect == Expect::Exactly(self.published[channel]),
-                        }),
+                        expect.is_none_or(|e| e == Expect::Exactly(self.published[channel])),
                         "law 3: channel {channel} ends with {expect:?} of {}",
                         self.published[channel]
                     );

@@ -86,18 +86,25 @@ use source::{Awaited, Source};
 /// without data whose id is the place where the stream stands, so that the client has an id to
 /// come back with (rules 21, 22).
 ///
-/// **Gaps.** Where something is missing, an event named `gap` says so, in front of all that follows. It has
-/// no id of its own. Its data is JSON: `reason` (`evicted`, `unknown`, `restarted` or `lagged`),
-/// `missed` (how many events, or `null` where nobody knows), `oldest` (the id of the event that
-/// delivery goes on with, or `null` if none is there), and `channel` on a connection over more
-/// than one (rules 86, 89).
+/// **Gaps.** Where something is missing, an event named `gap` is sent before everything that
+/// follows. It has no id. Its data is JSON:
+///
+/// | field | |
+/// | --- | --- |
+/// | `reason` | `evicted`, `unknown`, `restarted`, `lagged` or `truncated`: see [`GapReason`] |
+/// | `missed` | how many events are missing, or `null` where the ids do not tell |
+/// | `oldest` | the id of the event that delivery continues with, or `null` if there is none yet |
+/// | `channels` | on a connection over several channels: `missed` and `oldest` of each channel concerned; then the other two are their sum and the smallest |
+///
+/// Channels that miss something for the same reason share one event. A page that reloads its
+/// state after a gap does so once; after `truncated` there is nothing to reload.
 ///
 /// **Snapshots.** A channel that has one (see [`Channel::snapshot`](crate::Channel::snapshot))
-/// gives it to clients that are new or have a gap, as an event whose id is where the state
-/// stands; the events behind that id follow. On a connection over several channels, the
-/// snapshots, and all events up to one common place, come without ids, and then a checkpoint with
-/// that place: a client that is cut off before has not got all the states that its id would
-/// stand for, and is given them again.
+/// sends it to clients that are new or have a gap, as an event whose id is the last one that the
+/// state contains; the events after that id follow. On a connection over several channels, the
+/// others do not wait for it: their events go out with partial ids (they end with a dot), with
+/// which a client that is cut off gets the snapshots again. Snapshots, and the events that bring
+/// them to the place where the other channels are, have no ids. Then a checkpoint follows.
 ///
 /// **Closed channels.** Once all channels are closed and the client has everything, the stream
 /// ends. A client that comes back then, with nothing left for it, gets a 204, after which an

@@ -25,7 +25,8 @@ pub enum Start {
     Snapshot,
     /// With what is published from now on.
     Live,
-    /// With the oldest event that is retained.
+    /// With the oldest event that is retained. If older ones are gone, a gap event (`truncated`)
+    /// comes first, and all that is retained follows, whatever [`OnGap`] says.
     Oldest,
     /// With the newest *n* events that are retained (of each channel).
     Newest(u64),
@@ -73,7 +74,7 @@ pub enum OnGap {
 pub enum OnLag {
     /// A gap event (`lagged`, with the number of events missed), and then as [`OnGap`] says. A
     /// client that is too slow even for its snapshots, twice in a row, is sent away as with
-    /// [`End`](OnLag::End).
+    /// [`End`](OnLag::End). Waiting for a snapshot is not being slow.
     #[default]
     Gap,
     /// The stream ends; the client reconnects after a while, with its last id.

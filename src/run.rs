@@ -18,14 +18,14 @@ use std::{
 use axum_core::response::{IntoResponse, Response};
 use futures_core::Stream;
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     error::{Error, ErrorKind},
     heartbeat::Heartbeat,
     hub::{Settings, Shared, channel::Channel, clock::Clock},
-    id::{DIGITS, EventId, digit, parse_number, shown, write_number},
+    id::{DIGITS, EventId, digit, from_string, parse_number, shown, write_number},
     last_event_id::LastEventId,
     payload::NotAResult,
     respond, retry,
@@ -41,6 +41,8 @@ const TOKEN_DIGITS: u32 = 22;
 /// It carries 128 bits from the operating system's random source, so it cannot be guessed. It
 /// travels in `Last-Event-ID`, in URLs and hence in logs: where that is not enough, give the run
 /// an owner.
+///
+/// In JSON it is a string, and in a path `axum::extract::Path<RunId>` reads it.
 ///
 /// ```
 /// use axum_sse::{ErrorKind, LastEventId, RunId, Runs};
@@ -92,6 +94,20 @@ impl FromStr for RunId {
                 let message = format!("{} is not an id of a run", shown(text));
                 Error::new(ErrorKind::InvalidId, message)
             })
+    }
+}
+
+impl Serialize for RunId {
+    /// Serialises as the string that stands on the wire, secret token included.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunId {
+    /// Reads the string that [`FromStr`] accepts.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_string(deserializer)
     }
 }
 
@@ -562,5 +578,40 @@ impl<T, O> fmt::Debug for Runs<T, O> {
             .field("max", &self.0.max)
             .field("keep", &self.0.keep)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_id_prints_and_parses(token: u128, lo: u64) {
+            let id = RunId { token, lo };
+            let text = id.to_string();
+            prop_assert_eq!(text.parse::<RunId>().unwrap(), id);
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(&json, &format!("{text:?}"));
+            prop_assert_eq!(serde_json::from_str::<RunId>(&json).unwrap(), id);
+        }
+
+        #[test]
+        fn an_id_has_one_spelling(text in "[0-9A-Za-z_~]{22}-[0-9A-Za-z_~]{1,11}|[ -~]{0,34}") {
+            if let Ok(id) = text.parse::<RunId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn serde_names_what_is_no_id() {
+        let error = |json: &str| serde_json::from_str::<RunId>(json).unwrap_err();
+        assert_eq!(
+            error(r#""1a-5""#).to_string(),
+            r#""1a-5" is not an id of a run"#
+        );
+        assert!(error("5").to_string().contains("expected a string"));
     }
 }

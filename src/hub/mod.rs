@@ -322,6 +322,8 @@ pub(crate) struct Settings {
     pub(crate) gap: EventName,
     pub(crate) checkpoint: Option<EventName>,
     pub(crate) snapshot: Option<EventName>,
+    /// The event with which a run ends early. Only a run has one.
+    pub(crate) end: Option<EventName>,
     pub(crate) coalesce: Duration,
     pub(crate) max_channels: usize,
     pub(crate) retire_after: Duration,
@@ -353,6 +355,7 @@ impl Default for Settings {
             gap: named::GAP,
             checkpoint: Some(crate::event_name!("checkpoint")),
             snapshot: Some(crate::event_name!("snapshot")),
+            end: None,
             coalesce: Duration::ZERO,
             max_channels: 100_000,
             retire_after: Duration::from_secs(3600),

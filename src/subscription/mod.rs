@@ -36,7 +36,7 @@ use crate::{
     last_event_id::LastEventId,
     log::SMALL,
     retry,
-    sync::Arc,
+    sync::{Arc, AtomicBool, Ordering},
 };
 
 pub use control::Control;
@@ -126,6 +126,8 @@ pub struct Subscription {
     owes_checkpoint: bool,
     /// Chunks that are on their way out.
     ready: Ready,
+    /// Set when all channels are closed and their events have been handed out.
+    read_to_end: Option<Arc<AtomicBool>>,
     /// What is logged of this stream belongs together.
     #[cfg(feature = "tracing")]
     span: tracing::Span,
@@ -187,6 +189,7 @@ impl Subscription {
             unanchored: true,
             owes_checkpoint: false,
             ready: Ready::default(),
+            read_to_end: None,
             #[cfg(feature = "tracing")]
             span: tracing::Span::none(),
         };
@@ -241,6 +244,12 @@ impl Subscription {
         self
     }
 
+    /// Sets `flag` once the client has been given everything, and the stream ends for that reason.
+    pub(crate) fn on_read_to_end(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.read_to_end = Some(flag);
+        self
+    }
+
     /// The next bytes for the client: whole events, or whole lines between events (law 9).
     ///
     /// `None` is the end. It does not depend on any HTTP library.
@@ -286,6 +295,9 @@ impl Subscription {
                     continue;
                 }
                 if !self.sources.is_empty() && self.sources.iter().all(Source::is_over) {
+                    if let Some(flag) = &self.read_to_end {
+                        flag.store(true, Ordering::Relaxed);
+                    }
                     self.stop();
                     continue;
                 }

@@ -1,5 +1,4 @@
-//! [`Runs`]: jobs that produce a finite stream, started once and picked up again by whoever
-//! comes with an id of them.
+//! [`Runs`]: jobs that produce a finite stream, and that clients resume by id.
 //!
 //! Each run is a separate channel, fed by [`Channel::forward`] in a task, and closed after the last
 //! item. This module adds the map from a token to the channel, its bounds, the rule that only an
@@ -193,8 +192,8 @@ fn parse_token(digits: &[u8]) -> Option<u128> {
 
 /// Resumable runs: an LLM's answer, a build, an export.
 ///
-/// A job that produces a finite stream is started once, keeps running when its client drops, and
-/// is picked up again by whoever comes with an id of it, from any number of connections:
+/// A job that produces a finite stream keeps running when its client drops, and any client that
+/// brings one of its ids reads on from there, over any number of connections:
 ///
 /// ```
 /// use axum::{extract::State, response::IntoResponse};
@@ -238,12 +237,14 @@ fn parse_token(digits: &[u8]) -> Option<u128> {
 /// });
 /// ```
 ///
-/// The id of an `end` event is answered by 204, so that a page without such a listener stops, too.
+/// The next request with the id of an `end` event gets a 204, so a page without such a listener
+/// stops, too.
+///
 /// The cases of `unknown` cannot be told apart on purpose: an answer must not tell whether
 /// somebody else has a run of that id. So a client that has all of a complete run gets `unknown`,
-/// too, if it comes back after that run has expired. A page that needs to know by itself when it
-/// is complete (`complete` above) takes that from the last item. Nothing but the crate can send
-/// `end` in a run.
+/// too, if it comes back after that run has expired. And an `EventSource` does not tell a 204 from
+/// the error of a proxy. A page that has to know that it has everything (`complete` above) takes
+/// that from the last item. Nothing but the crate can send `end` in a run.
 ///
 /// The end of a connection alone means nothing: a client comes back with its last id until it gets
 /// `end` or a 204. `EventSource` does.
@@ -252,7 +253,8 @@ fn parse_token(digits: &[u8]) -> Option<u128> {
 /// [`bytes`](RunsBuilder::bytes) of events; of a longer one, late clients get a gap event and the
 /// newest part. There are at most [`max_runs`](RunsBuilder::max_runs) runs, with at most
 /// [`total_bytes`](RunsBuilder::total_bytes) in all. At either bound, ended runs are dropped: first
-/// those that a client has read to the end, then the others, and of each the one that ended first.
+/// those that a client has read to the end (looked for among the thousand that ended first), then
+/// the others, and of each the one that ended first.
 /// If the rest is still running, nothing is started, and the client is told to come back in a few
 /// seconds. Runs that are under way are never stopped for it, so all of them together can hold up
 /// to `max_runs` × `bytes`.

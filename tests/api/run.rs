@@ -284,6 +284,28 @@ async fn a_job_that_panics_ends_its_run_as_failed() {
     assert!(runs.is_empty(), "they are kept no longer than any other");
 }
 
+#[test]
+fn a_job_whose_runtime_is_shut_down_ends_its_run_as_failed() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let runs: Runs<u32> = Runs::new();
+    let response = runs.resume_or_start(LastEventId::Absent, (), tokio_stream::pending);
+    let id = response.id().unwrap();
+    runtime().block_on(async { drop(Wire::new(response).chunk().await) });
+    runtime().block_on(async {
+        let mut wire = Wire::new(runs.resume_or_start(id.into(), (), tokio_stream::pending));
+        let end = "event: end\nid: T-1\ndata: {\"reason\":\"failed\"}\n\n";
+        let text = masked(&mut wire).await;
+        assert!(text.ends_with(end), "{text}");
+        assert_eq!(wire.at_once().await, None);
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_item_that_cannot_be_serialised_ends_its_run_as_failed() {
     struct Item(u32);

@@ -178,6 +178,22 @@ impl Body for SubscriptionBody {
     }
 }
 
+/// One chunk, and the end. Tells no length, as an event stream should not (rule 51).
+#[derive(Debug)]
+pub(crate) struct ChunkBody(pub(crate) Option<Bytes>);
+
+impl Body for ChunkBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
+
 /// A subscription that is made with the first poll.
 #[allow(clippy::large_enum_variant)] // It waits until it is polled, and hardly ever longer.
 pub(crate) enum LazyBody {

@@ -5,6 +5,9 @@
 
 use std::{error, fmt};
 
+use axum_core::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
 /// A boxed error of any type, as stream sources hand them over.
 ///
 /// ```
@@ -33,6 +36,35 @@ pub type BoxError = Box<dyn error::Error + Send + Sync>;
 /// );
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
+///
+/// **As a response**, so that `?` works in handlers:
+///
+/// ```
+/// use axum::extract::{Path, State};
+/// use axum_sse::{Error, Hub};
+///
+/// async fn say(State(hub): State<Hub>, Path(room): Path<String>, text: String) -> Result<(), Error> {
+///     hub.channel::<str>(room)?.publish(text.as_str())?;
+///     Ok(())
+/// }
+/// # let app: axum::Router<Hub> = axum::Router::new().route("/{room}", axum::routing::post(say));
+/// ```
+///
+/// | status | kinds |
+/// | --- | --- |
+/// | 400 Bad Request | `InvalidId`, `InvalidName`, `InvalidText` |
+/// | 410 Gone | `Closed` |
+/// | 413 Content Too Large | `TooLarge` |
+/// | 503 Service Unavailable | `TooManyChannels` |
+/// | 500 Internal Server Error | all others |
+///
+/// The body is one fixed sentence per kind: the message is for the server's log and may hold
+/// names that the client should not see. `Cache-Control` is `no-store`. With the feature
+/// `tracing`, the message of a 5xx is logged as an error.
+///
+/// An `EventSource` never comes back after any of these. In a handler that streams, let only
+/// those errors out that a retry cannot help; [`Hub::subscribe`](crate::Hub::subscribe) and
+/// [`LastEventId`](crate::LastEventId) return none on purpose.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -106,6 +138,50 @@ impl Error {
     }
 }
 
+impl ErrorKind {
+    /// The status of the response, and all that a client is told.
+    fn answer(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::InvalidName => (StatusCode::BAD_REQUEST, "A name is not valid.\n"),
+            Self::InvalidId => (StatusCode::BAD_REQUEST, "An id is not valid.\n"),
+            Self::InvalidText => (
+                StatusCode::BAD_REQUEST,
+                "The text has a character that cannot be sent.\n",
+            ),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The event is too large.\n"),
+            Self::Closed => (StatusCode::GONE, "The channel has been closed.\n"),
+            Self::TooManyChannels => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The server has no room for another channel.\n",
+            ),
+            Self::Serialize
+            | Self::NotAVariant
+            | Self::NotPublishable
+            | Self::OtherType
+            | Self::HasSnapshot
+            | Self::Poisoned
+            | Self::InvalidOrigin
+            | Self::OutOfRange => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The server has made a mistake.\n",
+            ),
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, text) = self.kind().answer();
+        #[cfg(feature = "tracing")]
+        if status.is_server_error() {
+            tracing::error!(error = %self, "a handler answers with an error");
+        }
+        // Otherwise a cache may keep a 410 and end streams that could be read.
+        let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        (status, [no_store], text).into_response()
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)
@@ -131,5 +207,94 @@ impl fmt::Debug for Error {
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         self.0.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ErrorKind::*;
+    use http_body_util::BodyExt;
+
+    #[tokio::test]
+    async fn a_response_has_the_status_of_its_kind_and_no_internals() {
+        for (status, kinds) in [
+            (400, &[InvalidName, InvalidId, InvalidText][..]),
+            (410, &[Closed]),
+            (413, &[TooLarge]),
+            (503, &[TooManyChannels]),
+            (
+                500,
+                &[
+                    Serialize,
+                    NotAVariant,
+                    NotPublishable,
+                    OtherType,
+                    HasSnapshot,
+                    Poisoned,
+                    InvalidOrigin,
+                    OutOfRange,
+                ],
+            ),
+        ] {
+            for kind in kinds {
+                let error = Error::new(*kind, "channel \"secret\"").with_source("secret");
+                let response = error.into_response();
+                assert_eq!(response.status(), status, "{kind:?}");
+                assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+                assert_eq!(
+                    response.headers()[header::CONTENT_TYPE],
+                    "text/plain; charset=utf-8"
+                );
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                let text = std::str::from_utf8(&body).unwrap();
+                assert!(text.ends_with(".\n") && !text.contains("secret"), "{text}");
+            }
+        }
+    }
+
+    /// Keeps the messages of errors.
+    #[cfg(feature = "tracing")]
+    #[derive(Default)]
+    struct Logged(std::sync::Mutex<String>);
+
+    #[cfg(feature = "tracing")]
+    impl tracing::Subscriber for Logged {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::ERROR
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut log = self.0.lock().unwrap();
+            event.record(
+                &mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
+                    log.push_str(&format!("{field}={value:?};"));
+                },
+            );
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[cfg(feature = "tracing")]
+    #[test]
+    fn what_is_the_servers_fault_is_logged() {
+        let logged = std::sync::Arc::new(Logged::default());
+        let _guard = tracing::subscriber::set_default(logged.clone());
+        drop(Error::new(InvalidId, "client's").into_response());
+        assert_eq!(*logged.0.lock().unwrap(), "");
+        drop(Error::new(Serialize, "channel \"prices\"").into_response());
+        let log = logged.0.lock().unwrap();
+        assert!(log.contains("error=channel \"prices\";"), "{log}");
     }
 }

@@ -195,6 +195,23 @@ impl serde::Serialize for EventId {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for EventId {
+    /// Reads the string that [`FromStr`] accepts.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_string(deserializer)
+    }
+}
+
+/// Deserialises a string and parses it.
+pub(crate) fn from_string<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr<Err = Error>,
+    D: serde::Deserializer<'de>,
+{
+    let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
 /// A value as error messages show it: escaped, and cut after 40 characters, since it may come
 /// from a client (rule 80).
 pub(crate) fn shown(value: &str) -> String {
@@ -218,6 +235,9 @@ mod tests {
                 let text = id.to_string();
                 prop_assert!(text.len() <= MAX_LEN);
                 prop_assert_eq!(text.parse::<EventId>().unwrap(), id);
+                let json = serde_json::to_string(&id).unwrap();
+                prop_assert_eq!(&json, &format!("{text:?}"));
+                prop_assert_eq!(serde_json::from_str::<EventId>(&json).unwrap(), id);
                 // Rule 82: visible ASCII without the bytes that CORS calls unsafe.
                 prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~.".contains(&b)));
             }
@@ -246,6 +266,16 @@ mod tests {
             write_number(b, &mut y);
             prop_assert_eq!(a.cmp(&b), (x.len(), x).cmp(&(y.len(), y)));
         }
+    }
+
+    #[test]
+    fn serde_names_what_is_no_id() {
+        let error = |json: &str| serde_json::from_str::<EventId>(json).unwrap_err();
+        assert_eq!(
+            error(r#""1-05""#).to_string(),
+            r#""1-05" is not an id that a hub has drawn"#
+        );
+        assert!(error("5").to_string().contains("expected a string"));
     }
 
     #[test]

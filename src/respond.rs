@@ -6,13 +6,14 @@ use axum_core::{
     body::Body,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use std::time::Duration;
 
 use crate::{
-    body::{EncodeItem, LazyBody, OnError, StreamBody, SubscriptionBody},
+    body::{ChunkBody, EncodeItem, LazyBody, OnError, StreamBody, SubscriptionBody},
     error::BoxError,
     event::Event,
     head::{self, WholeChunks},
@@ -258,6 +259,11 @@ impl IntoResponse for Subscription {
 /// A stream that does not exist before its body is polled.
 pub(crate) fn begun_when_polled(begin: Box<dyn FnOnce() -> Subscription + Send>) -> Response {
     event_stream(Body::new(LazyBody::Waiting(Some(begin))))
+}
+
+/// A stream of one chunk.
+pub(crate) fn whole_stream(chunk: Bytes) -> Response {
+    event_stream(Body::new(ChunkBody(Some(chunk))))
 }
 
 fn event_stream(body: Body) -> Response {

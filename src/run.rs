@@ -1,14 +1,14 @@
-//! [`Runs`]: jobs that produce a finite stream, started once and picked up again by whoever
-//! comes with an id of them.
+//! [`Runs`]: jobs that produce a finite stream, and that clients resume by id.
 //!
-//! Built from the parts that are there: each run is a channel of its own, fed by
-//! [`Channel::forward`] in a task, and closed behind the last item. What this module adds is the
-//! map from a token to the channel, its bounds, and the rule that only an absent id starts a job.
+//! Each run is a separate channel, fed by [`Channel::forward`] in a task, and closed after the last
+//! item. This module adds the map from a token to the channel, its bounds, the rule that only an
+//! absent id starts a job, and the `end` event of runs that did not complete.
 
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
     future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     str::FromStr,
     task::Poll,
@@ -16,31 +16,89 @@ use std::{
 };
 
 use axum_core::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_core::Stream;
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     error::{Error, ErrorKind},
+    event::{Event, EventName},
+    frame,
     heartbeat::Heartbeat,
     hub::{Settings, Shared, channel::Channel, clock::Clock},
-    id::{DIGITS, EventId, digit, parse_number, shown, write_number},
+    id::{DIGITS, EventId, digit, from_string, parse_number, shown, write_number},
     last_event_id::LastEventId,
     payload::NotAResult,
     respond, retry,
     subscription::Subscription,
-    sync::{Arc, Mutex, lock},
+    sync::{Arc, AtomicBool, Mutex, Ordering, lock},
 };
 
 /// Digits of a token: 128 bits at six bits a digit.
 const TOKEN_DIGITS: u32 = 22;
+
+/// The event with which a run ends that did not complete. Items of a run cannot have this name.
+const END: EventName = EventName::from_static("end");
+
+/// The count in the id of an `end` event for a run that is not here. No run ever has that many
+/// events, so a client that brings it can be told to stay away without knowing its run.
+const AFTER_ALL: u64 = u64::MAX;
+
+/// The least that a run may hold: there has to be room for its `end` event.
+const MIN_BYTES: usize = 1024;
+
+/// How many ended runs are looked at for one that has been read to its end: starting a run must
+/// not take longer the more of them are kept.
+const LOOKED_AT: usize = 1000;
+
+/// Why a stream is not a complete run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndReason {
+    /// The job panicked, gave an item that cannot be published, or its runtime was shut down.
+    Failed,
+    Cancelled,
+    /// An item was larger than all that the run may hold.
+    Overflow,
+    /// The client's id is not of a run that is here and its own.
+    Unknown,
+}
+
+impl EndReason {
+    /// The data of the event.
+    fn json(self) -> &'static str {
+        match self {
+            Self::Failed => r#"{"reason":"failed"}"#,
+            Self::Cancelled => r#"{"reason":"cancelled"}"#,
+            Self::Overflow => r#"{"reason":"overflow"}"#,
+            Self::Unknown => r#"{"reason":"unknown"}"#,
+        }
+    }
+}
+
+/// All that a client gets whose id is not of a run that is here. It is the same for runs that
+/// never were, that are gone, and that are another owner's.
+fn unknown_run(token: u128, retry: Option<u32>) -> Bytes {
+    let mut out = frame::HEARTBEAT.to_vec();
+    if let Some(millis) = retry {
+        frame::retry(&mut out, millis);
+    }
+    frame::name(&mut out, END.as_str());
+    let lo = AFTER_ALL;
+    frame::id(&mut out, |out| RunId { token, lo }.write(out));
+    frame::text(&mut out, EndReason::Unknown.json());
+    frame::end(&mut out);
+    out.into()
+}
 
 /// An id within a run: whoever knows it can read the run.
 ///
 /// It carries 128 bits from the operating system's random source, so it cannot be guessed. It
 /// travels in `Last-Event-ID`, in URLs and hence in logs: where that is not enough, give the run
 /// an owner.
+///
+/// In JSON it is a string, and in a path `axum::extract::Path<RunId>` reads it.
 ///
 /// ```
 /// use axum_sse::{ErrorKind, LastEventId, RunId, Runs};
@@ -58,11 +116,18 @@ pub struct RunId {
     lo: u64,
 }
 
+impl RunId {
+    fn write(self, out: &mut Vec<u8>) {
+        out.extend(token_digits(self.token));
+        out.push(b'-');
+        write_number(self.lo, out);
+    }
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = token_digits(self.token);
-        text.push(b'-');
-        write_number(self.lo, &mut text);
+        let mut text = Vec::with_capacity(34);
+        self.write(&mut text);
         f.pad(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
@@ -95,11 +160,24 @@ impl FromStr for RunId {
     }
 }
 
-fn token_digits(token: u128) -> Vec<u8> {
+impl Serialize for RunId {
+    /// Serialises as the string that stands on the wire, secret token included.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunId {
+    /// Reads the string that [`FromStr`] accepts.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_string(deserializer)
+    }
+}
+
+fn token_digits(token: u128) -> impl Iterator<Item = u8> {
     (0..TOKEN_DIGITS)
         .rev()
-        .map(|place| digit(u64::try_from((token >> (6 * place)) & 63).unwrap_or(0)))
-        .collect()
+        .map(move |place| digit(u64::try_from((token >> (6 * place)) & 63).unwrap_or(0)))
 }
 
 fn parse_token(digits: &[u8]) -> Option<u128> {
@@ -114,8 +192,8 @@ fn parse_token(digits: &[u8]) -> Option<u128> {
 
 /// Resumable runs: an LLM's answer, a build, an export.
 ///
-/// A job that produces a finite stream is started once, keeps running when its client drops, and
-/// is picked up again by whoever comes with an id of it, from any number of connections:
+/// A job that produces a finite stream keeps running when its client drops, and any client that
+/// brings one of its ids reads on from there, over any number of connections:
 ///
 /// ```
 /// use axum::{extract::State, response::IntoResponse};
@@ -131,35 +209,82 @@ fn parse_token(digits: &[u8]) -> Option<u128> {
 /// | what the client brings | what it gets |
 /// | --- | --- |
 /// | no id | a new run, from its start; first a checkpoint with the run's id |
-/// | an id of a run | what lies behind it, then live, then the end |
+/// | an id of a run | every event after it, then live, then the end |
 /// | the last id of a run that has ended | 204: do not come back |
-/// | an unknown or expired id, or one of another owner's run | 204 |
+/// | any other id | an `end` event with the reason `unknown` |
 ///
-/// So no tab ever starts a paid job again by reconnecting. A page that is reloaded sends no
-/// header; it keeps the id itself and passes it as `?lastEventId=`.
+/// **Reconnects.** A client that brings any id never starts a job. A client whose connection is
+/// lost before the first bytes arrive has no id yet: when it reconnects, it starts a second job.
+/// Where a job must not be started twice, let the page start it with a POST that returns the
+/// [id](RunResponse::id), and follow it with `?lastEventId=`. A page that is reloaded sends no
+/// header either; it keeps the id and passes it in the same way.
 ///
-/// **Bounds.** A run is kept for [`keep`](RunsBuilder::keep) after it has ended; there are at most
-/// [`max_runs`](RunsBuilder::max_runs) of them, and each holds at most
-/// [`bytes`](RunsBuilder::bytes). At the bound the run that ended first is dropped; if all are
-/// still running, nothing is started, and the client is sent away for a few seconds.
+/// **The end.** After a run that completed comes no event: the stream ends, and the client that
+/// returns with the last id gets a 204. A run that did *not* complete ends with an event named
+/// `end`, whose data is JSON with a `reason`:
 ///
-/// `O` is the owner: any value that says who started a run, `()` if anyone may read it who knows
-/// its id. Cheap to clone; all clones are one.
+/// | reason | what happened |
+/// | --- | --- |
+/// | `failed` | the job panicked, gave an item that cannot be serialised, or its runtime was shut down |
+/// | `cancelled` | [`cancel`](Runs::cancel) was called |
+/// | `overflow` | an item was larger than all that a run may hold |
+/// | `unknown` | the id is not of a run that is here: the server was restarted, the run has expired or made room for another, it is another owner's, or there never was one |
+///
+/// ```javascript
+/// source.addEventListener("end", (event) => {
+///     source.close();
+///     if (!complete) show("incomplete", JSON.parse(event.data).reason);
+/// });
+/// ```
+///
+/// The next request with the id of an `end` event gets a 204, so a page without such a listener
+/// stops, too.
+///
+/// The cases of `unknown` cannot be told apart on purpose: an answer must not tell whether
+/// somebody else has a run of that id. So a client that has all of a complete run gets `unknown`,
+/// too, if it comes back after that run has expired. And an `EventSource` does not tell a 204 from
+/// the error of a proxy. A page that has to know that it has everything (`complete` above) takes
+/// that from the last item. Nothing but the crate can send `end` in a run.
+///
+/// The end of a connection alone means nothing: a client comes back with its last id until it gets
+/// `end` or a 204. `EventSource` does.
+///
+/// **Bounds.** A run is kept for [`keep`](RunsBuilder::keep) after it has ended. Each holds at most
+/// [`bytes`](RunsBuilder::bytes) of events; of a longer one, late clients get a gap event and the
+/// newest part. There are at most [`max_runs`](RunsBuilder::max_runs) runs, with at most
+/// [`total_bytes`](RunsBuilder::total_bytes) in all. At either bound, ended runs are dropped: first
+/// those that a client has read to the end (looked for among the thousand that ended first), then
+/// the others, and of each the one that ended first.
+/// If the rest is still running, nothing is started, and the client is told to come back in a few
+/// seconds. Runs that are under way are never stopped for it, so all of them together can hold up
+/// to `max_runs` × `bytes`.
+///
+/// `O` is the owner: any value that identifies who started a run, `()` if anyone may read it who
+/// knows its id. Cheap to clone; all clones share the same runs.
 pub struct Runs<T, O = ()>(Arc<Inner<T, O>>);
 
 struct Inner<T, O> {
-    keep: Duration,
-    max: usize,
+    bounds: Bounds,
     settings: Settings,
     /// Lends its wire manners to answers that belong to no run.
     nobody: Arc<Shared>,
     state: Mutex<State<T, O>>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    keep: Duration,
+    runs: usize,
+    /// Of all runs.
+    bytes: u64,
+}
+
 struct State<T, O> {
     runs: HashMap<u128, Run<T, O>>,
     /// Runs that have ended, the first one first.
     ended: VecDeque<(Instant, u128)>,
+    /// The sum over all runs.
+    bytes: u64,
 }
 
 struct Run<T, O> {
@@ -167,6 +292,29 @@ struct Run<T, O> {
     /// Shared, so that it can be compared without the lock: that is a user's code.
     owner: Arc<O>,
     cancel: Arc<Notify>,
+    /// Whether a client has been given all of it.
+    read_to_end: Arc<AtomicBool>,
+    /// What its channel held when it was last looked at.
+    bytes: u64,
+}
+
+impl<T, O> Run<T, O> {
+    /// A copy that can be used without the lock.
+    fn share(&self) -> Self {
+        Self {
+            channel: self.channel.clone(),
+            owner: self.owner.clone(),
+            cancel: self.cancel.clone(),
+            read_to_end: self.read_to_end.clone(),
+            bytes: self.bytes,
+        }
+    }
+
+    fn subscribe(&self, last: EventId) -> Subscription {
+        self.channel
+            .subscribe(last)
+            .on_read_to_end(self.read_to_end.clone())
+    }
 }
 
 /// Sets the bounds of [`Runs`].
@@ -179,6 +327,7 @@ struct Run<T, O> {
 ///     .keep(Duration::from_secs(600))
 ///     .max_runs(500)
 ///     .bytes(1 << 20)
+///     .total_bytes(100 << 20)
 ///     .retry(Duration::from_secs(2))
 ///     .heartbeat(Heartbeat::default())
 ///     .build();
@@ -187,8 +336,7 @@ struct Run<T, O> {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct RunsBuilder {
-    keep: Duration,
-    max: usize,
+    bounds: Bounds,
     settings: Settings,
 }
 
@@ -196,13 +344,13 @@ impl RunsBuilder {
     /// How long a run is kept after it has ended; ten minutes by default. Its memory is freed when
     /// runs are next asked for, or another one ends.
     pub fn keep(mut self, time: Duration) -> Self {
-        self.keep = time;
+        self.bounds.keep = time;
         self
     }
 
     /// How many runs there are at the most; 1,000 by default.
     pub fn max_runs(mut self, runs: usize) -> Self {
-        self.max = runs;
+        self.bounds.runs = runs;
         self
     }
 
@@ -219,32 +367,40 @@ impl RunsBuilder {
         self
     }
 
-    /// How many bytes of events each run holds at the most; 4 MiB by default. Of a longer one,
-    /// late clients get a gap event and the newest part.
+    /// How many bytes of events each run holds at the most; 4 MiB by default, and at least 1 KiB.
+    /// Of a longer run, late clients get a gap event and the newest part. A single item that is
+    /// larger ends the run (`overflow`).
     pub fn bytes(mut self, bytes: usize) -> Self {
-        self.settings.limits.bytes = bytes;
+        self.settings.limits.bytes = bytes.max(MIN_BYTES);
+        self
+    }
+
+    /// How many bytes of events all runs hold together before ended ones make room, and nothing
+    /// new is started while the others run; 256 MiB by default.
+    ///
+    /// Runs that are under way are not stopped for it and may exceed it, each up to
+    /// [`bytes`](RunsBuilder::bytes). Counted are the bytes on the wire; with small events, the
+    /// index takes about as much again.
+    pub fn total_bytes(mut self, bytes: u64) -> Self {
+        self.bounds.bytes = bytes;
         self
     }
 
     /// The runs.
     #[must_use]
     pub fn build<T, O>(self) -> Runs<T, O> {
-        let Self {
-            keep,
-            max,
-            settings,
-        } = self;
+        let Self { bounds, settings } = self;
         let nobody = Shared::single(settings.clone(), Clock::new())
             .shared
             .clone();
         Runs(Arc::new(Inner {
-            keep,
-            max,
+            bounds,
             settings,
             nobody,
             state: Mutex::new(State {
                 runs: HashMap::new(),
                 ended: VecDeque::new(),
+                bytes: 0,
             }),
         }))
     }
@@ -257,9 +413,13 @@ impl Runs<(), ()> {
         settings.limits.events = usize::MAX;
         settings.limits.bytes = 4 << 20;
         settings.retry = Some(1000);
+        settings.end = Some(END);
         RunsBuilder {
-            keep: Duration::from_secs(600),
-            max: 1000,
+            bounds: Bounds {
+                keep: Duration::from_secs(600),
+                runs: 1000,
+                bytes: 256 << 20,
+            },
             settings,
         }
     }
@@ -291,12 +451,13 @@ where
     T: Serialize + Send + 'static,
     O: PartialEq + Send + Sync + 'static,
 {
-    /// The run that `last` names, if it is `owner`'s, from behind that id; or, if the client
-    /// brings no id, a new one that publishes the items of the stream that `start` makes.
+    /// The run that `last` names, if it is `owner`'s, from after that id; or, if the client
+    /// brings no id, a new one that publishes the items of the stream that `start` makes. Any
+    /// other id gets the `end` event with the reason `unknown`: see [`Runs`].
     ///
     /// Nothing is started before the response is first polled, within a tokio runtime: an
-    /// answer to HEAD starts no job. From then on it runs in a task of its own, whatever happens
-    /// to the client.
+    /// answer to HEAD starts no job. From then on the job runs in a separate task, whatever
+    /// happens to the client. If it panics, in `start` or later, the run ends as `failed`.
     pub fn resume_or_start<S, Kind>(
         &self,
         last: LastEventId<RunId>,
@@ -309,7 +470,7 @@ where
     {
         match last {
             LastEventId::Known(id) => self.resume(id, &owner),
-            LastEventId::Unknown(_) => RunResponse(Answer::Gone),
+            LastEventId::Unknown(_) => RunResponse(Answer::Unknown(self.unknown(0))),
             LastEventId::Absent => {
                 // Without its random source a system is not one that secrets can be made on.
                 let token = random_token();
@@ -325,27 +486,31 @@ where
     }
 
     /// The run of that id, if it is `owner`'s.
-    fn find(&self, id: RunId, owner: &O) -> Option<(Channel<T>, Arc<Notify>)> {
+    fn find(&self, id: RunId, owner: &O) -> Option<Run<T, O>> {
         self.0.expire();
-        let state = lock(&self.0.state);
-        let Run {
-            channel,
-            owner: of,
-            cancel,
-        } = state.runs.get(&id.token)?;
-        let (found, of) = ((channel.clone(), cancel.clone()), of.clone());
-        drop(state);
-        (*of == *owner).then_some(found)
+        let run = lock(&self.0.state).runs.get(&id.token).map(Run::share)?;
+        (*run.owner == *owner).then_some(run)
     }
 
     fn resume(&self, id: RunId, owner: &O) -> RunResponse {
+        if id.lo == AFTER_ALL {
+            return RunResponse(Answer::Gone);
+        }
         RunResponse(match self.find(id, owner) {
-            None => Answer::Gone,
-            Some((channel, _)) => {
-                let last = EventId::new(life(id.token), id.lo);
-                Answer::Resume(id, Box::new(channel.subscribe(last)))
+            None => Answer::Unknown(self.unknown(id.token)),
+            Some(run) => {
+                let subscription = run.subscribe(EventId::new(life(id.token), id.lo));
+                // It has brought the last id back.
+                if subscription.is_over() {
+                    run.read_to_end.store(true, Ordering::Relaxed);
+                }
+                Answer::Resume(id, Box::new(subscription))
             }
         })
+    }
+
+    fn unknown(&self, token: u128) -> Bytes {
+        unknown_run(token, self.0.settings.retry)
     }
 
     fn start<S, Kind>(&self, token: u128, owner: O, start: impl FnOnce() -> S) -> Subscription
@@ -353,43 +518,47 @@ where
         S: Stream<Item = T> + Send + 'static,
         T: NotAResult<Kind>,
     {
-        let clock = Clock::with_prefix(life(token), token_digits(token));
+        let clock = Clock::with_prefix(life(token), token_digits(token).collect());
         let channel = Channel::of(Shared::single(self.0.settings.clone(), clock));
-        let cancel = Arc::new(Notify::new());
         let run = Run {
             channel: channel.clone(),
             owner: Arc::new(owner),
-            cancel: cancel.clone(),
+            cancel: Arc::new(Notify::new()),
+            read_to_end: Arc::new(AtomicBool::new(false)),
+            bytes: 0,
         };
-        self.0.expire();
-        let mut state = lock(&self.0.state);
-        let dropped = if state.runs.len() >= self.0.max {
-            state.drop_first_ended()
-        } else {
-            None
-        };
-        if state.runs.len() >= self.0.max {
-            drop(state);
+        let (cancel, subscription) = (
+            run.cancel.clone(),
+            run.subscribe(EventId::new(life(token), 0)).announced(),
+        );
+        if self.0.insert(token, run).is_err() {
             return Subscription::refused(self.0.nobody.clone());
         }
-        state.runs.insert(token, run);
-        drop(state);
-        drop(dropped);
 
-        let subscription = channel.subscribe(EventId::new(life(token), 0)).announced();
         // Made before any code of the job's: however that ends, the run has ended then.
         let run = UnderWay {
             runs: self.0.clone(),
             channel,
             token,
+            ending: Some(EndReason::Failed),
         };
-        let stream = start();
-        tokio::spawn(async move { run.work(stream, &cancel).await });
+        // The client is to read of the panic, instead of having its connection cut and asking for
+        // the same once more.
+        let Ok(stream) = catch_unwind(AssertUnwindSafe(start)) else {
+            #[cfg(feature = "tracing")]
+            tracing::error!("the start of a run has panicked");
+            return subscription;
+        };
+        tokio::spawn(async move {
+            let ending = run.work(stream, &cancel).await;
+            run.end(ending);
+        });
         subscription
     }
 
-    /// Stops the job of a run, if it is `owner`'s. Its readers get what it has produced, and the
-    /// end. Returns whether there was such a run.
+    /// Stops the job of a run, if it is `owner`'s. Its readers get what it has produced, and then
+    /// the `end` event with the reason `cancelled`. Returns whether there was such a run; one that
+    /// has ended already is left as it is.
     ///
     /// ```
     /// # use axum_sse::{LastEventId, Runs, testing::Reader};
@@ -401,14 +570,15 @@ where
     /// page.expect_named("checkpoint").await; // Now it has begun.
     /// assert_eq!(runs.len(), 1);
     /// assert!(runs.cancel(id, &()));
+    /// assert_eq!(page.expect_named("end").await.data, r#"{"reason":"cancelled"}"#);
     /// page.expect_end().await;
     /// # }
     /// ```
     pub fn cancel(&self, id: RunId, owner: &O) -> bool {
         match self.find(id, owner) {
             None => false,
-            Some((_, cancel)) => {
-                cancel.notify_one();
+            Some(run) => {
+                run.cancel.notify_one();
                 true
             }
         }
@@ -416,26 +586,89 @@ where
 }
 
 impl<T, O> Inner<T, O> {
+    /// Adds a run, unless there is no room even without those that have ended.
+    fn insert(&self, token: u128, run: Run<T, O>) -> Result<(), Run<T, O>> {
+        self.expire();
+        let Bounds { runs, bytes, .. } = self.bounds;
+        let mut dropped = Vec::new();
+        let mut state = lock(&self.state);
+        let mut full = state.runs.len() >= runs || state.bytes >= bytes;
+        while full && let Some(ended) = state.drop_ended() {
+            dropped.push(ended);
+            full = state.runs.len() >= runs || state.bytes >= bytes;
+        }
+        let refused = if full {
+            Err(run)
+        } else {
+            state.runs.insert(token, run);
+            Ok(())
+        };
+        drop(state);
+        let_go(dropped);
+        refused
+    }
+
+    /// Notes what a run holds now. Those that have ended make room for it.
+    fn note_size(&self, token: u128, size: u64) {
+        let mut dropped = Vec::new();
+        let mut state = lock(&self.state);
+        if let Some(run) = state.runs.get_mut(&token) {
+            let before = std::mem::replace(&mut run.bytes, size);
+            state.bytes = state.bytes - before + size;
+        }
+        while state.bytes > self.bounds.bytes
+            && let Some(ended) = state.drop_ended()
+        {
+            dropped.push(ended);
+        }
+        drop(state);
+        let_go(dropped);
+    }
+
     /// Drops the runs whose time is over.
     fn expire(&self) {
         let now = Instant::now();
         let mut dropped = Vec::new();
         let mut state = lock(&self.state);
         while let Some((since, token)) = state.ended.front().copied()
-            && now.saturating_duration_since(since) >= self.keep
+            && now.saturating_duration_since(since) >= self.bounds.keep
         {
             state.ended.pop_front();
-            dropped.extend(state.runs.remove(&token));
+            dropped.extend(state.remove(token));
         }
         drop(state);
         drop(dropped);
     }
 }
 
+/// Drops runs that have made room for others. Not to be called under the lock: an owner's drop is
+/// a user's code.
+fn let_go<T, O>(dropped: Vec<Run<T, O>>) {
+    #[cfg(feature = "tracing")]
+    for run in &dropped {
+        if !run.read_to_end.load(Ordering::Relaxed) {
+            tracing::warn!("a run is dropped to make room, and no client has read it to its end");
+        }
+    }
+    drop(dropped);
+}
+
 impl<T, O> State<T, O> {
-    fn drop_first_ended(&mut self) -> Option<Run<T, O>> {
-        let (_, token) = self.ended.pop_front()?;
-        self.runs.remove(&token)
+    /// Takes out the first run to end that has been read to its end, or else the first.
+    fn drop_ended(&mut self) -> Option<Run<T, O>> {
+        let is_read = |(_, token): &(Instant, u128)| {
+            let run = self.runs.get(token);
+            run.is_none_or(|run| run.read_to_end.load(Ordering::Relaxed))
+        };
+        let read = self.ended.iter().take(LOOKED_AT).position(is_read);
+        let (_, token) = self.ended.remove(read.unwrap_or(0))?;
+        self.remove(token)
+    }
+
+    fn remove(&mut self, token: u128) -> Option<Run<T, O>> {
+        let run = self.runs.remove(&token)?;
+        self.bytes -= run.bytes;
+        Some(run)
     }
 }
 
@@ -444,35 +677,70 @@ struct UnderWay<T, O> {
     runs: Arc<Inner<T, O>>,
     channel: Channel<T>,
     token: u128,
+    /// Why the run did not complete. `Failed` until the job has returned: a panic, or a runtime
+    /// that is shut down, leaves it at that.
+    ending: Option<EndReason>,
 }
 
 impl<T, O> UnderWay<T, O>
 where
     T: Serialize,
 {
-    async fn work<S, Kind>(&self, stream: S, cancel: &Notify)
+    /// Returns why the run did not complete, if it did not.
+    async fn work<S, Kind>(&self, stream: S, cancel: &Notify) -> Option<EndReason>
     where
         S: Stream<Item = T>,
         T: NotAResult<Kind>,
     {
         let mut job = pin!(self.channel.forward(stream));
         let mut cancelled = pin!(cancel.notified());
-        let _ended = poll_fn(|cx| match cancelled.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Ok(0)),
-            Poll::Pending => job.as_mut().poll(cx),
-        })
-        .await;
-        #[cfg(feature = "tracing")]
-        if let Err(error) = _ended {
-            tracing::warn!(%error, "a run ends early");
+        let ended = poll_fn(|cx| match cancelled.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => {
+                let polled = job.as_mut().poll(cx);
+                self.note_size();
+                polled.map(Some)
+            }
+        });
+        match ended.await {
+            None => Some(EndReason::Cancelled),
+            Some(Ok(_)) => None,
+            Some(Err(error)) => {
+                #[cfg(feature = "tracing")]
+                tracing::error!(%error, "a run ends early");
+                Some(match error.kind() {
+                    ErrorKind::TooLarge => EndReason::Overflow,
+                    _ => EndReason::Failed,
+                })
+            }
         }
+    }
+}
+
+impl<T, O> UnderWay<T, O> {
+    /// The job has returned. The rest is done on drop.
+    fn end(mut self, ending: Option<EndReason>) {
+        self.ending = ending;
+    }
+
+    fn note_size(&self) {
+        self.runs.note_size(self.token, self.channel.stats().bytes);
     }
 }
 
 impl<T, O> Drop for UnderWay<T, O> {
     fn drop(&mut self) {
-        // Only this closes it.
-        let _ = self.channel.close(None);
+        #[cfg(feature = "tracing")]
+        if std::thread::panicking() {
+            tracing::error!("the job of a run has panicked");
+        }
+        let end = self.ending.and_then(|reason| {
+            let event = Event::text(reason.json()).ok()?;
+            Some(event.with_name(END))
+        });
+        // Only this closes it, and `MIN_BYTES` leaves room for the event.
+        let _ = self.channel.end_with(end.as_ref());
+        self.note_size();
         lock(&self.runs.state)
             .ended
             .push_back((Instant::now(), self.token));
@@ -491,7 +759,7 @@ fn random_token() -> Option<u128> {
     Some(u128::from_le_bytes(bytes))
 }
 
-/// What [`Runs::resume_or_start`] answers: the run's stream, or 204.
+/// What [`Runs::resume_or_start`] answers: the run's stream, an `end` event, or 204.
 ///
 /// ```
 /// use axum_sse::{LastEventId, RunId, RunResponse, Runs};
@@ -509,18 +777,22 @@ fn random_token() -> Option<u128> {
 pub struct RunResponse(Answer);
 
 enum Answer {
+    /// Nothing is left for this client.
     Gone,
+    /// Not a run that is here.
+    Unknown(Bytes),
     Resume(RunId, Box<Subscription>),
     Start(Option<RunId>, Box<dyn FnOnce() -> Subscription + Send>),
 }
 
 impl RunResponse {
-    /// The id that the client brought, or that of the start of a new run: whoever has it can
-    /// read what follows. A new run only exists once the response is polled.
+    /// The id that the client brought, or that of the start of a new run: a client that has it can
+    /// read what follows. A new run only exists once the response is polled. `None` if the
+    /// client's id is not of a run that is here.
     #[must_use]
     pub fn id(&self) -> Option<RunId> {
         match &self.0 {
-            Answer::Gone => None,
+            Answer::Gone | Answer::Unknown(_) => None,
             Answer::Resume(id, _) => Some(*id),
             Answer::Start(id, _) => *id,
         }
@@ -531,6 +803,7 @@ impl IntoResponse for RunResponse {
     fn into_response(self) -> Response {
         match self.0 {
             Answer::Gone => StatusCode::NO_CONTENT.into_response(),
+            Answer::Unknown(chunk) => respond::whole_stream(chunk),
             Answer::Resume(_, subscription) => subscription.into_response(),
             Answer::Start(_, begin) => respond::begun_when_polled(begin),
         }
@@ -559,8 +832,60 @@ impl<T, O> fmt::Debug for Runs<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Runs")
             .field("len", &self.len())
-            .field("max", &self.0.max)
-            .field("keep", &self.0.keep)
+            .field("bounds", &self.0.bounds)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_id_prints_and_parses(token: u128, lo: u64) {
+            let id = RunId { token, lo };
+            let text = id.to_string();
+            prop_assert_eq!(text.parse::<RunId>().unwrap(), id);
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(&json, &format!("{text:?}"));
+            prop_assert_eq!(serde_json::from_str::<RunId>(&json).unwrap(), id);
+        }
+
+        #[test]
+        fn an_id_has_one_spelling(text in "[0-9A-Za-z_~]{22}-[0-9A-Za-z_~]{1,11}|[ -~]{0,34}") {
+            if let Ok(id) = text.parse::<RunId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_else_sends_the_end_of_a_run() {
+        let runs: Runs<u32> = Runs::new();
+        let last = LastEventId::Absent;
+        let response = runs.resume_or_start(last, (), tokio_stream::pending);
+        let id = response.id().unwrap();
+        let mut page = crate::testing::Reader::new(response);
+        page.expect_named("checkpoint").await;
+        let channel = runs.find(id, &()).unwrap().channel;
+        let forged = Event::empty().with_name(END);
+        let error = channel.publish_event(&forged).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotPublishable);
+        let error = channel.close(Some(&forged)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotPublishable);
+        // Outside of runs it is a name like any other.
+        Channel::<u32>::new().publish_event(&forged).unwrap();
+    }
+
+    #[test]
+    fn serde_names_what_is_no_id() {
+        let error = |json: &str| serde_json::from_str::<RunId>(json).unwrap_err();
+        assert_eq!(
+            error(r#""1a-5""#).to_string(),
+            r#""1a-5" is not an id of a run"#
+        );
+        assert!(error("5").to_string().contains("expected a string"));
     }
 }

@@ -42,7 +42,8 @@ const MAX_PROMPT: usize = 400;
 #[serde(rename_all = "lowercase")]
 enum Piece {
     Text(String),
-    /// The answer is complete. A run that is cancelled ends without it.
+    /// The answer is complete. In its place, a run that did not complete has the event `end` with
+    /// the reason, which comes from the crate.
     End {
         words: usize,
     },

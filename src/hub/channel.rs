@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{BoxError, Error, ErrorKind},
-    event::Event,
+    event::{Event, EventName},
     frame::IdPlace,
     id::{EventId, shown},
     last_event_id::LastEventId,
@@ -226,9 +226,10 @@ impl<T: ?Sized> Channel<T> {
     /// Whether only the channel may send events of that name: nobody may forge a gap.
     fn is_own_name(&self, name: &[u8]) -> bool {
         let settings = &self.held.shared.settings;
-        let checkpoint = settings.checkpoint.as_ref();
-        name == settings.gap.as_str().as_bytes()
-            || checkpoint.is_some_and(|own| name == own.as_str().as_bytes())
+        let is = |own: &EventName| name == own.as_str().as_bytes();
+        is(&settings.gap)
+            || settings.checkpoint.as_ref().is_some_and(is)
+            || settings.end.as_ref().is_some_and(is)
     }
 
     fn check(&self, event: &Event) -> Result<(), Error> {
@@ -303,6 +304,11 @@ impl<T: ?Sized> Channel<T> {
         if let Some(last) = last {
             self.check(last)?;
         }
+        self.end_with(last)
+    }
+
+    /// Closes the channel after an event that may have one of the channel's own names.
+    pub(crate) fn end_with(&self, last: Option<&Event>) -> Result<Option<EventId>, Error> {
         let Shared { clock, wake, .. } = &*self.held.shared;
         let now = self.held.shared.now();
         let mut bytes = Vec::new();

@@ -317,6 +317,8 @@ pub(crate) struct Settings {
     /// Whether the data of a snapshot names its channel.
     pub(crate) snapshot_channel: bool,
     pub(crate) snapshot_timeout: Duration,
+    /// The event with which a run ends early. Only a run has one.
+    pub(crate) end: Option<EventName>,
     pub(crate) coalesce: Duration,
     pub(crate) max_channels: usize,
     pub(crate) max_channels_per_subscription: usize,
@@ -351,6 +353,7 @@ impl Default for Settings {
             snapshot: Some(crate::event_name!("snapshot")),
             snapshot_channel: false,
             snapshot_timeout: Duration::from_secs(30),
+            end: None,
             coalesce: Duration::ZERO,
             max_channels: 100_000,
             max_channels_per_subscription: 256,

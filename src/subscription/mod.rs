@@ -39,7 +39,7 @@ use crate::{
     log::{SMALL, Seek},
     retry,
     snapshot::{Asked, Snapshot},
-    sync::Arc,
+    sync::{Arc, AtomicBool, Ordering},
 };
 
 pub use control::Control;
@@ -147,6 +147,8 @@ pub struct Subscription {
     queue: Queue,
     /// Chunks that are on their way out.
     ready: Ready,
+    /// Set when all channels are closed and their events have been handed out.
+    read_to_end: Option<Arc<AtomicBool>>,
     /// What is logged of this stream belongs together.
     #[cfg(feature = "tracing")]
     span: tracing::Span,
@@ -215,6 +217,7 @@ impl Subscription {
             owes_checkpoint: false,
             queue: Queue::default(),
             ready: Ready::default(),
+            read_to_end: None,
             #[cfg(feature = "tracing")]
             span: tracing::Span::none(),
         };
@@ -310,6 +313,12 @@ impl Subscription {
         self
     }
 
+    /// Sets `flag` once the client has been given everything, and the stream ends for that reason.
+    pub(crate) fn on_read_to_end(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.read_to_end = Some(flag);
+        self
+    }
+
     /// The next bytes for the client: whole events, or whole lines between events (law 9).
     ///
     /// `None` is the end. It does not depend on any HTTP library.
@@ -354,6 +363,9 @@ impl Subscription {
                 continue;
             }
             if !self.sources.is_empty() && self.sources.iter().all(Source::is_over) {
+                if let Some(flag) = &self.read_to_end {
+                    flag.store(true, Ordering::Relaxed);
+                }
                 self.stop();
                 continue;
             }

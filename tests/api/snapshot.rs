@@ -203,9 +203,13 @@ async fn one_flight_serves_all_who_wait() {
     }
     assert_eq!(made.load(Ordering::SeqCst), 1);
     // It serves as long as what follows it is retained, and not too much.
-    let channel_all = |n: u32| (0..n).for_each(|n| drop(channel.publish(&n).unwrap()));
+    let publish_all = |count: u32| {
+        for n in 0..count {
+            channel.publish(&n).unwrap();
+        }
+    };
     for (more, expected) in [(0, 1), (511, 1), (1, 2)] {
-        channel_all(more);
+        publish_all(more);
         gate.add_permits(expected - made.load(Ordering::SeqCst) as usize);
         let all = Wire::new(channel.subscribe(LastEventId::Absent))
             .all_at_once()

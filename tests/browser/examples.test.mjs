@@ -501,8 +501,19 @@ async function readRun(origin, id, cookie) {
     status: response.status,
     words: pieces.filter((piece) => 'text' in piece).map((piece) => piece.text),
     end: pieces.find((piece) => 'end' in piece)?.end,
+    reason: pieces.find((piece) => 'reason' in piece)?.reason,
     last: [...body.matchAll(/^id: (.*)$/gm)].at(-1)?.[1],
   };
+}
+
+// What a client gets whose id is not of a run that is here.
+async function assertUnknown(origin, id, cookie) {
+  const response = await fetch(`${origin}/answer?${new URLSearchParams({ lastEventId: id })}`, { headers: { cookie } });
+  assert.equal(response.status, 200);
+  const body = await within('the stream ends', response.text());
+  assert.match(body, /^event: end\nid: \S+\ndata: \{"reason":"unknown"\}\n\n$/m);
+  const last = /^id: (.*)$/m.exec(body)[1];
+  assert.equal((await readRun(origin, last, cookie)).status, 204);
 }
 
 async function closedForGood(page) {
@@ -606,6 +617,7 @@ test('answer: the stop button ends the job for good', TEST, async (t) => {
   await stateIs(page, 'stopped');
   const run = await reader;
   assert.equal(run.end, undefined, 'the last word never came');
+  assert.equal(run.reason, 'cancelled');
   assert.ok(run.words.length >= 10 && run.words.length < 100, `${run.words.length} words`);
   assert.equal((await readRun(server.origin, run.last, cookie)).status, 204);
   await shoot(page, 'answer-stopped');
@@ -629,14 +641,14 @@ test('answer: a run is its visitor\'s own', TEST, async (t) => {
   assert.notEqual(foreign, cookie);
 
   const query = `answer?lastEventId=${encodeURIComponent(id)}`;
-  assert.equal((await send(server.origin, 'GET', query, undefined, { cookie: foreign })).status, 204);
+  await assertUnknown(server.origin, id, foreign);
   await refused(404, server.origin, 'DELETE', query, undefined, { cookie: foreign });
   await refused(401, server.origin, 'GET', 'answer?prompt=hello');
   await refused(400, server.origin, 'GET', 'answer', undefined, { cookie });
   await refused(400, server.origin, 'GET', `answer?prompt=${'x'.repeat(401)}`, undefined, { cookie });
   // It starts nothing, as the counter below says.
   assert.equal((await send(server.origin, 'HEAD', 'answer?prompt=hello', undefined, { cookie })).status, 200);
-  assert.equal((await send(server.origin, 'GET', 'answer?prompt=hello&lastEventId=nonsense', undefined, { cookie })).status, 204);
+  await assertUnknown(server.origin, 'nonsense', cookie);
   assert.equal(await startedOf(server.origin), 1);
 
   const before = await shownNumber(page, 'words');
@@ -648,11 +660,17 @@ test('answer: a run that the server does not know is not started again', TEST, a
   const page = await openPage(t, server.origin);
   await ask(page);
   await wordsReach(page, 5);
+  const run = await page.evaluate(() => saved());
   await server.kill('SIGKILL');
   await stateIs(page, 'reconnecting');
+  const words = await shownNumber(page, 'words');
   const second = await startServer(t, answer, { port: server.port });
+  await stateIs(page, 'gone');
   await closedForGood(page);
-  await stateIs(page, 'stopped');
+  assert.equal(await shownNumber(page, 'words'), words, 'what had come is still there');
+  await page.reload();
+  await stateIs(page, 'idle');
+  await page.evaluate((run) => save(run), run);
   await page.reload();
   await stateIs(page, 'gone');
   await closedForGood(page);

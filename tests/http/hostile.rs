@@ -447,7 +447,7 @@ async fn rule_90_a_board_and_a_run_give_nothing_of_theirs_for_an_id_of_others() 
     );
     assert_eq!(got[1].data, "5");
 
-    // A run is its owner's, and 204 says no more than that there is nothing.
+    // A run is its owner's, and to others it looks like one that is not there.
     let (status, mut raw) = server.ask("/run/alice", b"").await;
     assert_eq!(status, OK);
     let run = messages(&mut raw, 1).await[0].last_event_id.clone();
@@ -458,8 +458,17 @@ async fn rule_90_a_board_and_a_run_give_nothing_of_theirs_for_an_id_of_others() 
         ("alice", "x"),
         ("bob", &"0".repeat(22)),
     ] {
-        let (status, _) = server.with_id(&format!("/run/{name}"), id).await;
-        assert_eq!(status, "HTTP/1.1 204 No Content", "{name} with {id}");
+        let path = format!("/run/{name}");
+        let (status, mut raw) = server.with_id(&path, id).await;
+        assert_eq!(status, OK, "{name} with {id}");
+        let end = messages(&mut raw, 1).await.remove(0);
+        assert_eq!(
+            (end.event.as_str(), end.data.as_str()),
+            ("end", r#"{"reason":"unknown"}"#),
+            "{name} with {id}"
+        );
+        let (status, _) = server.with_id(&path, &end.last_event_id).await;
+        assert_eq!(status, "HTTP/1.1 204 No Content", "{name} after {id}");
     }
     assert_eq!(server.app.runs.len(), 1, "nobody has started another one");
     let (status, mut raw) = server.with_id("/run/alice", &run).await;

@@ -241,6 +241,14 @@ mod heartbeat {
         assert_eq!(kind(event()).unwrap_err(), ErrorKind::InvalidName);
         let message = event().name("message").unwrap();
         assert_eq!(kind(message).unwrap_err(), ErrorKind::InvalidName);
+        for channel_s in ["gap", "checkpoint", "snapshot"] {
+            let event = event().name(channel_s).unwrap();
+            assert_eq!(
+                kind(event).unwrap_err(),
+                ErrorKind::InvalidName,
+                "{channel_s}"
+            );
+        }
         let ping = event().name("ping").unwrap();
         assert!(kind(ping.clone()).is_ok());
         let id = ping.clone().id("7").unwrap();

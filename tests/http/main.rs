@@ -115,6 +115,8 @@ mod tests {
             "content-type: text/event-stream",
             "cache-control: no-cache, no-store, no-transform",
             "x-accel-buffering: no",
+            "x-content-type-options: nosniff",
+            "cross-origin-resource-policy: same-origin",
         ];
         lines.extend(more);
         lines.sort_unstable();

@@ -17,7 +17,6 @@ use std::{
 
 use axum_core::response::{IntoResponse, Response};
 use futures_core::Stream;
-use http::StatusCode;
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
@@ -530,7 +529,7 @@ impl RunResponse {
 impl IntoResponse for RunResponse {
     fn into_response(self) -> Response {
         match self.0 {
-            Answer::Gone => StatusCode::NO_CONTENT.into_response(),
+            Answer::Gone => respond::no_content(),
             Answer::Resume(_, subscription) => subscription.into_response(),
             Answer::Start(_, begin) => respond::begun_when_polled(begin),
         }

@@ -14,6 +14,7 @@ use http::{
 };
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use super::{
@@ -52,6 +53,8 @@ struct Asked {
     peer: Option<Peer>,
     /// The place within the limits, if it was taken before the handler ran.
     slot: Option<Slot>,
+    /// Ends the wait for the handler, if it has that place.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Asked {
@@ -70,7 +73,19 @@ impl Asked {
             #[cfg(feature = "listener")]
             peer: Peer::of(request),
             slot: None,
+            alarm: None,
         }
+    }
+
+    /// Why the handler is waited for no longer.
+    fn poll_too_slow(&mut self, settings: &SseLayer, cx: &mut Context<'_>) -> Poll<Full> {
+        let (Some(limits), Some(_)) = (&settings.limits, &self.slot) else {
+            return Poll::Pending;
+        };
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(sleep(limits.answer_within)));
+        alarm.as_mut().poll(cx).map(|()| limits.too_slow())
     }
 }
 
@@ -153,15 +168,23 @@ where
     type Output = Result<Response<SseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         let settings = &**this.settings;
-        let mut response = match this.kind.project() {
-            KindProj::Called { future, asked } => {
-                let response = ready!(future.poll(cx));
-                // Whoever keeps a future that has answered keeps no place with it.
-                let slot = asked.slot.take();
-                finish(response?, asked, slot, settings)
-            }
+        let mut response = match this.kind.as_mut().project() {
+            KindProj::Called { future, asked } => match future.poll(cx) {
+                Poll::Ready(response) => {
+                    // Whoever keeps a future that has answered keeps no place with it.
+                    let slot = asked.slot.take();
+                    finish(response?, asked, slot, settings)
+                }
+                Poll::Pending => {
+                    let full = ready!(asked.poll_too_slow(settings, cx));
+                    // Drops the handler's future, and gives the place back.
+                    let answer = Answer::Full(full);
+                    this.kind.set(Kind::Answered { answer });
+                    answer::full(full)
+                }
+            },
             KindProj::Answered { answer } => match *answer {
                 Answer::NotAcceptable => {
                     let line = "this is an event stream, and `Accept` excludes text/event-stream";

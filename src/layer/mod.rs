@@ -2,7 +2,7 @@
 //!
 //! | when | what |
 //! | --- | --- |
-//! | before the handler, on every request under the layer | preflight, 403 for other origins and for what is no stream's request; 406 and limits only where asked for |
+//! | before the handler, on every request under the layer | preflight, 403 for other origins and for what is no stream's request; 406, 421 and limits only where asked for |
 //! | after the handler, if the response is `text/event-stream` | head, CORS headers, a place within the limits, lifetime, shutdown |
 //! | never | 405, `Allow`, redirects: they are the router's |
 //!

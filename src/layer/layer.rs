@@ -229,6 +229,8 @@ impl SseLayer {
     /// to come back after two to four seconds, at a moment of its own. Streams that start
     /// afterwards get 200, that, and the end.
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+        #[cfg(all(feature = "listener", feature = "tracing"))]
+        shutdown.given_to_a_layer();
         self.shutdown = Some(shutdown);
         self
     }

@@ -42,6 +42,10 @@ impl<S> Streams<S> {
     }
 }
 
+/// Marks an event stream that has passed a layer.
+#[derive(Clone, Copy)]
+struct LookedAfter;
+
 /// What of a request matters to its response.
 struct Asked {
     head: bool,
@@ -227,15 +231,20 @@ fn finish<B: Body>(
         },
         _ => slot,
     };
-    head::apply(&mut parts.headers);
     let ending = settings
         .shutdown
         .as_ref()
         .is_some_and(|shutdown| shutdown.has_begun());
-    if settings.keep_alive && asked.keep_alive && !ending {
-        parts
-            .headers
-            .insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+    let keep_alive = if parts.extensions.insert(LookedAfter).is_some() {
+        // A layer within has decided, and may know of a shutdown that this one does not.
+        parts.headers.remove(CONNECTION)
+    } else {
+        let promise = settings.keep_alive && asked.keep_alive && !ending;
+        promise.then_some(HeaderValue::from_static("keep-alive"))
+    };
+    head::apply(&mut parts.headers);
+    if let Some(keep_alive) = keep_alive {
+        parts.headers.insert(CONNECTION, keep_alive);
     }
     if asked.head {
         // The body is dropped unpolled: our own leave no trace then.

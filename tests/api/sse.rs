@@ -89,6 +89,11 @@ mod prelude {
             (header::CONTENT_TYPE, "text/event-stream"),
             (header::CACHE_CONTROL, "no-cache, no-store, no-transform"),
             ("x-accel-buffering".parse().unwrap(), "no"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (
+                "cross-origin-resource-policy".parse().unwrap(),
+                "same-origin",
+            ),
         ]
         .into_iter()
         .map(|(name, value)| (name, value.parse().unwrap()))

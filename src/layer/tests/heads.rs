@@ -241,6 +241,20 @@ async fn layers_on_top_of_each_other_are_as_good_as_one() {
 }
 
 #[tokio::test]
+async fn rule_51_a_layer_around_the_app_promises_no_connection_that_one_within_does_not() {
+    let shutdown = Shutdown::new();
+    let app = Router::new()
+        .route("/", get(async || Sse::new(stream::pending::<u8>())))
+        .layer(SseLayer::new().shutdown(shutdown.clone()))
+        .layer(SseLayer::new());
+    let open = app.clone().oneshot(request(Version::HTTP_11)).await;
+    assert_eq!(open.unwrap().headers(), &stream_head());
+    shutdown.begin();
+    let ending = app.oneshot(request(Version::HTTP_11)).await.unwrap();
+    assert!(!ending.headers().contains_key(header::CONNECTION));
+}
+
+#[tokio::test]
 async fn rule_55_compression_around_it_leaves_the_stream_alone() {
     let app = Router::new()
         .route(

@@ -165,8 +165,9 @@ impl Cors {
     /// Whether to refuse, before the handler runs, what `Sec-Fetch-Site` and `Sec-Fetch-Dest`
     /// tell apart from an `EventSource` or a `fetch` of an allowed origin: images, scripts,
     /// frames and navigations, and requests of other sites that carry no `Origin`
-    /// (rules 122 to 126). Requests without these headers pass: old browsers, and what is not a
-    /// browser.
+    /// (rules 122 to 126). Requests without these headers pass: those of old browsers, of what is
+    /// not a browser, and, without TLS, of any browser to an address that is not loopback; see
+    /// [`require_metadata`](Cors::require_metadata).
     ///
     /// On by default with credentials, unless [`headers_only`](Cors::headers_only) is asked for.
     ///

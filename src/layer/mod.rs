@@ -9,7 +9,8 @@
 //! A layer cannot know that a route is a stream before its handler has answered. So it belongs
 //! on the stream routes and not on the whole app, whose pages, images and forms it would refuse:
 //! put the streams into a `Router` of their own, put the layer on its routes with `route_layer`,
-//! and merge it into the app.
+//! and merge it into the app. (A layer with nothing but `SseLayer::hosts` may go around
+//! the whole app, and should.)
 //!
 //! It acts on responses of any make: our own, axum's `Sse`, a proxied stream. What is not an
 //! event stream keeps its body and head, but for CORS headers. The service's error type stays

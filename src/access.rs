@@ -48,7 +48,9 @@ use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 /// stream goes on. (With the feature `tracing`, that is warned of.)
 ///
 /// What is in the buffers below when it ends may still arrive: on HTTP/1.1 up to about 400 KiB in
-/// the server and what the kernel holds for the connection. Events published afterwards never do.
+/// the server and what the kernel holds for the connection. Events published afterwards never do:
+/// the layer asks again when the stream has handed out a chunk, and drops it. Only the rest of an
+/// event that had begun is sent, for a second at most.
 /// For clients that do not read, see
 #[cfg_attr(feature = "listener", doc = "[`listener`](crate::listener).")]
 #[cfg_attr(not(feature = "listener"), doc = "the feature `listener`.")]

@@ -113,6 +113,8 @@ pub enum ErrorKind {
     Poisoned,
     /// An entry of a list of origins is not an origin, or not one to allow (rules 110 to 117).
     InvalidOrigin,
+    /// An entry of a list of hosts is not the name of one (rule 130).
+    InvalidHost,
     /// A setting lies outside its documented range.
     OutOfRange,
 }

@@ -158,8 +158,8 @@ impl Event {
     ///
     /// [`ErrorKind::NotAVariant`] if `value` serialises to anything but a variant of an
     /// externally tagged enum, [`ErrorKind::InvalidName`] if the variant's name cannot be an
-    /// event's name or is reserved (`error`, `gap`, the empty name), [`ErrorKind::Serialize`] if
-    /// the content cannot be serialised.
+    /// event's name or is reserved (`error`, `open`, `gap`, the empty name),
+    /// [`ErrorKind::Serialize`] if the content cannot be serialised.
     pub fn named<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
         let name = named::name(value)?;
         let mut data = Vec::new();
@@ -387,7 +387,8 @@ fn id_char(char: char) -> bool {
     char.is_ascii_graphic() && !"\"():<>?@[\\]{}".contains(char)
 }
 
-/// The name of an event, checked: not empty, no line break, no NUL, and not `error`.
+/// The name of an event, checked: not empty, no line break, no NUL, and neither `error` nor
+/// `open`, which are `EventSource`'s own.
 ///
 /// Made from a literal by [`event_name!`](crate::event_name), which checks it when the program
 /// is compiled, or from text by [`EventName::new`].
@@ -417,7 +418,7 @@ impl EventName {
     /// use axum_sse::{ErrorKind, EventName};
     ///
     /// assert_eq!(EventName::new("price")?.as_str(), "price");
-    /// for bad in ["", "two\nlines", "nul\0", "error"] {
+    /// for bad in ["", "two\nlines", "nul\0", "error", "open"] {
     ///     assert_eq!(EventName::new(bad).unwrap_err().kind(), ErrorKind::InvalidName);
     /// }
     /// # Ok::<(), axum_sse::Error>(())
@@ -426,7 +427,8 @@ impl EventName {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidName`] if the name is empty, holds CR, LF or NUL, or is `error` (see
-    /// [`EventName::ERROR`]).
+    /// [`EventName::ERROR`]) or `open`: `EventSource` fires events of these names itself, and a
+    /// page's `onerror` or `onopen` would run for yours (rule 65).
     pub fn new(name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
         match flaw_in_name(&name) {
@@ -458,6 +460,7 @@ impl EventName {
             None => Self(Cow::Borrowed(name)),
             Some(Flaw::Empty) => panic!("an event name must not be empty"),
             Some(Flaw::Error) => panic!("`error` is EventSource's own event: see EventName::ERROR"),
+            Some(Flaw::Open) => panic!("`open` is EventSource's own event"),
             Some(Flaw::Byte(_)) => panic!("an event name must not hold CR, LF or NUL"),
         }
     }
@@ -484,6 +487,7 @@ impl fmt::Display for EventName {
 enum Flaw {
     Empty,
     Error,
+    Open,
     Byte(usize),
 }
 
@@ -494,6 +498,7 @@ impl Flaw {
             Self::Error => "EventSource fires `error` itself when the connection is lost; \
                             EventName::ERROR is for other clients"
                 .to_owned(),
+            Self::Open => "EventSource fires `open` itself when the connection is there".to_owned(),
             Self::Byte(at) => {
                 let what = match name.as_bytes()[*at] {
                     b'\n' => "a line feed",
@@ -518,10 +523,11 @@ const fn flaw_in_name(name: &str) -> Option<Flaw> {
         }
         at += 1;
     }
-    if matches!(bytes, b"error") {
-        return Some(Flaw::Error);
+    match bytes {
+        b"error" => Some(Flaw::Error),
+        b"open" => Some(Flaw::Open),
+        _ => None,
     }
-    None
 }
 
 /// The [`EventName`] of a literal, checked when the program is compiled.

@@ -6,7 +6,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
         ACCEPT_RANGES, AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPIRES,
-        LAST_MODIFIED, TRANSFER_ENCODING, UPGRADE,
+        LAST_MODIFIED, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 
@@ -15,12 +15,18 @@ pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/even
 /// nginx holds back even the response headers until the stream ends, unless told not to.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
 /// Rule 49: nothing in between may store the stream, answer from a store, or change it.
 const CACHE_DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "no-transform"];
 
+/// With it, a cache may ignore `no-store` (RFC 9111, 5.2.2.3).
+const MUST_UNDERSTAND: &str = "must-understand";
+
 /// What a stream of unknown length has no use for, or what is fatal to it: with a validator, a
-/// cache could answer 304, after which an `EventSource` never comes back (rules 51, 54).
-const UNFIT: [HeaderName; 11] = [
+/// cache could answer 304, after which an `EventSource` never comes back (rules 51, 54). And what
+/// outweighs `Cache-Control` in a CDN (RFC 9213) or in nginx (rule 49).
+const UNFIT: [HeaderName; 15] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -32,6 +38,10 @@ const UNFIT: [HeaderName; 11] = [
     ACCEPT_RANGES,
     AGE,
     EXPIRES,
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("cloudflare-cdn-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("x-accel-expires"),
 ];
 
 /// Marks a response whose body hands out whole events or whole lines in every chunk, so that it
@@ -39,8 +49,8 @@ const UNFIT: [HeaderName; 11] = [
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WholeChunks;
 
-/// Makes these the headers of an event stream. A handler's own cache directives and its own
-/// `X-Accel-Buffering` are kept (rule 53).
+/// Makes these the headers of an event stream. A handler's own cache directives, its own
+/// `X-Accel-Buffering` and its own policies are kept (rules 53, 129).
 pub(crate) fn apply(headers: &mut HeaderMap) {
     for name in &UNFIT {
         headers.remove(name);
@@ -50,9 +60,21 @@ pub(crate) fn apply(headers: &mut HeaderMap) {
     headers.insert(CONTENT_TYPE, EVENT_STREAM);
     let cache_control = cache_control(headers);
     headers.insert(CACHE_CONTROL, cache_control);
-    headers
-        .entry(X_ACCEL_BUFFERING)
-        .or_insert(HeaderValue::from_static("no"));
+    for (name, value) in [
+        (X_ACCEL_BUFFERING, "no"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // `EventSource` and `fetch` of other origins ask by CORS, which does not look at it.
+        (RESOURCE_POLICY, "same-origin"),
+    ] {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    }
+}
+
+/// For an answer that is not a stream: no cache may give it to the next client (rule 128).
+pub(crate) fn no_store(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 /// Adds to what the response depends on: one field, each name once, and `*` says it all
@@ -107,9 +129,8 @@ fn cache_control(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get_all(CACHE_CONTROL).iter();
     let given = given.filter_map(|value| value.to_str().ok());
     let mut directives: Vec<&str> = given
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|directive| !directive.is_empty())
+        .flat_map(directives)
+        .filter(|directive| !directive.eq_ignore_ascii_case(MUST_UNDERSTAND))
         .collect();
     for ours in CACHE_DIRECTIVES {
         if !directives
@@ -121,6 +142,34 @@ fn cache_control(headers: &HeaderMap) -> HeaderValue {
     }
     HeaderValue::try_from(directives.join(", "))
         .unwrap_or(HeaderValue::from_static("no-cache, no-store, no-transform"))
+}
+
+/// The directives of one field. A comma inside a quoted string separates nothing, and a string
+/// that does not end is left out: what we add after it would be part of it.
+fn directives(mut rest: &str) -> Vec<&str> {
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let (mut quoted, mut escaped) = (false, false);
+        let end = rest.bytes().position(|byte| {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                b',' => return !quoted,
+                _ => {}
+            }
+            false
+        });
+        let (directive, after) = match end {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            None => (rest, ""),
+        };
+        if !quoted && !directive.trim().is_empty() {
+            all.push(directive.trim());
+        }
+        rest = after;
+    }
+    all
 }
 
 /// Whether these are the headers of an event stream, whatever the parameters and the case.
@@ -139,7 +188,7 @@ pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn directives(given: &[&'static str]) -> String {
+    fn merged(given: &[&'static str]) -> String {
         let mut headers = HeaderMap::new();
         for value in given {
             headers.append(CACHE_CONTROL, HeaderValue::from_static(value));
@@ -151,14 +200,48 @@ mod tests {
 
     #[test]
     fn rules_49_and_53_cache_directives_are_merged_into_one_field() {
-        assert_eq!(directives(&[]), "no-cache, no-store, no-transform");
+        assert_eq!(merged(&[]), "no-cache, no-store, no-transform");
         assert_eq!(
-            directives(&["private", "No-Store, max-age=0"]),
+            merged(&["private", "No-Store, max-age=0"]),
             "private, No-Store, max-age=0, no-cache, no-transform"
         );
         assert_eq!(
-            directives(&["no-cache, no-store, no-transform"]),
+            merged(&["no-cache, no-store, no-transform"]),
             "no-cache, no-store, no-transform"
         );
+    }
+
+    #[test]
+    fn rule_49_what_is_quoted_is_no_directive() {
+        for (given, expected) in [
+            (
+                r#"private="x-a, no-store, x-b""#,
+                r#"private="x-a, no-store, x-b", no-cache, no-store, no-transform"#,
+            ),
+            (
+                r#"a="\", no-store, ", no-cache"#,
+                r#"a="\", no-store, ", no-cache, no-store, no-transform"#,
+            ),
+            (
+                r#"a="\\", no-store"#,
+                r#"a="\\", no-store, no-cache, no-transform"#,
+            ),
+            // A string without an end would swallow ours.
+            (
+                r#"max-age=0, private="x, no-store"#,
+                "max-age=0, no-cache, no-store, no-transform",
+            ),
+            (" , ,,", "no-cache, no-store, no-transform"),
+            // Without the name of a field, `no-cache` is another directive than with one.
+            (
+                r#"no-cache="x", Must-Understand"#,
+                r#"no-cache="x", no-cache, no-store, no-transform"#,
+            ),
+        ] {
+            assert_eq!(merged(&[given]), expected, "{given}");
+            // Applied again, nothing changes.
+            let again = expected.to_owned().leak();
+            assert_eq!(merged(&[again]), expected);
+        }
     }
 }

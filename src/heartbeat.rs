@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     error::{Error, ErrorKind},
     event::Event,
-    frame,
+    frame, named,
 };
 
 /// Bytes that go out on a connection that has been silent for a while, so that no proxy takes it
@@ -84,13 +84,20 @@ impl Heartbeat {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidName`] for an event without a name, [`ErrorKind::InvalidId`] for one
-    /// with an id.
+    /// [`ErrorKind::InvalidName`] for an event without a name, or with one that a channel gives
+    /// its own events (`gap`, `checkpoint`, `snapshot`): a page would take the heartbeat for one
+    /// of those. [`ErrorKind::InvalidId`] for an event with an id.
     pub fn with_event(mut self, event: &Event) -> Result<Self, Error> {
         if matches!(event.name_str(), None | Some("message")) {
             return Err(Error::new(
                 ErrorKind::InvalidName,
                 "a heartbeat event needs a name of its own: without, it would reach onmessage",
+            ));
+        }
+        if let Some(name) = event.name_str().filter(|name| named::is_a_channel_s(name)) {
+            return Err(Error::new(
+                ErrorKind::InvalidName,
+                format!("heartbeat event {name:?}: a channel gives this name to its own events"),
             ));
         }
         if event.has_id() {

@@ -18,6 +18,11 @@ use crate::{
 /// The default name of the gap event. It stands here because no variant may forge it.
 pub(crate) const GAP: EventName = crate::event_name!("gap");
 
+/// Whether a channel gives this name to its own events, unless its builder sets another.
+pub(crate) fn is_a_channel_s(name: &str) -> bool {
+    [GAP.as_str(), "checkpoint", "snapshot"].contains(&name)
+}
+
 /// The name that the value's variant gives its event.
 pub(crate) fn name<T: Serialize + ?Sized>(value: &T) -> Result<EventName, Error> {
     let variant = match value.serialize(VariantName) {

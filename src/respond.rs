@@ -249,11 +249,18 @@ where
 impl IntoResponse for Subscription {
     fn into_response(self) -> Response {
         if self.is_over() {
-            // The standard's word for "do not come back" (rule 61).
-            return StatusCode::NO_CONTENT.into_response();
+            return no_content();
         }
         event_stream(Body::new(SubscriptionBody(self)))
     }
+}
+
+/// The standard's word for "do not come back" (rule 61). It depends on the client's id, so no
+/// cache may answer others with it; and what is not stored needs no `Vary` (rule 128).
+pub(crate) fn no_content() -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    head::no_store(response.headers_mut());
+    response
 }
 
 /// A stream that does not exist before its body is polled.

@@ -18,7 +18,6 @@ use std::{
 use axum_core::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_core::Stream;
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
@@ -802,7 +801,7 @@ impl RunResponse {
 impl IntoResponse for RunResponse {
     fn into_response(self) -> Response {
         match self.0 {
-            Answer::Gone => StatusCode::NO_CONTENT.into_response(),
+            Answer::Gone => respond::no_content(),
             Answer::Unknown(chunk) => respond::whole_stream(chunk),
             Answer::Resume(_, subscription) => subscription.into_response(),
             Answer::Start(_, begin) => respond::begun_when_polled(begin),

@@ -10,6 +10,9 @@ use std::{
 use slab::Slab;
 use tokio::time::{Instant, sleep_until};
 
+#[cfg(all(feature = "listener", feature = "tracing"))]
+pub(crate) use late::OpenConnection;
+
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, WakerSlot, lock};
 
 /// Nobody drains for longer, and it keeps the sums within what the clock can count.
@@ -20,7 +23,9 @@ const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// An event stream never ends by itself, and a graceful shutdown waits for every response: with
 /// one browser tab open, `axum::serve(..).with_graceful_shutdown(..)` would not return. Give a
 /// clone of this handle to [`SseLayer::shutdown`](crate::SseLayer::shutdown), and make the
-/// server's signal pass through [`on`](Shutdown::on):
+/// server's signal pass through [`on`](Shutdown::on). If it is not given to the layer, no stream
+/// ends, and the server waits for ever (with the features `listener` and `tracing`, a warning
+/// says so):
 ///
 /// ```no_run
 /// # #[cfg(feature = "layer")]
@@ -59,6 +64,8 @@ struct Inner {
     since: Mutex<Option<Instant>>,
     waiting: Mutex<Slab<Arc<WakerSlot>>>,
     streams: AtomicUsize,
+    #[cfg(all(feature = "listener", feature = "tracing"))]
+    late: late::Late,
 }
 
 impl Shutdown {
@@ -107,6 +114,8 @@ impl Shutdown {
                 waker.wake();
             }
         }
+        #[cfg(all(feature = "listener", feature = "tracing"))]
+        self.warn_if_late();
     }
 
     /// Whether [`begin`](Shutdown::begin) has been called.
@@ -216,6 +225,85 @@ impl fmt::Debug for Shutdown {
             .field("begun", &self.has_begun())
             .field("drain", &self.0.drain)
             .finish_non_exhaustive()
+    }
+}
+
+/// What keeps a server from stopping is logged, since it can wait for ever without a word.
+#[cfg(all(feature = "listener", feature = "tracing"))]
+mod late {
+    use std::time::Duration;
+
+    use tokio::{runtime::Handle, time::sleep_until};
+
+    use super::{AtomicBool, AtomicUsize, Ordering, Shutdown};
+
+    /// How long after the last stream should have ended.
+    const LATE: Duration = Duration::from_secs(5);
+
+    #[derive(Default)]
+    pub(super) struct Late {
+        has_layer: AtomicBool,
+        connections: AtomicUsize,
+        watched: AtomicBool,
+    }
+
+    /// A connection of a listener that knows of the shutdown.
+    pub(crate) struct OpenConnection(Shutdown);
+
+    impl Shutdown {
+        /// A layer ends its streams.
+        pub(crate) fn given_to_a_layer(&self) {
+            self.0.late.has_layer.store(true, Ordering::Relaxed);
+        }
+
+        pub(crate) fn count_connection(&self) -> OpenConnection {
+            self.0.late.connections.fetch_add(1, Ordering::Relaxed);
+            OpenConnection(self.clone())
+        }
+
+        /// One task, which waits. If the shutdown is begun outside of a runtime, the future of
+        /// `on` calls this again from within one.
+        pub(super) fn warn_if_late(&self) {
+            let late = &self.0.late;
+            let (Ok(runtime), Some(end)) = (Handle::try_current(), self.moment(1.0)) else {
+                return;
+            };
+            if late.connections.load(Ordering::Relaxed) == 0
+                || late.watched.swap(true, Ordering::Relaxed)
+            {
+                return;
+            }
+            let shutdown = self.clone();
+            drop(runtime.spawn(async move {
+                sleep_until(end + LATE).await;
+                let late = &shutdown.0.late;
+                let connections = late.connections.load(Ordering::Relaxed);
+                if connections == 0 {
+                    return;
+                }
+                let seconds = LATE.as_secs();
+                if late.has_layer.load(Ordering::Relaxed) {
+                    tracing::warn!(
+                        connections,
+                        "connections are still open {seconds} s after all streams should have \
+                         ended: a request is still being answered, or a stream has no `SseLayer` \
+                         that knows of the shutdown"
+                    );
+                } else {
+                    tracing::warn!(
+                        connections,
+                        "connections are still open {seconds} s after the shutdown began: give \
+                         the `Shutdown` to `SseLayer::shutdown` too, or no stream ends"
+                    );
+                }
+            }));
+        }
+    }
+
+    impl Drop for OpenConnection {
+        fn drop(&mut self) {
+            self.0.0.late.connections.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -153,7 +153,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve(to: TcpStreams, app: Router, shutdown: &Shutdown) -> Result<(), Box<dyn Error>> {
-    axum::serve(to, app)
+    axum::serve(to, app.layer(support::known_hosts()?))
         .with_graceful_shutdown(shutdown.on(future::pending()))
         .await?;
     Ok(())

@@ -6,8 +6,8 @@
 //! cargo run --release --example quickstart
 //! ```
 //!
-//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `HISTORY` how many
-//! events a page that comes back can catch up on.
+//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `HOSTS` by which
+//! names browsers may reach it, `HISTORY` how many events a page that comes back can catch up on.
 
 use std::{
     env,
@@ -67,6 +67,7 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let host: IpAddr = setting("HOST", Ipv4Addr::LOCALHOST.into())?;
     let port: u16 = setting("PORT", 3000)?;
+    let hosts: String = setting("HOSTS", String::new())?;
     let history: usize = setting("HISTORY", 1000)?;
 
     let channel = Channel::builder()
@@ -82,6 +83,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/publish", post(publish))
         .layer(DefaultBodyLimit::max(MAX_NOTE))
         .merge(streams)
+        // By address, as `localhost`, or by these names: a page whose own name points to this
+        // machine (DNS rebinding) gets 421.
+        .layer(SseLayer::new().hosts(hosts.split([',', ' ']).filter(|host| !host.is_empty()))?)
         .with_state(channel.clone());
 
     let listener = listener::bind(SocketAddr::from((host, port)))?;

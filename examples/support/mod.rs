@@ -10,9 +10,10 @@ use std::{
 };
 
 use axum::{Router, serve::Listener as _};
-use axum_sse::{Shutdown, listener};
+use axum_sse::{Shutdown, SseLayer, listener};
 
-/// Serves `app` at `HOST` and `PORT` until Ctrl-C, which ends all streams.
+/// Serves `app` at `HOST` and `PORT` until Ctrl-C, which ends all streams. Browsers reach it by
+/// address, as `localhost`, or by a name in `HOSTS`.
 #[expect(
     clippy::print_stdout,
     reason = "it is the one line that a user waits for"
@@ -20,6 +21,7 @@ use axum_sse::{Shutdown, listener};
 pub(crate) async fn serve(app: Router, shutdown: &Shutdown) -> Result<(), Box<dyn Error>> {
     let host: IpAddr = setting("HOST", Ipv4Addr::LOCALHOST.into())?;
     let port: u16 = setting("PORT", 3000)?;
+    let app = app.layer(known_hosts()?);
     let listener = listener::Options::new()
         .shutdown(shutdown.clone())
         .bind(SocketAddr::from((host, port)))?;
@@ -29,6 +31,14 @@ pub(crate) async fn serve(app: Router, shutdown: &Shutdown) -> Result<(), Box<dy
         .with_graceful_shutdown(shutdown.on(ctrl_c()))
         .await?;
     Ok(())
+}
+
+/// Refuses requests for other names: without, any site could make its own name point to this
+/// machine, and read what the example shows (DNS rebinding).
+pub(crate) fn known_hosts() -> Result<SseLayer, Box<dyn Error>> {
+    let hosts: String = setting("HOSTS", String::new())?;
+    let hosts = hosts.split([',', ' ']).filter(|host| !host.is_empty());
+    Ok(SseLayer::new().hosts(hosts)?)
 }
 
 async fn ctrl_c() {

@@ -8,15 +8,14 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 
-use super::entry::{Entry, MAX_LABEL_LEN, canonical};
+use super::{
+    entry::{Entry, MAX_LABEL_LEN, canonical},
+    flaws::Flaws,
+};
 use crate::{
     error::{Error, ErrorKind},
-    id::shown,
     sync::Arc,
 };
-
-/// How many bad entries an error names before it only counts them.
-const MAX_NAMED: usize = 16;
 
 /// The origins whose pages may read streams, in the form in which browsers send them.
 ///
@@ -126,10 +125,10 @@ impl OriginAllowlist {
         S: AsRef<str>,
     {
         let (mut exact, mut patterns) = (BTreeSet::new(), BTreeSet::new());
-        let mut flaws = Flaws::default();
+        let mut flaws = Flaws::of("origin", ErrorKind::InvalidOrigin);
         for (count, entry) in entries.into_iter().enumerate() {
             if count == Self::MAX_ENTRIES {
-                flaws.too_many = true;
+                flaws.too_many(Self::MAX_ENTRIES);
                 break;
             }
             match canonical(entry.as_ref()) {
@@ -272,46 +271,4 @@ fn pattern_of(origin: &[u8]) -> Option<[&[u8]; 3]> {
     let canonical = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
     ((1..=MAX_LABEL_LEN).contains(&label.len()) && label.iter().all(canonical))
         .then(|| [&origin[..host], b"*", &origin[dot..]])
-}
-
-/// What was wrong with a whole list.
-#[derive(Default)]
-struct Flaws {
-    named: Vec<String>,
-    more: usize,
-    too_many: bool,
-}
-
-impl Flaws {
-    fn add(&mut self, entry: &str, flaw: &str) {
-        if self.named.len() < MAX_NAMED {
-            // What stands in front of an `@` may be a password, and errors end up in logs.
-            let shown = match entry.rsplit_once('@') {
-                Some((_, host)) => shown(&format!("...@{host}")),
-                None => shown(entry),
-            };
-            self.named.push(format!("origin {shown}: {flaw}"));
-        } else {
-            self.more += 1;
-        }
-    }
-
-    fn into_result(self) -> Result<(), Error> {
-        let Self {
-            named: mut parts,
-            more,
-            too_many,
-        } = self;
-        if more > 0 {
-            parts.push(format!("and {more} more"));
-        }
-        if too_many {
-            let most = OriginAllowlist::MAX_ENTRIES;
-            parts.push(format!("more than {most} origins in a list"));
-        }
-        if parts.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::InvalidOrigin, parts.join("; ")))
-    }
 }

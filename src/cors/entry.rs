@@ -15,7 +15,7 @@ use super::OriginAllowlist;
 pub(super) const MAX_LABEL_LEN: usize = 63;
 
 /// What is wrong with an entry, for the error's message.
-type Flaw = Cow<'static, str>;
+pub(super) type Flaw = Cow<'static, str>;
 
 /// An entry in canonical form.
 pub(super) enum Entry {
@@ -27,7 +27,9 @@ pub(super) fn canonical(entry: &str) -> Result<Entry, Flaw> {
     refuse_if_long(entry)?;
     let (scheme, rest) = split_scheme(entry)?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    refuse_other_parts(rest)?;
+    if let Some(what) = other_part(rest) {
+        return Err(format!("{what}; an origin ends after its host and port").into());
+    }
     // Stripped before any parsing, since to a parser `*` is a character like others.
     let (pattern, rest) = match rest.strip_prefix("*.") {
         Some(rest) => (true, rest),
@@ -64,7 +66,7 @@ pub(super) fn canonical(entry: &str) -> Result<Entry, Flaw> {
     })
 }
 
-fn refuse_if_long(entry: &str) -> Result<(), Flaw> {
+pub(super) fn refuse_if_long(entry: &str) -> Result<(), Flaw> {
     let (len, most) = (entry.len(), OriginAllowlist::MAX_ENTRY_LEN);
     if len > most {
         return Err(format!("{len} bytes, more than {most}").into());
@@ -107,21 +109,17 @@ fn split_scheme(entry: &str) -> Result<(String, &str), Flaw> {
     }
 }
 
-/// Refuses what a URL may have beside host and port, and what parsers mend.
-fn refuse_other_parts(rest: &str) -> Result<(), Flaw> {
-    let what = rest.chars().find_map(|char| match char {
+/// What a URL may have beside host and port, or what parsers mend.
+pub(super) fn other_part(rest: &str) -> Option<Flaw> {
+    rest.chars().find_map(|char| match char {
         '/' => Some("a path".into()),
         '?' => Some("a query".into()),
         '#' => Some("a fragment".into()),
         '@' => Some("a user name".into()),
-        '\\' | '%' => Some(format!("a `{char}`")),
-        char if char.is_whitespace() || char.is_control() => Some(format!("{char:?}")),
+        '\\' | '%' => Some(format!("a `{char}`").into()),
+        char if char.is_whitespace() || char.is_control() => Some(format!("{char:?}").into()),
         _ => None,
-    });
-    match what {
-        None => Ok(()),
-        Some(what) => Err(format!("{what}; an origin ends after its host and port").into()),
-    }
+    })
 }
 
 /// The host, an IPv6 one with its brackets, and the port.
@@ -156,7 +154,7 @@ fn ipv6(host: &str) -> Result<String, Flaw> {
 }
 
 /// A name in ASCII and lower case, or an IPv4 address that is written as browsers print it.
-fn name_or_ipv4(host: &str) -> Result<String, Flaw> {
+pub(super) fn name_or_ipv4(host: &str) -> Result<String, Flaw> {
     let name = match Host::parse(host) {
         Ok(Host::Domain(name)) => name,
         Ok(Host::Ipv4(address)) if address.to_string() == host => return Ok(host.to_owned()),

@@ -10,7 +10,7 @@ pub(super) const DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Where a browser puts a response that no script asked for. Values that we do not know are as
 /// good as none (rule 124).
-const DESTINATIONS: [&str; 24] = [
+const DESTINATIONS: [&str; 25] = [
     "audio",
     "audioworklet",
     "document",
@@ -28,6 +28,7 @@ const DESTINATIONS: [&str; 24] = [
     "script",
     "serviceworker",
     "sharedworker",
+    "speculationrules",
     "style",
     "text",
     "track",
@@ -59,7 +60,11 @@ impl Cors {
         if self.guards() && !self.may_go_to(destination(headers), site) {
             return Verdict::Refuse("this is not what an EventSource or a fetch sends");
         }
-        let origin = match (&self.origins, Sender::of(headers)) {
+        let sender = Sender::of(headers);
+        if self.metadata && site == Site::Unknown && matches!(sender, Sender::NoPage) {
+            return Verdict::Refuse("neither Origin nor Sec-Fetch-Site tells who asks");
+        }
+        let origin = match (&self.origins, sender) {
             // Everybody's page may read, but this is an image, or a fetch that does not want to.
             (Origins::Any, Sender::NoPage) if self.guards() && site == Site::Other => None,
             (Origins::Any, _) => return allow(request.method(), preflight),
@@ -77,8 +82,9 @@ impl Cors {
             (Site::Same, _) => true,
             (Site::Other, None) => !self.guards(),
             (Site::Other, Some(_)) => false,
-            (Site::Unknown, None) => true,
-            (Site::Unknown, Some(origin)) => is_own(origin, request.uri(), headers),
+            (Site::Unknown | Site::NoPage, None) => true,
+            // Some extensions send `none` and the origin of their own page.
+            (Site::Unknown | Site::NoPage, Some(origin)) => is_own(origin, request.uri(), headers),
         };
         if ours {
             Verdict::Pass
@@ -138,8 +144,10 @@ impl<'a> Sender<'a> {
 /// How the page stands to us, as the browser sees it. No page can set this header itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Site {
-    /// The same origin, or no page at all: an address typed in.
+    /// The same origin.
     Same,
+    /// No page at all: an address typed in.
+    NoPage,
     /// Another origin, of the same site or not: a sibling's page is not ours (rule 125).
     Other,
     Unknown,
@@ -148,7 +156,8 @@ enum Site {
 impl Site {
     fn of(headers: &HeaderMap) -> Self {
         match single(headers, &SITE) {
-            Some("same-origin" | "none") => Self::Same,
+            Some("same-origin") => Self::Same,
+            Some("none") => Self::NoPage,
             Some("same-site" | "cross-site") => Self::Other,
             _ => Self::Unknown,
         }

@@ -53,6 +53,7 @@ pub struct Cors {
     refuse: bool,
     guard: Option<bool>,
     pub(super) navigation: bool,
+    pub(super) metadata: bool,
     allow_headers: Vec<HeaderName>,
     allow_methods: Vec<Method>,
     expose_headers: Vec<HeaderName>,
@@ -75,6 +76,7 @@ impl Cors {
             refuse: true,
             guard: None,
             navigation: false,
+            metadata: false,
             // What a fetch-based client sets (rule 106); an `EventSource` never asks.
             allow_headers: vec![
                 header::ACCEPT,
@@ -163,8 +165,9 @@ impl Cors {
     /// Whether to refuse, before the handler runs, what `Sec-Fetch-Site` and `Sec-Fetch-Dest`
     /// tell apart from an `EventSource` or a `fetch` of an allowed origin: images, scripts,
     /// frames and navigations, and requests of other sites that carry no `Origin`
-    /// (rules 122 to 126). Requests without these headers pass: old browsers, and what is not a
-    /// browser.
+    /// (rules 122 to 126). Requests without these headers pass: those of old browsers, of what is
+    /// not a browser, and, without TLS, of any browser to an address that is not loopback; see
+    /// [`require_metadata`](Cors::require_metadata).
     ///
     /// On by default with credentials, unless [`headers_only`](Cors::headers_only) is asked for.
     ///
@@ -191,6 +194,35 @@ impl Cors {
         self
     }
 
+    /// Also refuses, with 403, requests that carry neither `Origin` nor `Sec-Fetch-Site`, so that
+    /// nothing tells whose page has sent them.
+    ///
+    /// Browsers send `Sec-Fetch-Site` with every request to `https` and to loopback addresses. To
+    /// other `http` addresses they never do, and images, frames and `no-cors` requests of any
+    /// site carry no `Origin` either: without this setting, they reach the handler there. With
+    /// it, so do no longer an `EventSource` of the same origin at such an address, old browsers,
+    /// and clients that are not browsers.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use axum_sse::{OriginAllowlist, Sse, SseLayer, layer::Cors, testing::Client};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let list = OriginAllowlist::new(["https://app.example"])?;
+    /// let app: Router = Router::new()
+    ///     .route("/events", get(async || Sse::new(tokio_stream::iter([1]))))
+    ///     .route_layer(SseLayer::new().cors(Cors::new(list).require_metadata()));
+    /// let client = Client::new(app);
+    /// assert_eq!(client.get("/events").await.unwrap_err().status(), 403);
+    /// let page = client.header("sec-fetch-site", "same-origin");
+    /// assert!(page.get("/events").await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn require_metadata(mut self) -> Self {
+        self.metadata = true;
+        self
+    }
+
     pub(super) fn refuses(&self) -> bool {
         self.refuse
     }
@@ -202,10 +234,11 @@ impl Cors {
     /// The request headers that the answer depends on.
     pub(crate) fn vary(&self) -> Vec<HeaderName> {
         let mut names = Vec::new();
-        if matches!(self.origins, Origins::Listed(_)) {
+        let listed = matches!(self.origins, Origins::Listed(_));
+        if listed || self.metadata {
             names.push(header::ORIGIN);
         }
-        if self.guards() || (self.refuse && matches!(self.origins, Origins::Listed(_))) {
+        if self.guards() || self.metadata || (self.refuse && listed) {
             names.push(super::guard::SITE);
         }
         if self.guards() {

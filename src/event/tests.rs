@@ -408,6 +408,23 @@ mod errors {
     }
 
     #[test]
+    fn rule_65_no_event_is_called_open() {
+        let told = message(text("x").name("open"));
+        assert!(
+            told.starts_with(r#"event name "open": EventSource fires `open` itself"#),
+            "{told}"
+        );
+        assert_eq!(kind(EventName::new("open")), ErrorKind::InvalidName);
+        assert!(EventName::new("Open").is_ok() && EventName::new("opened").is_ok());
+    }
+
+    #[test]
+    #[should_panic(expected = "`open` is EventSource's own event")]
+    fn rule_65_nor_is_a_literal() {
+        let _ = EventName::from_static("open");
+    }
+
+    #[test]
     fn rules_11_82_and_83_ids_hold_visible_ascii_only() {
         let good = |char: char| char.is_ascii_graphic() && !"\"():<>?@[\\]{}".contains(char);
         for char in (0..=0x17f)
@@ -661,6 +678,8 @@ mod named {
     enum Forbidden {
         #[serde(rename = "error")]
         Error,
+        #[serde(rename = "open")]
+        Open,
         #[serde(rename = "gap")]
         Gap(u8),
         #[serde(rename = "")]
@@ -677,8 +696,16 @@ mod named {
 
     #[test]
     fn rules_10_and_65_a_variant_has_no_more_rights_than_any_other_name() {
-        use Forbidden::{Empty, Error, Gap, Lines, Nul, Return};
-        for value in [Error, Gap(1), Empty { a: 1 }, Lines(1, 2), Return, Nul] {
+        use Forbidden::{Empty, Error, Gap, Lines, Nul, Open, Return};
+        for value in [
+            Error,
+            Open,
+            Gap(1),
+            Empty { a: 1 },
+            Lines(1, 2),
+            Return,
+            Nul,
+        ] {
             assert_eq!(kind(Event::named(&value)), ErrorKind::InvalidName);
         }
         assert_eq!(

@@ -58,7 +58,7 @@ pin_project! {
     #[project = InnerProj]
     enum Inner<B> {
         Body { #[pin] body: B },
-        Answer { bytes: Bytes },
+        Answer { bytes: Bytes, sized: bool },
         Ended,
     }
 }
@@ -67,6 +67,9 @@ pin_project! {
 pub(super) struct Stream {
     ends: Ends,
     life: Option<Arc<Life>>,
+    /// Whether the access to it may be withdrawn, and when it expires.
+    is_revocable: bool,
+    expires: Option<Instant>,
     /// Who was promised to be woken at the end.
     asked_by: Option<Waker>,
     /// Where the stream stands, unless it may end between any two chunks.
@@ -117,6 +120,8 @@ impl Passage {
         Self::Watched(Box::new(Stream {
             ends,
             life: None,
+            is_revocable: false,
+            expires: None,
             asked_by: None,
             // Events cannot be told apart in an encoded body. Its reader sees it cut off, as
             // after a lost connection, and comes back.
@@ -145,6 +150,8 @@ impl Stream {
             return;
         };
         let (deadline, revocations) = access.map(Access::into_ends).unwrap_or_default();
+        self.is_revocable = !revocations.is_empty();
+        self.expires = deadline;
         let lifetime = lifetime.and_then(|time| {
             // A quarter of it is left to chance: streams that began together end apart.
             let time = time.mul_f64(1.0 - retry::share() / 4.0);
@@ -184,6 +191,17 @@ impl Stream {
         ready!(life.poll_overdue(cx));
         Poll::Ready(None)
     }
+
+    /// Whether the access is over by now, so that a frame that has just come must not go out. The
+    /// rest of an event that has begun may.
+    fn is_withdrawn(&self, cx: &mut Context<'_>) -> bool {
+        if !self.tail.as_ref().is_none_or(Tail::is_boundary) {
+            return false;
+        }
+        let life = self.life.as_ref().filter(|_| self.is_revocable);
+        life.is_some_and(|life| life.is_revoked(cx))
+            || self.expires.is_some_and(|at| at <= Instant::now())
+    }
 }
 
 impl<B> SseBody<B> {
@@ -202,10 +220,21 @@ impl<B> SseBody<B> {
         }
     }
 
-    /// These bytes, and the end.
+    /// An event stream of these bytes.
     pub(super) fn answer(bytes: Bytes) -> Self {
         Self {
-            inner: Inner::Answer { bytes },
+            inner: Inner::Answer {
+                bytes,
+                sized: false,
+            },
+            stream: None,
+        }
+    }
+
+    /// These bytes, and no event stream: their length is told.
+    pub(super) fn text(bytes: Bytes) -> Self {
+        Self {
+            inner: Inner::Answer { bytes, sized: true },
             stream: None,
         }
     }
@@ -232,7 +261,7 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
         let mut this = self.project();
         let body = match this.inner.as_mut().project() {
             InnerProj::Body { body } => body,
-            InnerProj::Answer { bytes } => {
+            InnerProj::Answer { bytes, .. } => {
                 let bytes = std::mem::take(bytes);
                 this.inner.set(Inner::Ended);
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
@@ -251,6 +280,14 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
             return Poll::Ready(last.map(|last| Ok(Frame::data(last))));
         }
         let frame = ready!(body.poll_frame(cx));
+        // What was published after the access was withdrawn may have come in between.
+        if let Some(Passage::Watched(stream)) = this.stream
+            && stream.is_withdrawn(cx)
+        {
+            this.inner.set(Inner::Ended);
+            *this.stream = None;
+            return Poll::Ready(None);
+        }
         let data = frame
             .as_ref()
             .and_then(|frame| frame.as_ref().ok()?.data_ref());
@@ -285,6 +322,7 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
             // An event stream never tells its length, not even where it is known: the server
             // would write a `Content-Length` of it.
             Inner::Body { body } if self.stream.is_none() => body.size_hint(),
+            Inner::Answer { bytes, sized: true } => SizeHint::with_exact(bytes.len() as u64),
             _ => SizeHint::default(),
         }
     }

@@ -1,4 +1,5 @@
-//! [`Guarded`]: acts on what [`Cors`] decides about a request, before any handler runs.
+//! [`Guarded`]: acts on what [`Hosts`] and [`Cors`] decide about a request, before any handler
+//! runs.
 //!
 //! tower-http answers what is allowed; everything else goes round it, since it would take every
 //! OPTIONS request for a preflight, and never refuses one.
@@ -18,7 +19,7 @@ use tower_service::Service;
 
 use super::{answer, body::SseBody};
 use crate::{
-    cors::{Cors, Verdict},
+    cors::{Cors, Hosts, Verdict},
     head,
 };
 
@@ -28,6 +29,7 @@ use crate::{
 pub(super) struct Guarded<S> {
     inner: Inner<S>,
     settings: Option<Arc<Settings>>,
+    hosts: Option<Arc<Hosts>>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,7 +54,7 @@ struct Settings {
 }
 
 impl<S> Guarded<S> {
-    pub(super) fn new(inner: S, cors: Option<Cors>) -> Self {
+    pub(super) fn new(inner: S, cors: Option<Cors>, hosts: Option<Arc<Hosts>>) -> Self {
         let inner = match &cors {
             None => Inner::Plain(inner),
             Some(cors) => Inner::Cors(Box::new(cors.layer().layer(inner))),
@@ -61,7 +63,11 @@ impl<S> Guarded<S> {
             let vary = cors.vary();
             Arc::new(Settings { cors, vary })
         });
-        Self { inner, settings }
+        Self {
+            inner,
+            settings,
+            hosts,
+        }
     }
 }
 
@@ -78,6 +84,24 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        if self
+            .hosts
+            .as_ref()
+            .is_some_and(|hosts| !hosts.serve(&request))
+        {
+            #[cfg(feature = "tracing")]
+            tracing::debug!(
+                host = ?request.headers().get(http::header::HOST),
+                "refused a request for a host that is not listed"
+            );
+            return GuardedFuture {
+                kind: Kind::Answered {
+                    status: StatusCode::MISDIRECTED_REQUEST,
+                    reason: "this server is not known by that host name",
+                },
+                settings: self.settings.clone(),
+            };
+        }
         let verdict = match &self.settings {
             None => Verdict::Pass,
             Some(settings) => settings.cors.judge(&request),

@@ -5,9 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{limits::Limits, service::SseService};
-#[cfg(feature = "cors")]
-use crate::cors::{Cors, OriginAllowlist};
 use crate::shutdown::Shutdown;
+#[cfg(feature = "cors")]
+use crate::{
+    cors::{Cors, Hosts, OriginAllowlist},
+    error::Error,
+};
 
 /// Gives every event stream the head it needs, says who may read it from another origin, how
 /// many may be open and for how long, and ends it on [`Shutdown`].
@@ -62,6 +65,8 @@ pub struct SseLayer {
     pub(super) shutdown: Option<Shutdown>,
     #[cfg(feature = "cors")]
     pub(super) cors: Option<Cors>,
+    #[cfg(feature = "cors")]
+    pub(super) hosts: Option<Arc<Hosts>>,
 }
 
 impl SseLayer {
@@ -76,6 +81,8 @@ impl SseLayer {
             shutdown: None,
             #[cfg(feature = "cors")]
             cors: None,
+            #[cfg(feature = "cors")]
+            hosts: None,
         }
     }
 
@@ -100,6 +107,60 @@ impl SseLayer {
     pub fn cors(mut self, cors: Cors) -> Self {
         self.cors = Some(cors);
         self
+    }
+
+    /// The names by which browsers reach this server. Every request under the layer that asks for
+    /// another, in `Host` or in its target, gets 421 before the handler runs, stream or not
+    /// (rule 130): a page whose own name has been made to point to this server (DNS rebinding) is
+    /// of the same origin to the browser, and nothing else gives it away.
+    ///
+    /// An entry is a name, or a pattern such as `*.example.com` for exactly one label more;
+    /// without scheme and port, since every port counts. Case does not count, nor does a dot at
+    /// the end. IP addresses, `localhost` and names below `localhost` always pass, since rebinding
+    /// needs a name of the attacker's; so an empty list is right for a server that listens on
+    /// loopback. A request without `Host` passes: no browser sends one.
+    ///
+    /// A proxy in front may send its own name for the server as `Host`: list that one then, and
+    /// check the public name at the proxy.
+    ///
+    /// A layer with nothing but this may go around a whole app, and should, since pages and JSON
+    /// are read in the same way.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use axum_sse::{SseLayer, testing::Client};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let app: Router = Router::new()
+    ///     .route("/", get("a page"))
+    ///     .layer(SseLayer::new().hosts(["app.example", "*.preview.example"])?);
+    /// let rebound = Client::new(app).header("host", "attacker.example");
+    /// assert_eq!(rebound.get("/").await.unwrap_err().status(), 421);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidHost`](crate::ErrorKind::InvalidHost) if an entry is not a name or a
+    /// pattern, is longer than [`OriginAllowlist::MAX_ENTRY_LEN`], or if there are more than
+    /// [`OriginAllowlist::MAX_ENTRIES`]. The error names the bad entries:
+    ///
+    /// ```
+    /// let error = axum_sse::SseLayer::new().hosts(["https://app.example", "app.example:80"]);
+    /// assert_eq!(
+    ///     error.unwrap_err().to_string(),
+    ///     "host \"https://app.example\": a scheme; a host is a name alone; \
+    ///      host \"app.example:80\": a port; a host is listed for all ports",
+    /// );
+    /// ```
+    #[cfg(feature = "cors")]
+    pub fn hosts<I, S>(mut self, hosts: I) -> Result<Self, Error>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<str>,
+    {
+        self.hosts = Some(Arc::new(Hosts::new(hosts)?));
+        Ok(self)
     }
 
     /// How many streams may be open at once.
@@ -168,6 +229,8 @@ impl SseLayer {
     /// to come back after two to four seconds, at a moment of its own. Streams that start
     /// afterwards get 200, that, and the end.
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+        #[cfg(all(feature = "listener", feature = "tracing"))]
+        shutdown.given_to_a_layer();
         self.shutdown = Some(shutdown);
         self
     }

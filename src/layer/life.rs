@@ -108,6 +108,12 @@ impl Life {
         })
     }
 
+    /// Whether the access has been withdrawn since the last poll.
+    pub(crate) fn is_revoked(&self, cx: &mut Context<'_>) -> bool {
+        self.with(cx, |state, cx| state.revocations.poll(cx))
+            .is_ready()
+    }
+
     fn with<T>(
         &self,
         cx: &mut Context<'_>,

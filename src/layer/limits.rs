@@ -44,6 +44,7 @@ pub struct Limits {
     key_of: Option<Arc<KeyOf>>,
     refuse: bool,
     pub(super) before_handler: bool,
+    pub(super) answer_within: Duration,
     return_after: Duration,
     counts: Arc<Counts>,
 }
@@ -63,6 +64,7 @@ impl Limits {
             key_of: None,
             refuse: false,
             before_handler: false,
+            answer_within: Duration::from_secs(30),
             return_after: Duration::from_secs(5),
             counts: Arc::default(),
         }
@@ -111,7 +113,7 @@ impl Limits {
 
     /// Takes the place before the handler runs, so that what is too much costs nothing. Any
     /// request but HEAD and OPTIONS then counts until it has been answered, whether a stream
-    /// comes of it or not.
+    /// comes of it or not, and for at most [`answer_within`](Limits::answer_within).
     ///
     /// ```
     /// use axum_sse::layer::Limits;
@@ -121,6 +123,24 @@ impl Limits {
     /// ```
     pub fn before_handler(mut self) -> Self {
         self.before_handler = true;
+        self
+    }
+
+    /// With [`before_handler`](Limits::before_handler), how long a request may keep its place
+    /// before the handler has answered: 30 s by default. Otherwise, clients whose bodies never
+    /// come could keep everybody else out. After that the handler's future is dropped, the place
+    /// is free, and the request is answered like one that is too many: told to come back, or,
+    /// with [`refuse`](Limits::refuse), with 503. Without `before_handler` it has no effect.
+    ///
+    /// ```
+    /// use axum_sse::layer::Limits;
+    /// use std::time::Duration;
+    ///
+    /// let limits = Limits::new().total(100).before_handler().answer_within(Duration::from_secs(5));
+    /// # let _ = limits;
+    /// ```
+    pub fn answer_within(mut self, time: Duration) -> Self {
+        self.answer_within = time;
         self
     }
 
@@ -171,7 +191,7 @@ impl Limits {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
             .is_err()
         {
-            return Err(self.full(true));
+            return Err(self.full(Reason::InAll));
         }
         let mut slot = Slot {
             counts: counts.clone(),
@@ -191,16 +211,21 @@ impl Limits {
                 free
             };
             if !taken {
-                return Err(self.full(false));
+                return Err(self.full(Reason::ForKey));
             }
             slot.key = Some(key);
         }
         Ok(slot)
     }
 
-    fn full(&self, in_all: bool) -> Full {
+    /// The place was kept for too long without an answer.
+    pub(super) fn too_slow(&self) -> Full {
+        self.full(Reason::Slow)
+    }
+
+    fn full(&self, reason: Reason) -> Full {
         Full {
-            in_all,
+            reason,
             refuse: self.refuse,
             return_after: self.return_after,
         }
@@ -223,10 +248,18 @@ impl fmt::Debug for Limits {
     }
 }
 
-/// No place was free.
+/// Why a request has no place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reason {
+    InAll,
+    ForKey,
+    Slow,
+}
+
+/// A request has no place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Full {
-    pub(super) in_all: bool,
+    pub(super) reason: Reason,
     pub(super) refuse: bool,
     pub(super) return_after: Duration,
 }

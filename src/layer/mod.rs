@@ -2,14 +2,15 @@
 //!
 //! | when | what |
 //! | --- | --- |
-//! | before the handler, on every request under the layer | preflight, 403 for other origins and for what is no stream's request; 406 and limits only where asked for |
+//! | before the handler, on every request under the layer | preflight, 403 for other origins and for what is no stream's request; 406, 421 and limits only where asked for |
 //! | after the handler, if the response is `text/event-stream` | head, CORS headers, a place within the limits, lifetime, shutdown |
 //! | never | 405, `Allow`, redirects: they are the router's |
 //!
 //! A layer cannot know that a route is a stream before its handler has answered. So it belongs
 //! on the stream routes and not on the whole app, whose pages, images and forms it would refuse:
 //! put the streams into a `Router` of their own, put the layer on its routes with `route_layer`,
-//! and merge it into the app.
+//! and merge it into the app. (A layer with nothing but `SseLayer::hosts` may go around
+//! the whole app, and should.)
 //!
 //! It acts on responses of any make: our own, axum's `Sse`, a proxied stream. What is not an
 //! event stream keeps its body and head, but for CORS headers. The service's error type stays

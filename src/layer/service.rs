@@ -51,10 +51,10 @@ pub struct SseService<S> {
 impl<S> SseService<S> {
     pub(super) fn new(inner: S, settings: Arc<SseLayer>) -> Self {
         #[cfg(feature = "cors")]
-        let cors = settings.cors.clone();
+        let (cors, hosts) = (settings.cors.clone(), settings.hosts.clone());
         let front = Streams::new(inner, settings);
         #[cfg(feature = "cors")]
-        let front = super::guard::Guarded::new(front, cors);
+        let front = super::guard::Guarded::new(front, cors, hosts);
         Self { front }
     }
 }

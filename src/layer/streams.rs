@@ -14,6 +14,7 @@ use http::{
 };
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use super::{
@@ -41,6 +42,10 @@ impl<S> Streams<S> {
     }
 }
 
+/// Marks an event stream that has passed a layer.
+#[derive(Clone, Copy)]
+struct LookedAfter;
+
 /// What of a request matters to its response.
 struct Asked {
     head: bool,
@@ -52,6 +57,8 @@ struct Asked {
     peer: Option<Peer>,
     /// The place within the limits, if it was taken before the handler ran.
     slot: Option<Slot>,
+    /// Ends the wait for the handler, if it has that place.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Asked {
@@ -70,7 +77,19 @@ impl Asked {
             #[cfg(feature = "listener")]
             peer: Peer::of(request),
             slot: None,
+            alarm: None,
         }
+    }
+
+    /// Why the handler is waited for no longer.
+    fn poll_too_slow(&mut self, settings: &SseLayer, cx: &mut Context<'_>) -> Poll<Full> {
+        let (Some(limits), Some(_)) = (&settings.limits, &self.slot) else {
+            return Poll::Pending;
+        };
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(sleep(limits.answer_within)));
+        alarm.as_mut().poll(cx).map(|()| limits.too_slow())
     }
 }
 
@@ -153,15 +172,23 @@ where
     type Output = Result<Response<SseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         let settings = &**this.settings;
-        let mut response = match this.kind.project() {
-            KindProj::Called { future, asked } => {
-                let response = ready!(future.poll(cx));
-                // Whoever keeps a future that has answered keeps no place with it.
-                let slot = asked.slot.take();
-                finish(response?, asked, slot, settings)
-            }
+        let mut response = match this.kind.as_mut().project() {
+            KindProj::Called { future, asked } => match future.poll(cx) {
+                Poll::Ready(response) => {
+                    // Whoever keeps a future that has answered keeps no place with it.
+                    let slot = asked.slot.take();
+                    finish(response?, asked, slot, settings)
+                }
+                Poll::Pending => {
+                    let full = ready!(asked.poll_too_slow(settings, cx));
+                    // Drops the handler's future, and gives the place back.
+                    let answer = Answer::Full(full);
+                    this.kind.set(Kind::Answered { answer });
+                    answer::full(full)
+                }
+            },
             KindProj::Answered { answer } => match *answer {
                 Answer::NotAcceptable => {
                     let line = "this is an event stream, and `Accept` excludes text/event-stream";
@@ -204,15 +231,20 @@ fn finish<B: Body>(
         },
         _ => slot,
     };
-    head::apply(&mut parts.headers);
     let ending = settings
         .shutdown
         .as_ref()
         .is_some_and(|shutdown| shutdown.has_begun());
-    if settings.keep_alive && asked.keep_alive && !ending {
-        parts
-            .headers
-            .insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+    let keep_alive = if parts.extensions.insert(LookedAfter).is_some() {
+        // A layer within has decided, and may know of a shutdown that this one does not.
+        parts.headers.remove(CONNECTION)
+    } else {
+        let promise = settings.keep_alive && asked.keep_alive && !ending;
+        promise.then_some(HeaderValue::from_static("keep-alive"))
+    };
+    head::apply(&mut parts.headers);
+    if let Some(keep_alive) = keep_alive {
+        parts.headers.insert(CONNECTION, keep_alive);
     }
     if asked.head {
         // The body is dropped unpolled: our own leave no trace then.

@@ -58,6 +58,8 @@ pub struct StreamIo<S> {
     /// None on HTTP/2, and where no shutdown is known.
     heads: Option<Heads>,
     _open: OpenConnection,
+    #[cfg(feature = "tracing")]
+    _counted: Option<crate::shutdown::OpenConnection>,
 }
 
 /// What is known of the protocol, and what follows if it is HTTP/2.
@@ -91,6 +93,8 @@ impl<S> StreamIo<S> {
             http2: Http2::Perhaps(0),
             heads: options.shutdown.clone().map(Heads::new),
             _open: open,
+            #[cfg(feature = "tracing")]
+            _counted: options.shutdown.as_ref().map(Shutdown::count_connection),
         }
     }
 

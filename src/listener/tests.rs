@@ -428,3 +428,87 @@ async fn an_answer_that_waits_is_not_cut_for_the_next_head() {
     io.write_all(&[0; 9]).await.unwrap_err();
     assert_eq!(begun.elapsed(), STALL);
 }
+
+/// Keeps the warnings of this thread.
+#[cfg(feature = "tracing")]
+#[derive(Clone, Default)]
+struct Warnings(Arc<std::sync::Mutex<Vec<String>>>);
+
+#[cfg(feature = "tracing")]
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = String::new();
+        let mut field = |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            text.push_str(&format!("{field}: {value:?}; "));
+        };
+        event.record(&mut field);
+        self.0.lock().unwrap().push(text);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[cfg(feature = "tracing")]
+#[tokio::test(start_paused = true)]
+async fn connections_that_a_shutdown_does_not_end_are_warned_of() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let logged = || std::mem::take(&mut *warnings.0.lock().unwrap());
+    let no_layer = "give the `Shutdown` to `SseLayer::shutdown` too";
+    for (begun_elsewhere, drain, with_layer, what) in [
+        // First, while the clock of other threads has not been left behind.
+        (true, 0, false, no_layer),
+        (false, 0, false, no_layer),
+        (false, 0, true, "is still being answered"),
+        (false, 20, false, no_layer),
+    ] {
+        let shutdown = Shutdown::draining(drain * SECOND);
+        let layer = with_layer.then(|| crate::SseLayer::new().shutdown(shutdown.clone()));
+        let options = Options::new().shutdown(shutdown.clone());
+        let (one, two) = (pipe(&options), pipe(&options));
+        if begun_elsewhere {
+            // Where there is no runtime; the server's signal ends within one.
+            let shutdown = shutdown.clone();
+            let elsewhere = std::thread::spawn(move || shutdown.begin());
+            elsewhere.join().unwrap();
+        }
+        let signal = std::future::ready(());
+        shutdown.on(signal).await;
+        shutdown.begin();
+        sleep((drain + 4) * SECOND).await;
+        assert_eq!(logged(), [""; 0]);
+        drop(one);
+        sleep(2 * SECOND).await;
+        let [warning] = &logged()[..] else {
+            panic!("there is one warning");
+        };
+        assert!(warning.contains(what), "{warning}");
+        assert!(warning.contains("connections: 1;"), "{warning}");
+        sleep(100 * SECOND).await;
+        assert_eq!(logged(), [""; 0]);
+        drop((two, layer));
+    }
+    // Nor where all are closed in time.
+    let shutdown = Shutdown::new();
+    let options = Options::new().shutdown(shutdown.clone());
+    let open = pipe(&options);
+    shutdown.begin();
+    sleep(SECOND).await;
+    drop(open);
+    sleep(100 * SECOND).await;
+    assert_eq!(logged(), [""; 0]);
+}

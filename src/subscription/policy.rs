@@ -23,7 +23,9 @@ pub enum Start {
     /// With the channel's snapshot if it has one, and then live.
     #[default]
     Snapshot,
-    /// With what is published from now on.
+    /// With what is published from now on. This hides no history: a client that sends an id, even
+    /// one that it was never given, gets what is retained after that id. Where that is not for
+    /// everybody, bound it with `Subscription::not_before`.
     Live,
     /// With the oldest event that is retained. If older ones are gone, a gap event (`truncated`)
     /// comes first, and all that is retained follows, whatever [`OnGap`] says.

@@ -89,6 +89,11 @@ mod prelude {
             (header::CONTENT_TYPE, "text/event-stream"),
             (header::CACHE_CONTROL, "no-cache, no-store, no-transform"),
             ("x-accel-buffering".parse().unwrap(), "no"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (
+                "cross-origin-resource-policy".parse().unwrap(),
+                "same-origin",
+            ),
         ]
         .into_iter()
         .map(|(name, value)| (name, value.parse().unwrap()))
@@ -241,6 +246,14 @@ mod heartbeat {
         assert_eq!(kind(event()).unwrap_err(), ErrorKind::InvalidName);
         let message = event().name("message").unwrap();
         assert_eq!(kind(message).unwrap_err(), ErrorKind::InvalidName);
+        for channel_s in ["gap", "checkpoint", "snapshot"] {
+            let event = event().name(channel_s).unwrap();
+            assert_eq!(
+                kind(event).unwrap_err(),
+                ErrorKind::InvalidName,
+                "{channel_s}"
+            );
+        }
         let ping = event().name("ping").unwrap();
         assert!(kind(ping.clone()).is_ok());
         let id = ping.clone().id("7").unwrap();

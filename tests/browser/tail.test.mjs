@@ -99,3 +99,20 @@ test('tail: SIGINT ends the process in time while it waits for a line', TEST, as
   await openLive(t, server.origin);
   await endsOnCtrlC(server);
 });
+
+test('tail: a page whose own name points here reads nothing, and a name that is listed does', TEST, async (t) => {
+  const server = await start(t, { HOSTS: 'listed.example, also.example' });
+  server.print('secret');
+  const enough = (text) => text.includes('secret');
+  const ask = (host, path) => get(`${server.origin}${path}`, { headers: { Host: `${host}:${server.port}` }, enough });
+  for (const path of ['/events', '/']) {
+    const { status, text } = await ask('attacker.example', path);
+    assert.equal(status, 421);
+    assert.ok(!enough(text));
+  }
+  for (const host of ['listed.example', 'also.example', 'localhost', '127.0.0.1', '[::1]']) {
+    const { status, text } = await ask(host, '/events');
+    assert.equal(status, 200, host);
+    assert.ok(enough(text), host);
+  }
+});

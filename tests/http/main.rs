@@ -28,11 +28,12 @@ mod tests {
         serve::Listener as _,
     };
     use axum_sse::{
-        Channel, EventId, LastEventId, Shutdown, Sse, SseLayer, listener,
+        Channel, EventId, LastEventId, OriginAllowlist, Shutdown, Sse, SseLayer, listener,
         testing::{Message, Parser, Reader},
     };
     use futures_util::{Stream, StreamExt, stream};
-    use hyper::client::conn::http2;
+    use http_body_util::BodyExt;
+    use hyper::client::conn::{http1, http2};
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 
@@ -115,6 +116,8 @@ mod tests {
             "content-type: text/event-stream",
             "cache-control: no-cache, no-store, no-transform",
             "x-accel-buffering: no",
+            "x-content-type-options: nosniff",
+            "cross-origin-resource-policy: same-origin",
         ];
         lines.extend(more);
         lines.sort_unstable();
@@ -205,6 +208,69 @@ mod tests {
             raw.send("GET /error HTTP/1.0\r\n\r\n").await;
             assert_eq!(raw.head().await[0], "HTTP/1.0 409 Conflict");
             assert_eq!(raw.rest().await, "\"no\"");
+        }
+    }
+
+    /// A guarded server, and a request for it on each version of HTTP.
+    async fn guarded(origin: &str, host: &str) -> [(StatusCode, HeaderMap, String); 2] {
+        let origins = OriginAllowlist::new(["https://app.example"]).unwrap();
+        let layer = SseLayer::new().hosts(["app.example"]).unwrap();
+        let app = Router::new()
+            .route("/", get(async || Sse::new(stream::iter([1]))))
+            .layer(layer.origins(origins));
+        let listener = listener::bind(([127, 0, 0, 1], 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(axum::serve(listener, app).into_future());
+        let io = || async { TokioIo::new(TcpStream::connect(address).await.unwrap()) };
+        let (mut one, connection) = http1::handshake(io().await).await.unwrap();
+        tokio::spawn(connection);
+        let two = http2::handshake(TokioExecutor::new(), io().await);
+        let (mut two, connection) = two.await.unwrap();
+        tokio::spawn(connection);
+        let request = |uri: String| {
+            let request = Request::builder().uri(uri).header("origin", origin);
+            request.body(Body::empty()).unwrap()
+        };
+        let mut with_host = request("/".to_owned());
+        with_host
+            .headers_mut()
+            .insert("host", host.parse().unwrap());
+        let answers = [
+            bounded(one.send_request(with_host)).await.unwrap(),
+            bounded(two.send_request(request(format!("http://{host}/"))))
+                .await
+                .unwrap(),
+        ];
+        let read = answers.map(async |answer| {
+            let (head, body) = answer.into_parts();
+            let body = bounded(body.collect()).await.unwrap().to_bytes();
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            (head.status, head.headers, text)
+        });
+        let [one, two] = read;
+        let answers = [one.await, two.await];
+        server.abort();
+        answers
+    }
+
+    #[tokio::test]
+    async fn rules_101_128_and_130_refusals_have_a_length_and_are_not_stored() {
+        for (origin, host, status) in [
+            ("https://evil.example", "app.example", 403),
+            ("https://app.example", "attacker.example", 421),
+        ] {
+            for (got, headers, text) in guarded(origin, host).await {
+                assert_eq!(got, status);
+                assert_eq!(headers["content-length"], text.len().to_string());
+                assert!(!headers.contains_key("transfer-encoding"));
+                assert_eq!(headers["cache-control"], "no-store");
+                assert!(text.ends_with('\n') && text.len() > 10, "{text}");
+            }
+        }
+        for (got, headers, text) in guarded("https://app.example", "app.example:80").await {
+            assert_eq!(got, StatusCode::OK);
+            assert!(!headers.contains_key("content-length"));
+            assert_eq!(text, ":\ndata: 1\n\n");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use futures_util::FutureExt;
 use tokio::{
     sync::oneshot,
     time::{Instant, advance, sleep, timeout},
@@ -185,6 +186,76 @@ async fn access_that_is_withdrawn_ends_a_busy_stream_at_its_next_chunk() {
         drop(withdraw);
         assert_eq!(poll(&mut answer), END);
     }
+}
+
+/// Is asked for a chunk, and publishes it after the access has been withdrawn.
+struct PublishesAfterwards {
+    before: Option<Box<dyn FnOnce() + Send>>,
+    chunks: std::vec::IntoIter<&'static str>,
+}
+
+impl http_body::Body for PublishesAfterwards {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let chunk = self.chunks.next();
+        if self.chunks.len() == 0
+            && let Some(withdraw) = self.before.take()
+        {
+            withdraw();
+        }
+        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk.into()))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_published_after_the_withdrawal_arrives() {
+    for ours in [false, true] {
+        for expires in [false, true] {
+            let (withdraw, withdrawn) = oneshot::channel::<()>();
+            let mut access = Access::new().revoked_by(async { drop(withdrawn.await) });
+            let mut before: Box<dyn FnOnce() + Send> = Box::new(|| drop(withdraw));
+            if expires {
+                let clock = Instant::now() + Duration::from_millis(1);
+                access = Access::new().expires_in(Duration::from_millis(1));
+                before = Box::new(move || {
+                    // The clock is advanced by hand, from within a poll.
+                    let advanced = advance(Duration::from_millis(1)).now_or_never();
+                    assert!(advanced.is_none() && Instant::now() >= clock);
+                });
+            }
+            let body = Body::new(PublishesAfterwards {
+                before: Some(before),
+                chunks: vec!["data: for all\n\n", "data: secret\n\n"].into_iter(),
+            });
+            let mut response = event_stream(body);
+            if ours {
+                response.extensions_mut().insert(crate::head::WholeChunks);
+            }
+            let mut answer = under(SseLayer::new(), (access, response)).await;
+            assert_eq!(poll(&mut answer), chunk("data: for all\n\n"));
+            assert_eq!(poll(&mut answer), END, "{ours} {expires}");
+            assert!(answer.body().is_end_stream());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_had_begun_before_the_withdrawal_is_sent_whole() {
+    let (withdraw, withdrawn) = oneshot::channel::<()>();
+    let access = Access::new().revoked_by(async { drop(withdrawn.await) });
+    let body = Body::new(PublishesAfterwards {
+        before: Some(Box::new(|| drop(withdraw))),
+        chunks: vec!["data: be", "gun\n\n"].into_iter(),
+    });
+    let mut answer = under(SseLayer::new(), (access, event_stream(body))).await;
+    assert_eq!(poll(&mut answer), chunk("data: be"));
+    assert_eq!(poll(&mut answer), chunk("gun\n\n"));
+    assert_eq!(poll(&mut answer), END);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! Rules 100 to 102, 110 to 117 and 122 to 126: who passes, before any handler runs.
 
+use headers::Header as _;
+
 use super::{
     cors::{get_from, list, preflight_from},
     *,
@@ -199,6 +201,7 @@ const GARBLED: [&str; 6] = [
 /// The rules, in their own words and order.
 fn decide(mode: Mode, asks: Asks, from: From, site: &[&str], dest: &[&str]) -> Expected {
     // Rule 124: garbled is as good as absent.
+    let no_page = site == ["none"];
     let site = match site {
         ["same-origin" | "none"] => Some(false),
         ["same-site" | "cross-site"] => Some(true),
@@ -235,8 +238,12 @@ fn decide(mode: Mode, asks: Asks, from: From, site: &[&str], dest: &[&str]) -> E
         };
     }
     // Rules 100 to 102, as amended.
-    let same_origin =
-        from == From::NoPage || site == Some(false) || (site.is_none() && from == From::Own);
+    // A request that has an origin has a page, whatever `none` says.
+    let same_origin = match from {
+        From::NoPage => true,
+        From::Own => site != Some(true),
+        _ => site == Some(false) && !no_page,
+    };
     match (same_origin, mode.headers_only, asks) {
         (true, ..) => Expected::Handler(false),
         (_, false, _) => Expected::Forbidden,
@@ -288,8 +295,8 @@ async fn rules_100_to_102_and_122_to_125_every_combination() {
     sites.extend(known.iter().chain(&GARBLED).map(|value| vec![*value]));
     // The destinations of the Fetch standard, and Chromium's fenced frames.
     let known = "empty audio audioworklet document embed fencedframe font frame iframe image json \
-                 manifest object paintworklet report script serviceworker sharedworker style text \
-                 track video webidentity worker xslt";
+                 manifest object paintworklet report script serviceworker sharedworker \
+                 speculationrules style text track video webidentity worker xslt";
     let mut dests: Vec<Vec<&str>> = vec![vec![], vec!["image", "image"]];
     dests.extend(known.split(' ').chain(GARBLED).map(|value| vec![value]));
     let own = format!("https://{HOST}");
@@ -404,6 +411,109 @@ async fn rules_122_and_123_what_pages_can_make_a_browser_send() {
     }
 }
 
+#[tokio::test]
+async fn rule_102_no_page_has_no_origin() {
+    let none = |origin| {
+        let headers = [
+            ("host", HOST),
+            ("sec-fetch-site", "none"),
+            ("sec-fetch-dest", "empty"),
+            ("origin", origin),
+        ];
+        ask(Method::POST, &headers)
+    };
+    let extension = "chrome-extension://aaaabbbbccccddddeeeeffffgggghhhh";
+    for (origin, expected) in [
+        (extension, (403, false)),
+        (EVIL, (403, false)),
+        ("null", (403, false)),
+        (APP, (200, true)),
+        ("https://api.example:8080", (200, true)),
+    ] {
+        let got = outcome(layer(), none(origin)).await;
+        assert_eq!(got, expected, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn rule_124_metadata_can_be_required() {
+    let required = |cors: Cors| SseLayer::new().cors(cors.require_metadata());
+    let modes = [
+        (Cors::new(list()), ["origin", "sec-fetch-site"]),
+        (Cors::any_origin(), ["origin", "sec-fetch-site"]),
+    ];
+    let table: [(&[(&str, &str)], _); 8] = [
+        // What an image of any site sends without TLS.
+        (&[("referer", "http://evil.test/")], (403, false)),
+        (&[], (403, false)),
+        (&[("sec-fetch-site", "of-tomorrow")], (403, false)),
+        (&[("sec-fetch-dest", "empty")], (403, false)),
+        (&[("sec-fetch-site", "same-origin")], (200, true)),
+        (&[("sec-fetch-site", "none")], (200, true)),
+        (&[("origin", APP)], (200, true)),
+        (
+            &[("origin", APP), ("sec-fetch-site", "cross-site")],
+            (200, true),
+        ),
+    ];
+    for (cors, depends_on) in modes {
+        for (headers, expected) in table {
+            let request = ask(Method::GET, headers);
+            let (answer, calls) = counted(required(cors.clone()), request, silent()).await;
+            let got = (answer.status().as_u16(), calls > 0);
+            assert_eq!(got, expected, "{cors:?} {headers:?}");
+            let vary = values(&answer, "vary").concat();
+            assert!(depends_on.iter().all(|name| vary.contains(name)), "{vary}");
+        }
+    }
+    // Nothing of the kind by default.
+    assert_eq!(outcome(layer(), ask(Method::GET, &[])).await, (200, true));
+}
+
+#[tokio::test]
+async fn rule_128_what_is_refused_is_not_stored_and_has_a_length() {
+    let strict = || layer().strict_accept();
+    let none = ask(Method::GET, &[("accept", "text/html")]);
+    let full = || SseLayer::new().limits(Limits::new().total(0).refuse());
+    for (layer, request, status) in [
+        (layer(), get_from(EVIL), 403),
+        (layer(), preflight_from(EVIL), 403),
+        (strict(), none, 406),
+        (full(), ask(Method::GET, &[]), 503),
+        (
+            SseLayer::new().limits(Limits::new().per_key(0, |_| Some("a".into())).refuse()),
+            ask(Method::GET, &[]),
+            429,
+        ),
+        (
+            SseLayer::new().cors(Cors::new(list()).headers_only()),
+            preflight_from(EVIL),
+            204,
+        ),
+    ] {
+        let answer = through(layer, request, silent()).await;
+        assert_eq!(answer.status(), status);
+        assert_eq!(values(&answer, "cache-control"), ["no-store"], "{status}");
+        let length = answer.body().size_hint().exact();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        if status != 204 {
+            assert_eq!(length, Some(body.len() as u64), "{status}");
+            assert!(!body.is_empty());
+        }
+    }
+    let channel = Channel::<u8>::new();
+    channel.close(None).unwrap();
+    let over = channel.subscribe(channel.newest()).into_response();
+    let made_up = HeaderValue::from_static("x");
+    let made_up = LastEventId::<crate::RunId>::decode(&mut [made_up].iter()).unwrap();
+    let start = || stream::empty::<u8>();
+    let gone = crate::Runs::new().resume_or_start(made_up, (), start);
+    for final_one in [over, gone.into_response()] {
+        assert_eq!(final_one.status(), StatusCode::NO_CONTENT);
+        assert_eq!(values(&final_one, "cache-control"), ["no-store"]);
+    }
+}
+
 /// Whether an origin is on the list, as a person would say it.
 fn listed(origin: &[u8]) -> bool {
     let Ok(origin) = std::str::from_utf8(origin) else {
@@ -503,7 +613,7 @@ proptest! {
         }
         // Whoever is not listed passes only as one of our own.
         if calls > 0 && !allowed && !headers_only {
-            let ours = matches!(site.as_deref(), Some(b"same-origin" | b"none"));
+            let ours = matches!(site.as_deref(), Some(b"same-origin"));
             let named = host.as_ref().is_some_and(|host| {
                 let host = host.to_ascii_lowercase();
                 origins.iter().any(|origin| origin.to_ascii_lowercase().ends_with(&host) && !host.is_empty())

@@ -28,7 +28,7 @@ async fn rules_48_to_51_axum_s_own_sse() {
 }
 
 #[tokio::test]
-async fn rules_48_51_and_54_a_proxied_stream() {
+async fn rules_48_49_51_and_54_a_proxied_stream() {
     for content_type in [
         "text/event-stream; charset=utf-8",
         "text/event-stream;charset=windows-1252",
@@ -49,6 +49,10 @@ async fn rules_48_51_and_54_a_proxied_stream() {
                 ("accept-ranges", "bytes"),
                 ("age", "1"),
                 ("expires", "0"),
+                ("cdn-cache-control", "max-age=60"),
+                ("cloudflare-cdn-cache-control", "max-age=60"),
+                ("surrogate-control", "max-age=60"),
+                ("x-accel-expires", "60"),
                 ("x-other", "stays"),
             ],
             Body::from("data: x\n\n"),
@@ -77,13 +81,14 @@ async fn rule_48_a_content_type_that_is_there_twice_is_there_once() {
 }
 
 #[tokio::test]
-async fn rule_53_what_the_handler_set_itself_stays() {
+async fn rules_53_and_129_what_the_handler_set_itself_stays() {
     let proxied = foreign(
         &[
             ("content-type", "text/event-stream"),
             ("cache-control", "private, no-store"),
             ("cache-control", "NO-CACHE"),
             ("x-accel-buffering", "yes"),
+            ("cross-origin-resource-policy", "cross-origin"),
             ("vary", "origin"),
         ],
         Body::empty(),
@@ -93,6 +98,8 @@ async fn rule_53_what_the_handler_set_itself_stays() {
         ("content-type", "text/event-stream"),
         ("cache-control", "private, no-store, NO-CACHE, no-transform"),
         ("x-accel-buffering", "yes"),
+        ("x-content-type-options", "nosniff"),
+        ("cross-origin-resource-policy", "cross-origin"),
         ("vary", "origin"),
         ("connection", "keep-alive"),
     ]);
@@ -231,6 +238,20 @@ async fn layers_on_top_of_each_other_are_as_good_as_one() {
     shutdown.begin();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body.iter().filter(|byte| **byte == b'\n').count(), 2);
+}
+
+#[tokio::test]
+async fn rule_51_a_layer_around_the_app_promises_no_connection_that_one_within_does_not() {
+    let shutdown = Shutdown::new();
+    let app = Router::new()
+        .route("/", get(async || Sse::new(stream::pending::<u8>())))
+        .layer(SseLayer::new().shutdown(shutdown.clone()))
+        .layer(SseLayer::new());
+    let open = app.clone().oneshot(request(Version::HTTP_11)).await;
+    assert_eq!(open.unwrap().headers(), &stream_head());
+    shutdown.begin();
+    let ending = app.oneshot(request(Version::HTTP_11)).await.unwrap();
+    assert!(!ending.headers().contains_key(header::CONNECTION));
 }
 
 #[tokio::test]

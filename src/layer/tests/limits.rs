@@ -293,6 +293,62 @@ async fn an_early_limit_never_runs_the_handler_when_full() {
     }
 }
 
+/// A handler that waits for a body that never comes.
+async fn waits_for(limits: &Limits) -> (impl Future<Output = Answer> + use<>, std::sync::Weak<()>) {
+    let alive = Arc::new(());
+    let handler_s = Arc::downgrade(&alive);
+    let alive = std::sync::Mutex::new(Some(alive));
+    let service = service_fn(move |_| {
+        let alive = alive.lock().unwrap().take();
+        async move {
+            std::future::pending::<()>().await;
+            drop(alive);
+            Ok::<_, Infallible>(event_stream(Body::empty()))
+        }
+    });
+    let layer = SseLayer::new().limits(limits.clone());
+    let service = ServiceBuilder::new().layer(layer).service(service);
+    let answer = service.oneshot(ask(Method::POST, &[("x-user", "ann")]));
+    (answer.map(|Ok(answer)| answer), handler_s)
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_68_an_early_place_is_kept_for_a_time_only() {
+    let start = || tokio::time::Instant::now();
+    let half_a_minute = Duration::from_secs(30);
+    for within in [None, Some(FIVE)] {
+        let mut limits = Limits::new().total(1).per_key(1, user).before_handler();
+        limits = match within {
+            None => limits,
+            Some(time) => limits.answer_within(time),
+        };
+        let begun = start();
+        let (slow, handler) = waits_for(&limits).await;
+        let slow = tokio::spawn(slow);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(counts(&limits), (1, 1));
+        assert!(!is_open(&mut open(&limits, None).await, FIVE));
+        let hour = Duration::from_secs(3600);
+        let mut slow = tokio::time::timeout(hour, slow).await.unwrap().unwrap();
+        assert_eq!(begun.elapsed(), within.unwrap_or(half_a_minute));
+        assert!(!is_open(&mut slow, FIVE));
+        assert!(handler.upgrade().is_none(), "the handler's future is gone");
+        assert_eq!(counts(&limits), (0, 0));
+        assert!(is_open(&mut open(&limits, None).await, FIVE));
+    }
+
+    let (slow, _) = waits_for(&Limits::new().before_handler().refuse()).await;
+    let slow = slow.await;
+    assert_eq!(slow.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(values(&slow, "retry-after").len(), 1);
+
+    // A place that is taken after the handler has answered keeps nobody waiting.
+    let late = Limits::new().total(1);
+    let (slow, _) = waits_for(&late).await;
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, slow).await.is_err());
+}
+
 #[tokio::test]
 async fn an_early_place_is_given_back_with_the_answer_and_with_the_request() {
     let limits = Limits::new().total(1).before_handler();

@@ -42,6 +42,8 @@ mod ends;
 #[cfg(feature = "cors")]
 mod guard;
 mod heads;
+#[cfg(feature = "cors")]
+mod hosts;
 mod limits;
 mod mounting;
 mod shutdown;
@@ -162,6 +164,8 @@ fn stream_head() -> HeaderMap {
         ("content-type", "text/event-stream"),
         ("cache-control", "no-cache, no-store, no-transform"),
         ("x-accel-buffering", "no"),
+        ("x-content-type-options", "nosniff"),
+        ("cross-origin-resource-policy", "same-origin"),
         ("connection", "keep-alive"),
     ])
 }

@@ -1,0 +1,68 @@
+//! [`Flaws`]: one error for all bad entries of a list.
+
+use crate::{
+    error::{Error, ErrorKind},
+    id::shown,
+};
+
+/// How many bad entries an error names before it only counts them.
+const MAX_NAMED: usize = 16;
+
+/// What was wrong with a whole list.
+pub(super) struct Flaws {
+    what: &'static str,
+    kind: ErrorKind,
+    named: Vec<String>,
+    more: usize,
+    most: Option<usize>,
+}
+
+impl Flaws {
+    pub(super) fn of(what: &'static str, kind: ErrorKind) -> Self {
+        Self {
+            what,
+            kind,
+            named: Vec::new(),
+            more: 0,
+            most: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, entry: &str, flaw: &str) {
+        if self.named.len() < MAX_NAMED {
+            // What stands in front of an `@` may be a password, and errors end up in logs.
+            let shown = match entry.rsplit_once('@') {
+                Some((_, host)) => shown(&format!("...@{host}")),
+                None => shown(entry),
+            };
+            self.named.push(format!("{} {shown}: {flaw}", self.what));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// The list has more entries than it may have.
+    pub(super) fn too_many(&mut self, most: usize) {
+        self.most = Some(most);
+    }
+
+    pub(super) fn into_result(self) -> Result<(), Error> {
+        let Self {
+            what,
+            kind,
+            named: mut parts,
+            more,
+            most,
+        } = self;
+        if more > 0 {
+            parts.push(format!("and {more} more"));
+        }
+        if let Some(most) = most {
+            parts.push(format!("more than {most} {what}s in a list"));
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(kind, parts.join("; ")))
+    }
+}

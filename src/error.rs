@@ -163,6 +163,7 @@ impl ErrorKind {
             | Self::HasSnapshot
             | Self::Poisoned
             | Self::InvalidOrigin
+            | Self::InvalidHost
             | Self::OutOfRange => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The server has made a mistake.\n",

@@ -27,6 +27,7 @@
 //! | a channel is retired without raising the watermark | `a_channel_retires…`, `a_channel_makes_room…` |
 
 use std::{
+    collections::VecDeque,
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -37,7 +38,8 @@ use ::loom::{model, thread};
 use super::{
     Hub,
     channel::Channel,
-    wake::{Guard, Round, Wake, begin_round, collect_slice},
+    rounds::Rounds,
+    wake::{Guard, Wake},
 };
 use crate::{
     event::Event, id::EventId, last_event_id::LastEventId, subscription::Subscription, sync::Arc,
@@ -172,16 +174,16 @@ impl Driver {
     fn poll(&mut self) {
         let waker = Waker::from(self.woken.clone());
         let cx = Context::from_waker(&waker);
-        let mut round = Round::new();
+        let mut rounds = Rounds::new(Duration::ZERO);
         let mut wakers = Vec::new();
         while !self.ended && self.wake.has_signal(&cx) {
-            begin_round(&self.wake, &mut round);
+            rounds.take_news(&self.wake);
             self.ended = self.wake.stop_if_idle();
             if self.ended {
                 return;
             }
-            while !round.is_empty() {
-                collect_slice(&mut round, 0, &mut wakers);
+            while rounds.has_work() {
+                rounds.next_slice(0, &mut VecDeque::new(), &mut wakers);
                 wakers.drain(..).for_each(Waker::wake);
             }
         }

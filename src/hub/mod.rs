@@ -11,6 +11,7 @@ pub(crate) mod core;
 #[cfg(all(test, axum_sse_loom))]
 mod loom;
 mod registry;
+mod rounds;
 pub(crate) mod wake;
 
 use std::{any::TypeId, fmt, time::Duration};
@@ -286,28 +287,55 @@ impl Shared {
         }
     }
 
-    /// Visits a bounded number of channels. Called by the wake task, once per tick.
-    pub(crate) fn sweep(&self) {
-        self.registry.sweep(self.now(), self.wake.now());
+    /// Visits a bounded number of channels, and returns those whose readers should be looked at.
+    /// Called by the wake task, once per tick.
+    pub(crate) fn sweep(&self) -> Vec<Arc<Core>> {
+        self.registry.sweep(self.now())
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let cores = self.registry.cores();
-        let mut stats = Stats {
-            channels: cores.len(),
-            subscribers: self.wake.readers(),
-            published: self.clock.newest().lo(),
-            ..Stats::default()
-        };
-        self.counters.read_into(&mut stats);
+        let mut tally = Tally::default();
+        loop {
+            if let Some(stats) = self.tally(&mut tally) {
+                return stats;
+            }
+        }
+    }
+
+    /// Looks at a bounded number of channels; returns the sum after the last.
+    pub(crate) fn tally(&self, tally: &mut Tally) -> Option<Stats> {
+        let (cores, next) = self.registry.some_cores(tally.next);
+        let stats = &mut tally.stats;
+        stats.channels += cores.len();
         for core in cores {
             let (events, bytes) = core.lock().retained();
             stats.events += events;
             stats.bytes += bytes;
             stats.lag = stats.lag.max(core.lag());
         }
-        stats
+        if let Some(next) = next {
+            tally.next = next;
+            return None;
+        }
+        stats.subscribers = self.wake.readers();
+        stats.published = self.clock.newest().lo();
+        self.counters.read_into(stats);
+        Some(*stats)
     }
+
+    /// Whether anybody hears of the figures.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn is_reported(&self) -> bool {
+        !self.settings.name.is_empty()
+    }
+}
+
+/// Figures of a hub that are being summed up, a few channels at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// The first channel that has not been looked at.
+    next: usize,
+    stats: Stats,
 }
 
 /// Everything that a builder sets.

@@ -33,6 +33,9 @@ const AT_ONCE: usize = 64;
 /// Channels that one sweep visits.
 const SWEEP: usize = 256;
 
+/// Channels that are looked at in one go for their figures.
+const AT_A_LOOK: usize = 512;
+
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// `None` for a channel of its own, which is never looked up nor retired.
@@ -235,8 +238,9 @@ impl Registry {
         retired
     }
 
-    /// Visits a few channels: what is too old is forgotten, idle channels are retired.
-    pub(crate) fn sweep(&self, now: u64, wake_now: u64) {
+    /// Visits a few channels: what is too old is forgotten, idle channels are retired. Returns
+    /// those whose readers should be looked at.
+    pub(crate) fn sweep(&self, now: u64) -> Vec<Arc<Core>> {
         let instant = Instant::now();
         let mut state = lock(&self.state);
         let retired = self.retire_expired(&mut state, instant);
@@ -249,18 +253,24 @@ impl Registry {
         }
         drop(state);
         drop(retired);
-        for core in cores {
-            core.sweep(now, wake_now);
-        }
+        cores.retain(|core| core.sweep(now));
+        cores
     }
 
+    /// A bounded number of channels, from key `from` on, and the key to go on with.
+    pub(crate) fn some_cores(&self, from: usize) -> (Vec<Arc<Core>>, Option<usize>) {
+        let state = lock(&self.state);
+        let entries = &state.entries;
+        let end = entries.capacity().min(from.saturating_add(AT_A_LOOK));
+        let cores = (from..end).filter_map(|key| Some(entries.get(key)?.core.clone()));
+        (cores.collect(), (end < entries.capacity()).then_some(end))
+    }
+
+    #[cfg(test)]
     pub(crate) fn cores(&self) -> Vec<Arc<Core>> {
         let state = lock(&self.state);
-        state
-            .entries
-            .iter()
-            .map(|(_, entry)| entry.core.clone())
-            .collect()
+        let entries = state.entries.iter();
+        entries.map(|(_, entry)| entry.core.clone()).collect()
     }
 }
 

@@ -168,6 +168,7 @@ impl Subscription {
 
     /// A stream that ends at once and sends its client away for a moment.
     pub(crate) fn refused(shared: Arc<Shared>) -> Self {
+        shared.counters.refused();
         Self::starting(shared, Vec::new(), From::Refused)
     }
 
@@ -302,7 +303,6 @@ impl Subscription {
         if let From::Refused = self.start {
             self.phase = Phase::Ended;
             self.ready.push(retry::come_back(retry::RETURN));
-            self.shared.counters.refused();
             return;
         }
         let reader = self.shared.wake.register();

@@ -235,3 +235,146 @@ impl Rounds {
         self.line.push_back((core, None));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Poll};
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::{Channel, Hub, LastEventId, Subscription};
+
+    async fn read_all(subscription: &mut Subscription) {
+        poll_fn(|cx| {
+            while let Poll::Ready(chunk) = subscription.poll_chunk(cx) {
+                assert!(chunk.is_some());
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    async fn reader(channel: &Channel<u32>) -> Subscription {
+        let mut subscription = channel.subscribe(LastEventId::Absent);
+        read_all(&mut subscription).await;
+        subscription
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_looks_at_those_who_are_there() {
+        let channel = Channel::<u32>::new();
+        let stays = reader(&channel).await;
+        let mut crowd = Vec::new();
+        for _ in 0..10_000 {
+            crowd.push(reader(&channel).await);
+        }
+        let rounds = || {
+            let core = &channel.shared().registry.cores()[0];
+            let (mut round, mut wakers) = (core.begin_round(), Vec::new());
+            let looks = std::iter::from_fn(|| {
+                let progress = core.go_on(&mut round, usize::MAX, 0, &mut wakers);
+                (progress == Progress::More).then_some(())
+            });
+            (looks.count(), wakers.len())
+        };
+        assert!(rounds().0 >= 10_000 / super::super::core::LOOKS);
+        drop(crowd);
+        assert_eq!(rounds().0, 0, "one look");
+        drop(stays);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_known_of_channels_that_have_rested() {
+        let hub = Hub::builder().coalesce(Duration::from_secs(1)).build();
+        let wake = &hub.shared().wake;
+        let mut rounds = Rounds::new(Duration::from_secs(1));
+        let channels: Vec<_> = (0..10)
+            .map(|n| hub.channel(n.to_string()).unwrap())
+            .collect();
+        let mut readers = Vec::new();
+        for channel in &channels {
+            readers.push(reader(channel).await);
+        }
+        let publish = || {
+            for channel in &channels {
+                channel.publish(&1).unwrap();
+            }
+        };
+        let woken = |rounds: &mut Rounds| {
+            rounds.take_news(wake);
+            rounds.wake_rested(Instant::now());
+            let mut wakers = Vec::new();
+            while rounds.has_work() {
+                rounds.next_slice(0, &mut VecDeque::new(), &mut wakers);
+            }
+            wakers.len()
+        };
+        publish();
+        assert_eq!(woken(&mut rounds), 10);
+        for reader in &mut readers {
+            read_all(reader).await;
+        }
+        publish();
+        assert_eq!(woken(&mut rounds), 0);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(woken(&mut rounds), 10);
+        assert_eq!((rounds.known.len(), rounds.resting.len()), (10, 10));
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(woken(&mut rounds), 0);
+        assert_eq!((rounds.known.len(), rounds.resting.len()), (0, 0));
+    }
+
+    /// However many channels there are: the sweep alone would take a tick for each 256 of them.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_burst_leaves_goes_with_the_next_ticks() {
+        const CHANNELS: usize = 3000;
+        let hub = Hub::builder().capacity(1).build();
+        let channels: Vec<Channel<u32>> = (0..CHANNELS)
+            .map(|n| hub.channel(n.to_string()).unwrap())
+            .collect();
+        for channel in &channels {
+            let mut subscription = channel.subscribe(LastEventId::Absent);
+            tokio::spawn(async move {
+                while poll_fn(|cx| subscription.poll_chunk(cx)).await.is_some() {}
+            });
+        }
+        sleep(Duration::from_millis(1)).await;
+        for channel in &channels {
+            for n in 0..10 {
+                channel.publish(&n).unwrap();
+            }
+        }
+        let kept = || {
+            let cores = hub.shared().registry.cores();
+            let kept = cores.iter().filter(|core| core.lock().has_floor());
+            kept.count()
+        };
+        assert_eq!(kept(), CHANNELS);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(kept(), 0);
+        assert_eq!(hub.stats().lag, 0);
+    }
+
+    #[test]
+    fn figures_are_summed_up_in_steps() {
+        let hub = Hub::new();
+        let channels: Vec<Channel<u32>> = (0..2000)
+            .map(|n| hub.channel(n.to_string()).unwrap())
+            .collect();
+        for channel in &channels {
+            channel.publish(&1).unwrap();
+        }
+        let mut tally = super::super::Tally::default();
+        let mut steps = 1;
+        let stats = loop {
+            match hub.shared().tally(&mut tally) {
+                Some(stats) => break stats,
+                None => steps += 1,
+            }
+        };
+        assert!(steps >= 4, "{steps}");
+        assert_eq!((stats.channels, stats.events), (2000, 2000));
+        assert_eq!(stats, hub.stats());
+    }
+}

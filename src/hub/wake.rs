@@ -474,3 +474,47 @@ pub(super) async fn behind_all_others() {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_wheel(wake: &Wake) -> (usize, usize) {
+        let state = lock(&wake.state);
+        let all = state.wheel.iter();
+        let capacity = all.clone().map(Vec::capacity).sum();
+        (all.map(Vec::len).sum(), capacity)
+    }
+
+    /// Whatever the interval: nobody is kept until the wheel comes round.
+    #[tokio::test(start_paused = true)]
+    async fn the_wheel_keeps_nobody_who_has_gone() {
+        let wake = Wake::new(Some(Duration::from_secs(3600)), Duration::ZERO);
+        let staying: Vec<_> = (0..10).map(|_| wake.register()).collect();
+        for _ in 0..1000 {
+            let reader = wake.register();
+            tokio::time::advance(Duration::from_secs(1)).await;
+            wake.unregister(&reader);
+            assert_eq!(Arc::strong_count(&reader), 1);
+        }
+        assert_eq!(in_wheel(&wake).0, 10);
+        let crowd: Vec<_> = (0..10_000).map(|_| wake.register()).collect();
+        assert_eq!(in_wheel(&wake).0, 10_010);
+        // From the middle, both ends, and while it turns.
+        for (at, reader) in crowd.iter().enumerate() {
+            wake.unregister(reader);
+            if at % 1000 == 0 {
+                tokio::time::advance(Duration::from_secs(600)).await;
+                wake.turn_wheel(&mut VecDeque::new());
+            }
+        }
+        let (readers, capacity) = in_wheel(&wake);
+        assert_eq!(readers, 10);
+        assert!(capacity < 200, "{capacity}");
+        assert!(staying.iter().all(|it| Arc::strong_count(it) == 2));
+        for reader in &staying {
+            wake.unregister(reader);
+        }
+        assert_eq!(in_wheel(&wake).0, 0);
+    }
+}

@@ -204,7 +204,7 @@ impl<Target> Builder<Target> {
 
 impl Builder<Hub> {
     /// How many channels the hub may hold at once, those that are only subscribed to included.
-    /// One with a single small event takes some 700 bytes beside the event. A channel with a
+    /// One with a single small event takes some 750 bytes beside the event. A channel with a
     /// [`snapshot`](Channel::snapshot) counts until it is closed.
     pub fn max_channels(mut self, channels: usize) -> Self {
         self.settings.max_channels = channels;

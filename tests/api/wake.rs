@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -133,11 +133,15 @@ async fn news_during_a_channel_s_own_round_is_not_lost() {
         let (channel, published) = (channel.clone(), published.clone());
         let complete = complete.clone();
         let publisher = channel.clone();
+        let has_published = AtomicBool::new(false);
         connect(&channel, move |chunk| {
             if chunk.contains("data: 50\n") {
                 complete.up();
             }
-            if chunk.contains("data: ") && published.get() < 50 {
+            if chunk.contains("data: 0\n")
+                && published.get() < 50
+                && !has_published.swap(true, Ordering::Relaxed)
+            {
                 publisher.publish(&(published.up() as u32)).unwrap();
             }
         });

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, ErrorKind},
+    frame,
     hub::channel::Channel,
     id::EventId,
     last_event_id::LastEventId,
@@ -77,18 +78,29 @@ where
     E: Serialize,
 {
     /// A board with a channel of its own.
+    ///
+    /// `state` is serialised once, to see whether it can be. If not, no client will ever get it:
+    /// with the feature `tracing` that is logged as an error. [`on`](Board::on) returns the
+    /// error.
     #[must_use]
     pub fn new(state: S, apply: impl Fn(&mut S, &E) + Send + Sync + 'static) -> Self {
         let channel = Channel::new();
+        if let Err(_error) = try_out(&state) {
+            #[cfg(feature = "tracing")]
+            tracing::error!(error = %_error, "no client can get the state of this board");
+        }
         let (board, snapshots) = Self::over(channel, state, apply);
         // The channel is new, so this is its first snapshot.
         let set = board.channel.set_snapshots(snapshots);
         debug_assert!(set.is_ok());
+        board.channel.give_to_board();
         board
     }
 
     /// A board over a given channel: one of a hub, or one with other settings. `state` contains
-    /// what was published to it before. From here on, publish through the board only.
+    /// what was published to it before. From here on only the board publishes to the channel:
+    /// its other handles get an error ([`ErrorKind::NotPublishable`]), since the state would
+    /// never have their events.
     ///
     /// ```
     /// use axum_sse::{Board, Channel};
@@ -102,14 +114,17 @@ where
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::HasSnapshot`] if the channel has a snapshot already.
+    /// [`ErrorKind::Serialize`] if `state` cannot be serialised, [`ErrorKind::HasSnapshot`] if
+    /// the channel has a snapshot already; then the channel stays as it was.
     pub fn on(
         channel: Channel<E>,
         state: S,
         apply: impl Fn(&mut S, &E) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
+        try_out(&state)?;
         let (board, snapshots) = Self::over(channel, state, apply);
         board.channel.set_snapshots(snapshots)?;
+        board.channel.give_to_board();
         Ok(board)
     }
 
@@ -190,7 +205,7 @@ where
     where
         E: NotAResult<Kind>,
     {
-        at.id = self.channel.publish(event)?;
+        at.id = self.channel.publish_of_board(event)?;
         at.broken = true;
         (self.apply)(&mut at.state, event);
         at.broken = false;
@@ -213,11 +228,18 @@ where
         self.channel.subscribe(last)
     }
 
-    /// The channel of the changes: for its figures, or to close it.
+    /// The channel of the changes: for its figures, or to close it. Publishing to it past the
+    /// board is an error.
     #[must_use]
     pub fn channel(&self) -> &Channel<E> {
         &self.channel
     }
+}
+
+/// Serialises the state as its snapshots do. Maps whose keys are no strings, for instance, compile
+/// and cannot be sent.
+fn try_out<S: Serialize>(state: &S) -> Result<(), Error> {
+    frame::json(&mut Vec::new(), state)
 }
 
 /// A panic of a `look` or a `Serialize` leaves the state as it was; only one in the middle of a

@@ -105,7 +105,8 @@ pub enum ErrorKind {
     Closed,
     /// The hub holds as many channels as it may, and none of them is idle.
     TooManyChannels,
-    /// The hub has a channel of that name, but for values of another type.
+    /// The hub has a channel of that name, but for values of another type, or its events are
+    /// named after their variants and those of the other handles are not.
     OtherType,
     /// The channel has a snapshot already.
     HasSnapshot,

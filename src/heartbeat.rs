@@ -14,7 +14,8 @@ use crate::{
 /// for dead, and a client that is gone is noticed.
 ///
 /// By default one comment line every 15 seconds, which every client skips. Keep the interval
-/// under 25 seconds: several proxies and CDNs cut a connection after 30 silent ones (rule 40).
+/// under 18 seconds: several proxies and CDNs cut a connection after 30 silent ones, and in a
+/// crowd a heartbeat can be late (rules 40, 41).
 ///
 /// ```
 /// use axum_sse::Heartbeat;
@@ -30,6 +31,8 @@ use crate::{
 pub struct Heartbeat {
     interval: Option<Duration>,
     bytes: Bytes,
+    /// Of the event that takes the place of the comment.
+    name: Option<Box<str>>,
 }
 
 impl Heartbeat {
@@ -37,6 +40,7 @@ impl Heartbeat {
     pub const OFF: Self = Self {
         interval: None,
         bytes: frame::HEARTBEAT,
+        name: None,
     };
 
     /// The shortest interval.
@@ -46,7 +50,9 @@ impl Heartbeat {
     pub const MAX: Duration = Duration::from_secs(3600);
 
     /// A heartbeat after this much silence. It is never early, and on a channel's connections at
-    /// most a sixteenth of the interval late.
+    /// most a sixteenth of the interval late. If more than a thousand connections of a hub were
+    /// written to at the same moment, their next heartbeats are spread over up to nine sixteenths
+    /// more.
     ///
     /// # Errors
     ///
@@ -107,6 +113,7 @@ impl Heartbeat {
             ));
         }
         self.bytes = event.to_bytes();
+        self.name = event.name_str().map(Into::into);
         Ok(self)
     }
 
@@ -114,6 +121,10 @@ impl Heartbeat {
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         self.interval
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     pub(crate) fn bytes(&self) -> Bytes {

@@ -47,7 +47,9 @@ pub struct Stats {
     /// Connections that were ended and told to come back: because their snapshot failed, or
     /// because they read too slowly.
     pub sent_away: u64,
-    /// Events that the slowest connection had in front of it when it was last woken.
+    /// Events that the slowest connection had in front of it when the wake task last looked: when
+    /// it was woken, and then with each tick (a sixteenth of the heartbeat's interval) until all
+    /// have caught up.
     pub lag: u64,
 }
 

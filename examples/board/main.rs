@@ -72,8 +72,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let channel = Channel::builder()
         .capacity(setting("HISTORY", 100)?)
         .retry(Duration::from_secs(1))
-        .build()
-        .named();
+        .named()
+        .build();
     let seats = ROWS
         .into_iter()
         .flat_map(|row| (1..=SEATS_PER_ROW).map(move |number| (format!("{row}{number}"), None)))

@@ -84,7 +84,7 @@ async fn start(
     }
     // To a bar only the newest step matters: whoever was away needs none of those before.
     let builder = Channel::builder().capacity(1).retry(Duration::from_secs(1));
-    let (channel, pace) = (builder.build().named(), jobs.pace);
+    let (channel, pace) = (builder.named().build(), jobs.pace);
     // Random, by keys from the system: not to be guessed, and another one after a restart.
     let id = format!("{:016x}", RandomState::new().hash_one(steps));
     known.push((id.clone(), channel.clone()));

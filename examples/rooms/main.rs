@@ -76,10 +76,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .retry(Duration::from_secs(1))
         // Anyone can make up names, and each of them is a channel.
         .max_channels(10_000)
+        .named()
         .build();
     let rooms = ROOMS
         .into_iter()
-        .map(|room| Ok((room, hub.channel(format!("room/{room}"))?.named())))
+        .map(|room| Ok((room, hub.channel(format!("room/{room}"))?)))
         .collect::<Result<_, axum_sse::Error>>()?;
     let shutdown = Shutdown::new();
     let streams = Router::new()
@@ -180,7 +181,7 @@ impl Chat {
     }
 
     fn user(&self, name: &Name) -> Result<Channel<Message>, axum_sse::Error> {
-        Ok(self.hub.channel(format!("user/{name}"))?.named())
+        self.hub.channel(format!("user/{name}"))
     }
 }
 

@@ -89,8 +89,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let pace = Duration::from_millis(setting("PACE", 1500)?);
     let channel = Channel::builder()
         .retry(Duration::from_secs(1))
-        .build()
-        .named();
+        .named()
+        .build();
     let shutdown = Shutdown::new();
     let streams = Router::new()
         .route("/events", get(events))

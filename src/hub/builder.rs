@@ -26,11 +26,18 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// | [`snapshot_channel`](Builder::snapshot_channel) | off |
 /// | [`snapshot_timeout`](Builder::snapshot_timeout) | 30 s |
 /// | [`coalesce`](Builder::coalesce) | off |
+/// | [`named`](Builder::named) | no |
+/// | [`close_on_drop`](Builder::close_on_drop) | no |
 /// | [`max_channels`](Builder::max_channels) | 100,000 (of a hub) |
+/// | [`max_channels_per_subscription`](Builder::max_channels_per_subscription) | 256 (of a hub) |
 /// | [`retire_after`](Builder::retire_after) | an hour (of a hub) |
 ///
 /// `capacity`, `bytes` and `age` bound each channel, and hold all at once: a channel retains the
 /// longest run of newest events that meets all three.
+///
+/// The names of the gap, checkpoint, snapshot and heartbeat events must differ. If two are the
+/// same, every publish is an error ([`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName))
+/// that says which; there is none where they are set, since any two can be set in turn.
 ///
 /// ```
 /// use axum_sse::{Channel, Heartbeat, Hub, event_name};
@@ -153,32 +160,90 @@ impl<Target> Builder<Target> {
         self
     }
 
-    /// The least time between two writes to a connection: events that are published meanwhile go
-    /// out together. An event after a silence is not held back. Fewer writes cost less, at the
-    /// price of up to this much delay. At most a minute.
+    /// The least time between two writes of a channel to its connections: events that are
+    /// published meanwhile go out together. An event after a silence of its channel is not held
+    /// back, whatever other channels do; so a connection on several channels may be written to
+    /// once for each of them in that time. Fewer writes cost less, at the price of up to this
+    /// much delay. At most a minute.
     pub fn coalesce(mut self, time: Duration) -> Self {
         self.settings.coalesce = time.min(MAX_COALESCE);
+        self
+    }
+
+    /// Publishes each value as an event that has the name of its enum variant, as
+    /// [`Event::named`](crate::Event::named) does. On a hub it is so for all channels; for single
+    /// ones see [`Hub::named_channel`].
+    ///
+    /// ```
+    /// # use axum_sse::{Channel, LastEventId, Start, testing::Reader};
+    /// #[derive(serde::Serialize)]
+    /// #[serde(rename_all = "kebab-case")]
+    /// enum Chat { UserJoined { name: String } }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let chat: Channel<Chat> = Channel::builder().named().build();
+    /// chat.publish(&Chat::UserJoined { name: "Ada".into() })?;
+    /// let mut page = Reader::new(chat.subscribe(LastEventId::Absent).start(Start::Oldest));
+    /// assert_eq!(page.expect_named("user-joined").await.data, r#"{"name":"Ada"}"#);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn named(mut self) -> Self {
+        self.settings.named = true;
+        self
+    }
+
+    /// Closes a channel when its last publishing handle is dropped: its clients get the rest and
+    /// then the end, as with [`Channel::close`]. Without, they stay connected.
+    ///
+    /// Handles are [`Channel`]s and their clones, also those inside of a
+    /// [`Board`](crate::Board); subscriptions are not. On a hub, a channel that has never had a
+    /// handle stays open, and [`Hub::channel`] with the name of one that was closed gives a handle
+    /// on the closed channel until the name is free (see
+    /// [`retire_after`](Builder::retire_after)). So keep a handle for as long as somebody may
+    /// publish, rather than look one up for each event.
+    ///
+    /// ```
+    /// # use axum_sse::{Channel, LastEventId, testing::Reader};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let lines: Channel<str> = Channel::builder().close_on_drop().build();
+    /// let mut page = Reader::new(lines.subscribe(LastEventId::Absent));
+    /// lines.publish("the last one")?;
+    /// drop(lines);
+    /// page.expect_named("checkpoint").await;
+    /// assert_eq!(page.next_message().await.data, r#""the last one""#);
+    /// page.expect_end().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn close_on_drop(mut self) -> Self {
+        self.settings.close_on_drop = true;
         self
     }
 }
 
 impl Builder<Hub> {
     /// How many channels the hub may hold at once, those that are only subscribed to included.
-    /// One with a single small event takes some 700 bytes beside the event.
+    /// One with a single small event takes some 750 bytes beside the event. A channel with a
+    /// [`snapshot`](Channel::snapshot) counts until it is closed.
     pub fn max_channels(mut self, channels: usize) -> Self {
         self.settings.max_channels = channels;
         self
     }
 
-    /// How many channels one subscription may have.
+    /// How many different channels one subscription may have, 256 by default. It bounds what one
+    /// request can cost, since a subscription makes channels and looks at each of them. See
+    /// [`Hub::subscribe`] for what happens to one that has more.
     pub fn max_channels_per_subscription(mut self, channels: usize) -> Self {
         self.settings.max_channels_per_subscription = channels;
         self
     }
 
     /// After which time a channel that nobody holds or subscribes to is retired, with its
-    /// events. A closed one stays known for at least this long, and for at least ten times
-    /// [`retry`](Builder::retry).
+    /// events; not one with a [`snapshot`](Channel::snapshot), which would be lost. A closed
+    /// channel, with a snapshot or without, stays known for at least this long after it was
+    /// closed, and for at least ten times [`retry`](Builder::retry); then its name is free as soon
+    /// as nobody holds it, whether somebody has asked for it meanwhile or not.
     pub fn retire_after(mut self, time: Duration) -> Self {
         self.settings.retire_after = time;
         self

@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     marker::PhantomData,
+    ops::Deref,
     pin::pin,
 };
 
@@ -12,7 +13,7 @@ use futures_core::Stream;
 use serde::Serialize;
 
 use super::{
-    Shared,
+    RESERVED, Shared,
     builder::Builder,
     core::{Frame, Held},
     wake::behind_all_others,
@@ -27,7 +28,7 @@ use crate::{
     snapshot::{Snapshots, State},
     stats::Stats,
     subscription::Subscription,
-    sync::Arc,
+    sync::{Arc, Ordering},
 };
 
 /// How many items [`Channel::forward`] takes from its source before other tasks get a turn.
@@ -64,8 +65,13 @@ const FORWARD_SLICE: usize = 64;
 ///
 /// **Full**: the log holds the newest events within its bounds (see [`Builder`]); older ones are
 /// forgotten. A client that comes back for them gets a gap event, and then what is retained.
+///
+/// **Dropped**: clients stay connected when the last handle is dropped, and get heartbeats until
+/// they leave, since another handle may be made (of a hub), or the channel may only be read. To
+/// end their streams, [`close`](Channel::close) it, or let the builder do that
+/// ([`close_on_drop`](Builder::close_on_drop)).
 pub struct Channel<T: ?Sized> {
-    held: Held,
+    held: Handle,
     encode: Encode<T>,
     values: PhantomData<fn(&T)>,
 }
@@ -94,36 +100,21 @@ impl<T: Serialize + ?Sized> Channel<T> {
         Builder::new()
     }
 
+    /// A handle that publishes as the settings say.
     pub(crate) fn of(held: Held) -> Self {
-        Self {
-            held,
-            encode: |value, out| value.encode(out),
-            values: PhantomData,
-        }
+        let named = held.shared.settings.named;
+        Self::with_names(held, named)
     }
 
-    /// From here on, this handle (and its clones) publishes each value as an event that bears
-    /// the name of its enum variant, as [`Event::named`] does. Clients and other handles are
-    /// not concerned.
-    ///
-    /// ```
-    /// # use axum_sse::{Channel, LastEventId, Start, testing::Reader};
-    /// #[derive(serde::Serialize)]
-    /// #[serde(rename_all = "kebab-case")]
-    /// enum Chat { UserJoined { name: String } }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
-    /// let chat = Channel::new().named();
-    /// chat.publish(&Chat::UserJoined { name: "Ada".into() })?;
-    /// let mut page = Reader::new(chat.subscribe(LastEventId::Absent).start(Start::Oldest));
-    /// assert_eq!(page.expect_named("user-joined").await.data, r#"{"name":"Ada"}"#);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn named(mut self) -> Self {
-        self.encode = encode_named;
-        self
+    pub(crate) fn with_names(held: Held, named: bool) -> Self {
+        Self {
+            held: Handle::new(held),
+            encode: match named {
+                true => encode_named,
+                false => |value, out| value.encode(out),
+            },
+            values: PhantomData,
+        }
     }
 
     /// Appends one value as an event, and returns its id.
@@ -141,9 +132,25 @@ impl<T: Serialize + ?Sized> Channel<T> {
     /// # Errors
     ///
     /// [`ErrorKind::Serialize`] if the value cannot be serialised, [`ErrorKind::TooLarge`] if it
-    /// alone is more than the channel may hold; on a [`named`](Channel::named) handle also the
-    /// errors of [`Event::named`]. A refused publish uses up no id.
+    /// alone is more than the channel may hold, [`ErrorKind::Closed`] if the channel has been
+    /// closed. On a [`named`](Builder::named) channel also the errors of [`Event::named`], and
+    /// [`ErrorKind::InvalidName`] for a variant that has a reserved name: `error`, `open`, or
+    /// that of the channel's own gap, checkpoint or snapshot event. A refused publish uses up no
+    /// id.
+    ///
+    /// [`ErrorKind::NotPublishable`] if the channel belongs to a [`Board`](crate::Board), which
+    /// has to publish instead. [`ErrorKind::InvalidName`] on every publish if the builder was
+    /// given one name for two of the channel's own events.
     pub fn publish<Kind>(&self, value: &T) -> Result<EventId, Error>
+    where
+        T: NotAResult<Kind>,
+    {
+        self.check_publisher()?;
+        self.publish_of_board(value)
+    }
+
+    /// As [`publish`](Channel::publish), for the board that the channel belongs to, if it does.
+    pub(crate) fn publish_of_board<Kind>(&self, value: &T) -> Result<EventId, Error>
     where
         T: NotAResult<Kind>,
     {
@@ -151,7 +158,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
             let place = (self.encode)(value, out)?;
             let head = out[..place].strip_prefix(b"event: ".as_slice());
             match head.and_then(|head| head.strip_suffix(b"\n")) {
-                Some(name) if self.is_own_name(name) => Err(Error::new(
+                Some(name) if self.is_reserved(name) => Err(Error::new(
                     ErrorKind::InvalidName,
                     format!(
                         "event name {}: only the channel itself may send it",
@@ -216,28 +223,47 @@ impl<T: ?Sized> Channel<T> {
     /// # Errors
     ///
     /// [`ErrorKind::NotPublishable`] if the event has an id or a reconnection time, carries no
-    /// data, or bears the name of the channel's gap or checkpoint event, which only the channel
-    /// may send. [`ErrorKind::TooLarge`] as for [`publish`](Channel::publish).
+    /// data, or has a reserved name: `error`, `open`, or that of the channel's gap, checkpoint or
+    /// snapshot event, which only the channel may send. The others are those of
+    /// [`publish`](Channel::publish).
     pub fn publish_event(&self, event: &Event) -> Result<EventId, Error> {
+        self.check_publisher()?;
         self.check(event)?;
         self.append(|out| Ok(event.encode_without_id(out)))
     }
 
-    /// Whether only the channel may send events of that name: nobody may forge a gap.
-    fn is_own_name(&self, name: &[u8]) -> bool {
+    /// Whether nobody may publish events of that name: a gap or a state would be forged, and an
+    /// `EventSource` fires `error` and `open` itself.
+    fn is_reserved(&self, name: &[u8]) -> bool {
         let settings = &self.held.shared.settings;
-        let is = |own: &EventName| name == own.as_str().as_bytes();
-        is(&settings.gap)
-            || settings.checkpoint.as_ref().is_some_and(is)
-            || settings.end.as_ref().is_some_and(is)
+        let own = [
+            Some(&settings.gap),
+            settings.checkpoint.as_ref(),
+            self.held.snapshot_name(settings),
+            settings.end.as_ref(),
+        ];
+        let mut own = own.into_iter().flatten().map(EventName::as_str);
+        own.any(|own| own.as_bytes() == name) || RESERVED.iter().any(|it| it.as_bytes() == name)
+    }
+
+    /// Past its board, an event would be missing in the state for ever.
+    fn check_publisher(&self) -> Result<(), Error> {
+        if !self.held.has_board.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let name = self.held.name();
+        Err(Error::new(
+            ErrorKind::NotPublishable,
+            format!("channel {name:?} belongs to a board: publish through the board"),
+        ))
     }
 
     fn check(&self, event: &Event) -> Result<(), Error> {
         let flaw = event.unfit_for_a_channel().or_else(|| {
             event
                 .name_str()
-                .is_some_and(|name| self.is_own_name(name.as_bytes()))
-                .then_some("it bears a name that only the channel itself may send")
+                .is_some_and(|name| self.is_reserved(name.as_bytes()))
+                .then_some("its name is reserved for the channel or for browsers")
         });
         match flaw {
             None => Ok(()),
@@ -252,6 +278,9 @@ impl<T: ?Sized> Channel<T> {
     /// event, and then live. See [`Subscription`].
     ///
     /// Takes a [`LastEventId`] as extracted, or an [`EventId`].
+    ///
+    /// State that is read after this call has no hole between it and the stream, as long as each
+    /// change is committed first and published then.
     ///
     /// ```
     /// # use axum_sse::{Channel, testing::Reader};
@@ -268,7 +297,7 @@ impl<T: ?Sized> Channel<T> {
     pub fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
         Subscription::new(
             self.held.shared.clone(),
-            vec![self.held.clone()],
+            vec![self.held.0.clone()],
             last.into(),
         )
     }
@@ -279,8 +308,10 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// Subscribers get the rest and then the end. Clients that come back are told by a 204 not
     /// to, once nothing is left for them: that is the standard's way to stop an `EventSource`.
-    /// A closed channel of a hub stays known for a while (see
-    /// [`retire_after`](Builder::retire_after)); then its name is free.
+    /// A closed channel of a hub stays known for a while after it was closed, whether somebody
+    /// asks for it or not (see [`retire_after`](Builder::retire_after)), and for as long as a
+    /// handle or a subscription holds it. Then it is retired with its events and its snapshot,
+    /// and its name is free for a new channel.
     ///
     /// ```
     /// # use axum_sse::{Channel, Event, LastEventId, event_name, testing::Reader};
@@ -371,6 +402,10 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// Do not capture the channel in the function: it is kept by the channel.
     ///
+    /// In a hub, a channel with a snapshot counts as held until it is closed: it is never retired,
+    /// which would lose the function, and takes one of
+    /// [`max_channels`](Builder::max_channels). Its events still grow too old.
+    ///
     /// ```
     /// # use axum_sse::{BoxError, Channel, LastEventId, testing::Reader};
     /// # use std::sync::{Arc, Mutex};
@@ -414,7 +449,8 @@ impl<T: ?Sized> Channel<T> {
 
     /// The same for a function that does not know an id: the channel's position is read before
     /// it is called. So an event that is published meanwhile may be in the state *and* follow
-    /// it: clients get each change at least once.
+    /// it: clients get each change at least once, as long as each change is committed before it
+    /// is published. One that is published first may be missing in the state and not follow it.
     ///
     /// ```
     /// # use axum_sse::{BoxError, Channel, LastEventId, testing::Reader};
@@ -458,12 +494,61 @@ impl<T: ?Sized> Channel<T> {
         })
     }
 
+    /// Names this channel's snapshot event, in place of
+    /// [`Builder::snapshot_name`]; `None` sends it to `onmessage`.
+    ///
+    /// So a page on several channels with snapshots can tell them apart. To be set before clients
+    /// come, and once: a later call is an error unless it says the same.
+    ///
+    /// ```
+    /// # use axum_sse::{BoxError, Channel, Hub, LastEventId, event_name, testing::Reader};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let hub = Hub::new();
+    /// let prices: Channel<u64> = hub.channel("prices")?;
+    /// prices.set_snapshot_name(event_name!("prices"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidName`] if it is the name of the channel's gap, checkpoint or heartbeat
+    /// event, or another name was set before.
+    pub fn set_snapshot_name(&self, name: impl Into<Option<EventName>>) -> Result<(), Error> {
+        let name = name.into();
+        let settings = &self.held.shared.settings;
+        let named = super::Settings {
+            snapshot: name.clone(),
+            ..settings.clone()
+        };
+        let refused = |why: &str| {
+            let channel = self.held.name();
+            let message = format!("snapshot name of channel {channel:?}: {why}");
+            Err(Error::new(ErrorKind::InvalidName, message))
+        };
+        if let Some(conflict) = named.name_conflict() {
+            return refused(&conflict);
+        }
+        match self.held.snapshot_name.get_or_init(|| name.clone()) == &name {
+            true => Ok(()),
+            false => refused("another one was set before"),
+        }
+    }
+
+    /// From now on only the channel's board may publish.
+    pub(crate) fn give_to_board(&self) {
+        self.held.has_board.store(true, Ordering::Relaxed);
+    }
+
     /// The newest id of all channels of this one's hub.
     pub(crate) fn hub_newest(&self) -> EventId {
         self.held.shared.clock.newest()
     }
 
     /// The id of the newest event, or of the start if there is none.
+    ///
+    /// A state that is read afterwards contains every event up to it, as long as each change is
+    /// committed first and published then.
     ///
     /// ```
     /// let channel = axum_sse::Channel::new();
@@ -480,6 +565,9 @@ impl<T: ?Sized> Channel<T> {
         &self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<IdPlace, Error>,
     ) -> Result<EventId, Error> {
+        if let Some(conflict) = &self.held.shared.name_conflict {
+            return Err(Error::new(ErrorKind::InvalidName, conflict.as_str()));
+        }
         with_buffer(|buffer| {
             let place = encode(buffer)?;
             let Shared { clock, wake, .. } = &*self.held.shared;
@@ -497,6 +585,43 @@ impl<T: ?Sized> Channel<T> {
 impl<T: ?Sized> Channel<T> {
     pub(crate) fn shared(&self) -> &Shared {
         &self.held.shared
+    }
+}
+
+/// What makes a handle of those that publish: with the last of them the channel may close.
+struct Handle(Held);
+
+impl Handle {
+    fn new(held: Held) -> Self {
+        held.publishers.fetch_add(1, Ordering::AcqRel);
+        Self(held)
+    }
+}
+
+impl Deref for Handle {
+    type Target = Held;
+
+    fn deref(&self) -> &Held {
+        &self.0
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let left = self.publishers.fetch_sub(1, Ordering::AcqRel) - 1;
+        let shared = &self.0.shared;
+        if left == 0 && shared.settings.close_on_drop {
+            // An error says that it has been closed before.
+            let _ = self
+                .0
+                .close(None, shared.now(), &shared.clock, &shared.wake);
+        }
     }
 }
 

@@ -4,9 +4,9 @@
 //! Lock order: a hub's registry, then `log`; `readers` is taken alone. No code of a user, no
 //! waker and no `Serialize` runs under any of them (law 8).
 
-use std::{ops::Deref, sync::OnceLock, task::Waker};
+use std::{collections::BTreeMap, ops::Deref, sync::OnceLock, task::Waker};
 
-use slab::Slab;
+use tokio::time::Instant;
 
 use super::{
     Settings, Shared,
@@ -24,8 +24,8 @@ use crate::{
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
 
-/// Slots of the readers' list that are looked at under one lock.
-const SLOTS: usize = 4096;
+/// Readers that are looked at under one lock.
+pub(super) const LOOKS: usize = 4096;
 
 /// The most bytes that are written under the log's lock: an id's line (law 1).
 const ID_LINE: usize = 64;
@@ -39,20 +39,27 @@ pub(crate) struct Core {
     version: AtomicU64,
     /// Nothing is appended any more. Changed under the log's lock only.
     closed: AtomicBool,
-    readers: Mutex<Slab<Arc<Place>>>,
+    /// By a number that grows, so that a round that is under way misses none, finds those that
+    /// join meanwhile after the others, and looks at no more than are there.
+    readers: Mutex<BTreeMap<u64, Arc<Place>>>,
     reader_count: AtomicUsize,
+    /// Readers that have ever joined, and the key of the next one.
+    joined: AtomicU64,
     /// Set while the channel stands in the wake task's queue.
     dirty: AtomicBool,
-    /// What this round has found so far to be kept for readers.
-    floor: AtomicU64,
     /// Handles and subscriptions. At zero, a channel in a registry is idle.
     held: AtomicUsize,
+    /// Handles that can publish, if the channel closes with the last of them.
+    pub(super) publishers: AtomicUsize,
     pub(crate) counters: Counters,
-    /// Entries that the slowest reader had in front of it when the last wake round came by.
+    /// Entries that the slowest reader had in front of it when the wake task last came by.
     lag: AtomicU64,
     pub(crate) snapshots: OnceLock<Snapshots>,
-    /// The name of this channel's snapshot event, where it is not the hub's.
-    pub(crate) snapshot_name: OnceLock<Option<EventName>>,
+    /// The name of its snapshot event, where it is not that of the settings.
+    pub(super) snapshot_name: OnceLock<Option<EventName>>,
+    /// Only the channel's board may publish.
+    pub(super) has_board: AtomicBool,
+    closed_at: OnceLock<Instant>,
     /// How often the log was locked.
     #[cfg(test)]
     pub(crate) locked: std::sync::atomic::AtomicUsize,
@@ -66,7 +73,7 @@ pub(crate) const PATIENCE: u64 = 3000;
 #[derive(Debug)]
 pub(crate) struct Place {
     reader: Arc<Reader>,
-    /// The cursor's position, as its reader says.
+    /// The cursor's position, as its reader says; [`NOT_BEGUN`] until it has found it.
     pub(crate) position: AtomicU64,
     /// The log's end when the reader was woken, and when that was. The wake task's own; it sets
     /// both anew when the reader has got there.
@@ -76,10 +83,17 @@ pub(crate) struct Place {
     pub(crate) waits: AtomicBool,
 }
 
+/// The position of a reader that has joined and not looked at the log yet.
+const NOT_BEGUN: u64 = u64::MAX;
+
 impl Place {
     /// What is to be kept for this reader: everything from here on, if anything.
     fn floor(&self, end: u64, now: u64) -> Option<u64> {
-        let position = self.position.load(Ordering::Relaxed);
+        let position = match self.position.load(Ordering::Relaxed) {
+            // It may have found its position already and be about to note it.
+            NOT_BEGUN => 0,
+            position => position,
+        };
         if position >= end {
             return None;
         }
@@ -92,6 +106,36 @@ impl Place {
         let is_patient = waited < PATIENCE || self.waits.load(Ordering::Relaxed);
         is_patient.then_some(position)
     }
+
+    /// How many entries this reader has in front of it.
+    fn lag(&self, end: u64) -> u64 {
+        end.saturating_sub(self.position.load(Ordering::Relaxed))
+    }
+}
+
+/// One pass over the readers of a channel: wakes them, or only looks at where they are.
+#[derive(Debug)]
+pub(crate) struct Round {
+    /// The log's end when it began.
+    end: u64,
+    /// Readers with smaller keys are woken. Those that joined later found in the log what the
+    /// round is about.
+    wake_until: u64,
+    next: u64,
+    /// What is to be kept for the readers that were looked at.
+    floor: u64,
+    lag: u64,
+}
+
+/// How far a [`Round`] has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Readers are left.
+    More,
+    /// Something was found that the next look may find gone: events that are kept for readers
+    /// alone, or a reader that is behind.
+    Unsettled,
+    Settled,
 }
 
 /// A framed event; its id's line belongs at `place`.
@@ -108,15 +152,18 @@ impl Core {
             log: Mutex::new(Log::new(limits, before)),
             version: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            readers: Mutex::new(Slab::new()),
+            readers: Mutex::new(BTreeMap::new()),
             reader_count: AtomicUsize::new(0),
+            joined: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
-            floor: AtomicU64::new(0),
             held: AtomicUsize::new(0),
+            publishers: AtomicUsize::new(0),
             counters: Counters::default(),
             lag: AtomicU64::new(0),
             snapshots: OnceLock::new(),
             snapshot_name: OnceLock::new(),
+            has_board: AtomicBool::new(false),
+            closed_at: OnceLock::new(),
             #[cfg(test)]
             locked: std::sync::atomic::AtomicUsize::new(0),
         }
@@ -141,16 +188,22 @@ impl Core {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// The name of this channel's snapshot event; `None` if it has none.
-    pub(crate) fn snapshot_name<'a>(&'a self, settings: &'a Settings) -> Option<&'a EventName> {
-        self.snapshot_name
-            .get()
-            .unwrap_or(&settings.snapshot)
-            .as_ref()
+    /// How long the channel has been closed, if it is.
+    pub(super) fn closed_for(&self, now: Instant) -> Option<std::time::Duration> {
+        let closed = self.closed_at.get()?;
+        Some(now.saturating_duration_since(*closed))
     }
 
+    /// Whether the channel must stay in its registry. One with a snapshot does until it is
+    /// closed: retired, it would be made anew without its snapshot.
     pub(crate) fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire) > 0
+        self.held.load(Ordering::Acquire) > 0 || self.snapshots.get().is_some() && !self.is_closed()
+    }
+
+    /// The name of this channel's snapshot event; without one, it goes to `onmessage`.
+    pub(crate) fn snapshot_name<'a>(&'a self, settings: &'a Settings) -> Option<&'a EventName> {
+        let own = self.snapshot_name.get();
+        own.unwrap_or(&settings.snapshot).as_ref()
     }
 
     pub(crate) fn readers(&self) -> usize {
@@ -195,6 +248,7 @@ impl Core {
         };
         if appended.is_ok() {
             self.closed.store(true, Ordering::Release);
+            self.closed_at.get_or_init(Instant::now);
             let version = self.version.load(Ordering::Relaxed);
             self.version.store(version + 2, Ordering::Release);
         }
@@ -250,24 +304,26 @@ impl Core {
         }
     }
 
-    pub(crate) fn add_reader(&self, reader: Arc<Reader>) -> (usize, Arc<Place>) {
+    pub(crate) fn add_reader(&self, reader: Arc<Reader>) -> (u64, Arc<Place>) {
         let place = Arc::new(Place {
             reader,
-            position: AtomicU64::new(u64::MAX),
+            position: AtomicU64::new(NOT_BEGUN),
             goal: AtomicU64::new(0),
             since: AtomicU64::new(0),
             waits: AtomicBool::new(false),
         });
         self.reader_count.fetch_add(1, Ordering::AcqRel);
-        (lock(&self.readers).insert(place.clone()), place)
+        let mut readers = lock(&self.readers);
+        let key = self.joined.fetch_add(1, Ordering::Relaxed);
+        readers.insert(key, place.clone());
+        (key, place)
     }
 
-    pub(crate) fn remove_reader(&self, key: usize) {
+    pub(crate) fn remove_reader(&self, key: u64) {
         let mut readers = lock(&self.readers);
-        let place = readers.try_remove(key);
-        // A round looks at every slot, and a slab does not shrink by itself.
+        let place = readers.remove(&key);
         if readers.is_empty() {
-            readers.shrink_to_fit();
+            self.lag.store(0, Ordering::Relaxed);
         }
         drop(readers);
         let left = self.reader_count.fetch_sub(1, Ordering::AcqRel) - 1;
@@ -282,73 +338,93 @@ impl Core {
         drop(evicted);
     }
 
-    /// The wake task has taken this channel from its queue. Returns the log's end.
-    pub(crate) fn begin_round(&self) -> u64 {
-        // Before the wakers are taken: a publisher that comes later queues the channel anew.
+    /// The wake task has taken this channel from its queue: a publisher that comes later queues
+    /// it anew. To be called before the wakers are taken.
+    pub(crate) fn dequeued(&self) {
         self.dirty.swap(false, Ordering::AcqRel);
-        self.lag.store(0, Ordering::Relaxed);
-        let end = self.lock().end();
-        self.floor.store(end, Ordering::Relaxed);
-        end
     }
 
-    /// Takes the wakers of at most `most` readers, from slot `from` on. Returns where to go on;
-    /// behind the last reader, what all that keep up have read is let go.
-    pub(crate) fn take_wakers(
+    /// A round that wakes all who are there now.
+    pub(crate) fn begin_round(&self) -> Round {
+        // Under the lock, so that whoever is not counted here locks the log after us.
+        let readers = lock(&self.readers);
+        let wake_until = self.joined.load(Ordering::Relaxed);
+        drop(readers);
+        Round {
+            wake_until,
+            ..self.begin_look()
+        }
+    }
+
+    /// A round that wakes nobody.
+    pub(crate) fn begin_look(&self) -> Round {
+        let end = self.lock().end();
+        Round {
+            end,
+            wake_until: 0,
+            next: 0,
+            floor: end,
+            lag: 0,
+        }
+    }
+
+    /// Takes the wakers of at most `most` readers, and looks at a bounded number of others. After
+    /// the last reader, what all that keep up have read is let go.
+    pub(crate) fn go_on(
         &self,
-        end: u64,
-        from: usize,
+        round: &mut Round,
         most: usize,
         now: u64,
         wakers: &mut Vec<Waker>,
-    ) -> Option<usize> {
+    ) -> Progress {
+        let most = wakers.len().saturating_add(most);
         let readers = lock(&self.readers);
-        let mut lag = 0;
-        let mut taken = 0;
-        let mut next = None;
-        for key in from..readers.capacity() {
-            if taken == most || key - from == SLOTS {
-                next = Some(key);
-                break;
+        let mut looked = 0;
+        for (key, place) in readers.range(round.next..) {
+            if wakers.len() >= most || looked == LOOKS {
+                return Progress::More;
             }
-            if let Some(place) = readers.get(key) {
-                taken += 1;
-                lag = lag.max(end.saturating_sub(place.position.load(Ordering::Relaxed)));
-                if let Some(floor) = place.floor(end, now) {
-                    self.floor.fetch_min(floor, Ordering::Relaxed);
-                }
+            looked += 1;
+            round.next = key + 1;
+            round.lag = round.lag.max(place.lag(round.end));
+            if let Some(floor) = place.floor(round.end, now) {
+                round.floor = round.floor.min(floor);
+            }
+            if *key < round.wake_until {
                 wakers.extend(place.reader.waker.take());
             }
         }
-        drop(readers);
-        self.lag.fetch_max(lag, Ordering::Relaxed);
-        if next.is_none() {
-            let floor = self.floor.load(Ordering::Relaxed);
-            let evicted = self.lock().keep_from(floor);
-            drop(evicted);
+        // Under the lock: the last one to leave sets it to 0.
+        if !readers.is_empty() {
+            self.lag.store(round.lag, Ordering::Relaxed);
         }
-        next
-    }
-
-    /// Forgets what has grown too old, and what all readers that keep up have read: after the
-    /// last event there is no wake round that would.
-    ///
-    /// The two times are the hub's and the wake task's.
-    pub(crate) fn sweep(&self, now: u64, wake_now: u64) {
+        let joined = self.joined.load(Ordering::Relaxed);
+        drop(readers);
         let mut log = self.lock();
-        let evicted = log.expire(now);
-        let end = log.has_floor().then(|| log.end());
+        // A reader that has joined since may have found a position in front of the floor, if it
+        // locked the log before. One that joins later locks it after us, and finds what is left.
+        if self.joined.load(Ordering::Relaxed) != joined {
+            return Progress::More;
+        }
+        let evicted = log.keep_from(round.floor);
+        let has_floor = log.has_floor();
         drop(log);
         drop(evicted);
-        let Some(end) = end else { return };
-        let floor = {
-            let readers = lock(&self.readers);
-            let floors = readers.iter();
-            let floors = floors.filter_map(|(_, place)| place.floor(end, wake_now));
-            floors.min().unwrap_or(end)
-        };
-        let evicted = self.lock().keep_from(floor);
+        match has_floor || round.lag > 0 {
+            true => Progress::Unsettled,
+            false => Progress::Settled,
+        }
+    }
+
+    /// Forgets what has grown too old. Returns whether the readers should be looked at: something
+    /// is kept for them alone.
+    pub(crate) fn sweep(&self, now: u64) -> bool {
+        let mut log = self.lock();
+        let evicted = log.expire(now);
+        let has_floor = log.has_floor();
+        drop(log);
         drop(evicted);
+        has_floor
     }
 }
 

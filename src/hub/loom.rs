@@ -22,11 +22,14 @@
 //! | `driverless` is set after the wakers are taken | `a_task_that_dies…` |
 //! | a channel is marked as closed outside its lock, or before its last event | `readers_of_a_closed…` |
 //! | the last reader to leave frees the floor without a second look | `the_last_reader_to_leave…` |
+//! | a reader that has joined and not begun counts as one at the end | `whoever_begins_beside…` |
+//! | a round frees the floor without a second look at who has joined | `whoever_begins_behind…` |
 //! | a channel is retired by what was known of it before the lock | `a_channel_retires…` |
 //! | a lookup counts its handle after the lock | `a_channel_retires…` |
 //! | a channel is retired without raising the watermark | `a_channel_retires…`, `a_channel_makes_room…` |
 
 use std::{
+    collections::VecDeque,
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -37,7 +40,8 @@ use ::loom::{model, thread};
 use super::{
     Hub,
     channel::Channel,
-    wake::{Guard, Round, Wake, begin_round, collect_slice},
+    rounds::Rounds,
+    wake::{Guard, Wake},
 };
 use crate::{
     event::Event, id::EventId, last_event_id::LastEventId, subscription::Subscription, sync::Arc,
@@ -172,16 +176,16 @@ impl Driver {
     fn poll(&mut self) {
         let waker = Waker::from(self.woken.clone());
         let cx = Context::from_waker(&waker);
-        let mut round = Round::new();
+        let mut rounds = Rounds::new(Duration::ZERO);
         let mut wakers = Vec::new();
         while !self.ended && self.wake.has_signal(&cx) {
-            begin_round(&self.wake, &mut round);
+            rounds.take_news(&self.wake);
             self.ended = self.wake.stop_if_idle();
             if self.ended {
                 return;
             }
-            while !round.is_empty() {
-                collect_slice(&mut round, 0, &mut wakers);
+            while rounds.has_work() {
+                rounds.next_slice(0, &mut VecDeque::new(), &mut wakers);
                 wakers.drain(..).for_each(Waker::wake);
             }
         }
@@ -494,6 +498,64 @@ fn whoever_begins_meanwhile_does_not_lag() {
         settle(&mut driver, &mut client);
         assert_eq!(a.stats().gaps.lagged, 0, "{:?}", client.got);
         assert_ne!(client.got.contains(&Got::Gap), client.data() == ["1"]);
+    });
+}
+
+/// Law 6: a round that is under way does not take a reader that begins for one that has read
+/// everything. A reader of another channel keeps the task running.
+#[test]
+fn whoever_begins_beside_a_round_does_not_lag() {
+    model(|| {
+        let hub = Hub::builder().capacity(0).build();
+        let (a, b) = (channel(&hub, "a"), channel(&hub, "b"));
+        let elsewhere = Client::new(hub.subscribe(["b"], LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+        driver.poll();
+        let coming = a.subscribe(LastEventId::Absent);
+        let publishing = a.clone();
+        let publisher = thread::spawn(move || {
+            publishing.publish("1").unwrap();
+            driver.poll();
+            driver
+        });
+        let mut client = Client::new(coming);
+        let mut driver = publisher.join().unwrap();
+        driver.poll();
+        settle(&mut driver, &mut client);
+        assert_eq!(a.stats().gaps.lagged, 0, "{:?}", client.got);
+        assert_ne!(client.got.contains(&Got::Gap), client.data() == ["1"]);
+        drop((elsewhere, b));
+    });
+}
+
+/// The same beside a reader of its own channel, whose round may have passed the end of the list
+/// by the time the other one joins.
+#[test]
+fn whoever_begins_behind_a_round_does_not_lag() {
+    model(|| {
+        let hub = Hub::builder().capacity(0).build();
+        let a = channel(&hub, "a");
+        let there = Client::new(a.subscribe(LastEventId::Absent));
+        let mut driver = Driver::start(&hub);
+        driver.poll();
+        let coming = a.subscribe(LastEventId::Absent);
+        a.publish("1").unwrap();
+        // The reader that is there has read everything.
+        let there = {
+            let mut there = there;
+            there.poll();
+            there
+        };
+        let task = thread::spawn(move || {
+            driver.poll();
+            driver
+        });
+        let mut client = Client::new(coming);
+        let mut driver = task.join().unwrap();
+        settle(&mut driver, &mut client);
+        assert_eq!(a.stats().gaps.lagged, 0, "{:?}", client.got);
+        assert_ne!(client.got.contains(&Got::Gap), client.data() == ["1"]);
+        drop(there);
     });
 }
 

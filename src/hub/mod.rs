@@ -11,9 +11,10 @@ pub(crate) mod core;
 #[cfg(all(test, axum_sse_loom))]
 mod loom;
 mod registry;
+mod rounds;
 pub(crate) mod wake;
 
-use std::{any::TypeId, fmt, time::Duration};
+use std::{any::TypeId, collections::HashSet, fmt, time::Duration};
 
 use serde::Serialize;
 use tokio::time::Instant;
@@ -22,7 +23,7 @@ use crate::{
     error::Error,
     event::EventName,
     heartbeat::Heartbeat,
-    id::EventId,
+    id::{EventId, shown},
     last_event_id::LastEventId,
     log::Limits,
     named,
@@ -34,7 +35,7 @@ use builder::Builder;
 use channel::Channel;
 use clock::Clock;
 use core::{Core, Held};
-use registry::{Bounds, Registry};
+use registry::{Bounds, Published, Registry};
 use wake::Wake;
 
 /// Many channels of which one connection can carry any set, resumed by the one id it saw last.
@@ -65,7 +66,8 @@ use wake::Wake;
 /// ([`retire_after`](Builder::retire_after)), with its events; a client that comes back to it
 /// with an older id gets a gap event (`unknown`). Their number is bounded
 /// ([`max_channels`](Builder::max_channels)): at the bound the channel that has been idle the
-/// longest is retired, and if none is idle, [`channel`](Hub::channel) is an error.
+/// longest is retired, and if none is idle, [`channel`](Hub::channel) is an error. A channel with
+/// a [`snapshot`](Channel::snapshot) is not retired before it is closed.
 ///
 /// **Whoever may not read a channel must not subscribe to it**: a hub knows no permissions. Check
 /// them in the handler, at each request; a reconnect is one.
@@ -113,7 +115,9 @@ impl Hub {
     /// # Errors
     ///
     /// [`ErrorKind::OtherType`](crate::ErrorKind::OtherType) if the channel publishes values of
-    /// another type than `T`, [`ErrorKind::TooManyChannels`](crate::ErrorKind::TooManyChannels)
+    /// another type than `T`, or names its events after their variants and the hub's channels
+    /// by default do not (see [`named_channel`](Hub::named_channel)),
+    /// [`ErrorKind::TooManyChannels`](crate::ErrorKind::TooManyChannels)
     /// if the hub is full and no channel is idle,
     /// [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName) if the name is longer than
     /// 1 KiB.
@@ -121,19 +125,65 @@ impl Hub {
     where
         T: Serialize + ?Sized + 'static,
     {
-        let held = self
-            .0
-            .registry
-            .look_up(&self.0, name.as_ref(), Some(TypeId::of::<T>()))?;
-        Ok(Channel::of(held))
+        self.handle(name.as_ref(), self.0.settings.named)
+    }
+
+    /// The channel of that name, made if there is none, whose events bear the names of their enum
+    /// variants (see [`Builder::named`]).
+    ///
+    /// All handles of one channel agree on that: it is not for one of them to forget. For a hub
+    /// whose channels are all like this, set [`Builder::named`] on the hub; then
+    /// [`channel`](Hub::channel) does the same.
+    ///
+    /// ```
+    /// # use axum_sse::{ErrorKind, Hub, LastEventId, Start, testing::Reader};
+    /// #[derive(serde::Serialize)]
+    /// #[serde(rename_all = "kebab-case")]
+    /// enum Chat { Said(String) }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
+    /// let hub = Hub::new();
+    /// hub.named_channel("room/42")?.publish(&Chat::Said("hello".into()))?;
+    /// let other = hub.channel::<Chat>("room/42").unwrap_err();
+    /// assert_eq!(other.kind(), ErrorKind::OtherType);
+    ///
+    /// let room = hub.subscribe(["room/42"], LastEventId::Absent).start(Start::Oldest);
+    /// assert_eq!(Reader::new(room).expect_named("said").await.data, r#""hello""#);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`channel`](Hub::channel); [`ErrorKind::OtherType`](crate::ErrorKind::OtherType)
+    /// if the channel does not name its events.
+    pub fn named_channel<T>(&self, name: impl AsRef<str>) -> Result<Channel<T>, Error>
+    where
+        T: Serialize + ?Sized + 'static,
+    {
+        self.handle(name.as_ref(), true)
+    }
+
+    fn handle<T>(&self, name: &str, named: bool) -> Result<Channel<T>, Error>
+    where
+        T: Serialize + ?Sized + 'static,
+    {
+        let value = TypeId::of::<T>();
+        let published = Published { value, named };
+        let held = self.0.registry.look_up(&self.0, name, Some(published))?;
+        Ok(Channel::with_names(held, named))
     }
 
     /// A subscription to all these channels at once: everything behind the client's id on any of
     /// them, in one order, and then live. See [`Subscription`].
     ///
-    /// A name that is there twice counts once. If the hub is full, or a name is longer than 1 KiB,
-    /// the subscription ends at once and sends the client away for a few seconds; with the
-    /// feature `tracing`, a warning says why.
+    /// A name that is there twice counts once. If there are more names than
+    /// [`max_channels_per_subscription`](Builder::max_channels_per_subscription), the hub is
+    /// full, or a name is longer than 1 KiB, the subscription ends at once and sends the client
+    /// away for a few seconds. [`Stats::refused`] counts that; with the feature `tracing`, it is
+    /// logged: too many names as an error, since the client would come back with them for ever,
+    /// the others as warnings. A handler that takes names from a request should check their
+    /// number itself and answer 400.
     ///
     /// ```
     /// # use axum_sse::{Channel, Hub, LastEventId, testing::Reader};
@@ -155,13 +205,30 @@ impl Hub {
     where
         N: AsRef<str>,
     {
-        let mut sources: Vec<Held> = Vec::new();
+        let limit = self.0.settings.max_channels_per_subscription;
+        let mut known: HashSet<Box<str>> = HashSet::new();
+        let mut names: Vec<N> = Vec::new();
+        // Counted before any channel is made, so that what is refused leaves nothing behind.
         for name in channels {
-            let name = name.as_ref();
-            if sources.iter().any(|source| source.name() == name) {
+            if !known.insert(name.as_ref().into()) {
                 continue;
             }
-            match self.0.registry.look_up(&self.0, name, None) {
+            if names.len() == limit {
+                #[cfg(feature = "tracing")]
+                tracing::error!(
+                    hub = %self.0.settings.name,
+                    channels = known.len(),
+                    limit,
+                    "a subscription to more channels than `max_channels_per_subscription` is \
+                     refused; `channels` are those counted until then"
+                );
+                return Subscription::refused(self.0.clone());
+            }
+            names.push(name);
+        }
+        let mut sources: Vec<Held> = Vec::with_capacity(names.len());
+        for name in names {
+            match self.0.registry.look_up(&self.0, name.as_ref(), None) {
                 Ok(held) => sources.push(held),
                 Err(_refused) => {
                     #[cfg(feature = "tracing")]
@@ -176,7 +243,8 @@ impl Hub {
     /// The newest id drawn on any channel, or the start if there is none.
     ///
     /// A client that is given this id beside a state that was read *afterwards* can resume from
-    /// it without missing anything.
+    /// it without missing anything, as long as each change is committed first and published then.
+    /// Published before it is committed, a change can be older than the id and not in the state.
     ///
     /// ```
     /// # use axum_sse::{Channel, Hub};
@@ -231,6 +299,8 @@ impl fmt::Debug for Hub {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
+    /// Two of the channel's own events have one name: nothing can be published.
+    name_conflict: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) wake: Arc<Wake>,
     pub(crate) registry: Registry,
@@ -262,6 +332,7 @@ impl Shared {
         let wake = Wake::new(settings.heartbeat.interval(), settings.coalesce);
         Self {
             registry: Registry::new(bounds, clock.start()),
+            name_conflict: settings.name_conflict(),
             settings,
             clock,
             wake: Arc::new(wake),
@@ -278,28 +349,55 @@ impl Shared {
         }
     }
 
-    /// Visits a bounded number of channels. Called by the wake task, once per tick.
-    pub(crate) fn sweep(&self) {
-        self.registry.sweep(self.now(), self.wake.now());
+    /// Visits a bounded number of channels, and returns those whose readers should be looked at.
+    /// Called by the wake task, once per tick.
+    pub(crate) fn sweep(&self) -> Vec<Arc<Core>> {
+        self.registry.sweep(self.now())
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let cores = self.registry.cores();
-        let mut stats = Stats {
-            channels: cores.len(),
-            subscribers: self.wake.readers(),
-            published: self.clock.newest().lo(),
-            ..Stats::default()
-        };
-        self.counters.read_into(&mut stats);
+        let mut tally = Tally::default();
+        loop {
+            if let Some(stats) = self.tally(&mut tally) {
+                return stats;
+            }
+        }
+    }
+
+    /// Looks at a bounded number of channels; returns the sum after the last.
+    pub(crate) fn tally(&self, tally: &mut Tally) -> Option<Stats> {
+        let (cores, next) = self.registry.some_cores(tally.next);
+        let stats = &mut tally.stats;
+        stats.channels += cores.len();
         for core in cores {
             let (events, bytes) = core.lock().retained();
             stats.events += events;
             stats.bytes += bytes;
             stats.lag = stats.lag.max(core.lag());
         }
-        stats
+        if let Some(next) = next {
+            tally.next = next;
+            return None;
+        }
+        stats.subscribers = self.wake.readers();
+        stats.published = self.clock.newest().lo();
+        self.counters.read_into(stats);
+        Some(*stats)
     }
+
+    /// Whether anybody hears of the figures.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn is_reported(&self) -> bool {
+        !self.settings.name.is_empty()
+    }
+}
+
+/// Figures of a hub that are being summed up, a few channels at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// The first channel that has not been looked at.
+    next: usize,
+    stats: Stats,
 }
 
 /// Everything that a builder sets.
@@ -320,6 +418,10 @@ pub(crate) struct Settings {
     /// The event with which a run ends early. Only a run has one.
     pub(crate) end: Option<EventName>,
     pub(crate) coalesce: Duration,
+    /// Values are published as events that bear the names of their variants.
+    pub(crate) named: bool,
+    /// A channel closes when its last publishing handle is dropped.
+    pub(crate) close_on_drop: bool,
     pub(crate) max_channels: usize,
     pub(crate) max_channels_per_subscription: usize,
     pub(crate) retire_after: Duration,
@@ -334,6 +436,37 @@ impl Settings {
             .retry
             .map_or(UNTOLD, |millis| Duration::from_millis(millis.into()));
         self.retire_after.max(retry * 10)
+    }
+}
+
+/// Names that no event of ours may have: an `EventSource` fires events of these names itself.
+const RESERVED: [&str; 2] = ["error", "open"];
+
+impl Settings {
+    /// Why the channel's own events cannot be told apart, if two of them have one name.
+    pub(crate) fn name_conflict(&self) -> Option<String> {
+        let own = [
+            ("gap", Some(self.gap.as_str())),
+            (
+                "checkpoint",
+                self.checkpoint.as_ref().map(EventName::as_str),
+            ),
+            ("snapshot", self.snapshot.as_ref().map(EventName::as_str)),
+            ("heartbeat", self.heartbeat.name()),
+        ];
+        for (at, (one, name)) in own.iter().enumerate() {
+            let Some(name) = name else { continue };
+            if RESERVED.contains(name) {
+                return Some(format!("the {one} event may not be named {}", shown(name)));
+            }
+            if let Some((other, _)) = own[..at].iter().find(|(_, taken)| *taken == Some(*name)) {
+                return Some(format!(
+                    "the {other} event and the {one} event are both named {}",
+                    shown(name)
+                ));
+            }
+        }
+        None
     }
 }
 
@@ -355,6 +488,8 @@ impl Default for Settings {
             snapshot_timeout: Duration::from_secs(30),
             end: None,
             coalesce: Duration::ZERO,
+            named: false,
+            close_on_drop: false,
             max_channels: 100_000,
             max_channels_per_subscription: 256,
             retire_after: Duration::from_secs(3600),

@@ -33,6 +33,9 @@ const AT_ONCE: usize = 64;
 /// Channels that one sweep visits.
 const SWEEP: usize = 256;
 
+/// Channels that are looked at in one go for their figures.
+const AT_A_LOOK: usize = 512;
+
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// `None` for a channel of its own, which is never looked up nor retired.
@@ -45,8 +48,16 @@ pub(crate) struct Bounds {
     pub(crate) channels: usize,
     /// An idle channel is retired after this time.
     pub(crate) idle: Duration,
-    /// A closed one stays known for this time.
+    /// A closed one stays known for this time after it was closed.
     pub(crate) closed: Duration,
+}
+
+/// What the handles of a channel publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub(crate) value: TypeId,
+    /// Each value's event is named after its variant.
+    pub(crate) named: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +78,7 @@ struct State {
 struct Entry {
     core: Arc<Core>,
     /// What its handles publish, once there has been one.
-    value: Option<TypeId>,
+    published: Option<Published>,
     idle: Option<Idle>,
 }
 
@@ -96,7 +107,7 @@ impl Registry {
     pub(crate) fn insert_single(&self, core: Arc<Core>) {
         lock(&self.state).entries.insert(Entry {
             core,
-            value: None,
+            published: None,
             idle: None,
         });
     }
@@ -106,13 +117,13 @@ impl Registry {
         self.bounds.is_none()
     }
 
-    /// The channel of that name, made if there is none. `value` is the type that is to be
-    /// published, if any.
+    /// The channel of that name, made if there is none. `wanted` is what is to be published, if
+    /// anything.
     pub(crate) fn look_up(
         &self,
         shared: &Arc<Shared>,
         name: &str,
-        value: Option<TypeId>,
+        wanted: Option<Published>,
     ) -> Result<Held, Error> {
         if name.len() > MAX_NAME {
             return Err(Error::new(
@@ -127,8 +138,16 @@ impl Registry {
         let now = Instant::now();
         let mut state = lock(&self.state);
         let mut retired = self.retire_expired(&mut state, now);
-        let key = match state.names.get(name) {
-            Some(key) => *key,
+        let known = state.names.get(name).copied();
+        let known = known.filter(|key| {
+            let free = self.is_free(&state.entries[*key].core, now);
+            if free {
+                retired.push(state.retire(*key));
+            }
+            !free
+        });
+        let key = match known {
+            Some(key) => key,
             None => {
                 let bound = self.bounds.map_or(0, |bounds| bounds.channels);
                 if state.entries.len() >= bound {
@@ -148,7 +167,7 @@ impl Registry {
                 let core = Core::new(name, limits, state.watermark);
                 let key = state.entries.insert(Entry {
                     core: Arc::new(core),
-                    value: None,
+                    published: None,
                     idle: None,
                 });
                 state.names.insert(name.into(), key);
@@ -156,29 +175,37 @@ impl Registry {
             }
         };
         let entry = &mut state.entries[key];
-        let known = entry
-            .value
-            .get_or_insert(value.unwrap_or(TypeId::of::<Untyped>()));
-        let fits = match value {
-            Some(value) if *known == TypeId::of::<Untyped>() => {
-                *known = value;
-                true
-            }
-            Some(value) => *known == value,
-            None => true,
-        };
-        let held = fits.then(|| {
+        let published = entry.published.or(wanted);
+        let conflict = wanted.filter(|wanted| Some(*wanted) != published);
+        let held = conflict.is_none().then(|| {
+            entry.published = published;
             entry.idle = None;
             Held::new(shared.clone(), entry.core.clone())
         });
         drop(state);
         drop(retired);
         held.ok_or_else(|| {
+            let same_type = published.map(|known| known.value) == wanted.map(|it| it.value);
+            let why = match published {
+                Some(Published { named: true, .. }) if same_type => {
+                    "names its events after their variants: get it with `named_channel`"
+                }
+                Some(Published { named: false, .. }) if same_type => {
+                    "does not name its events after their variants: get it with `channel`"
+                }
+                _ => "publishes values of another type",
+            };
             Error::new(
                 ErrorKind::OtherType,
-                format!("channel {} publishes values of another type", shown(name)),
+                format!("channel {} {why}", shown(name)),
             )
         })
+    }
+
+    /// Whether a name is free again: its channel was closed long enough ago, and nobody holds it.
+    fn is_free(&self, core: &Core, now: Instant) -> bool {
+        let closed = self.bounds.map(|bounds| bounds.closed);
+        !core.is_held() && core.closed_for(now) >= closed && closed.is_some()
     }
 
     /// Nobody holds `core` any more, or so it seemed a moment ago.
@@ -194,6 +221,12 @@ impl Registry {
         let stamp = state.stamps + 1;
         let entry = &mut state.entries[key];
         if !Arc::ptr_eq(&entry.core, core) || entry.core.is_held() {
+            return;
+        }
+        if self.is_free(core, now) {
+            let retired = state.retire(key);
+            drop(state);
+            drop(retired);
             return;
         }
         entry.idle = Some(Idle { stamp, since: now });
@@ -225,7 +258,8 @@ impl Registry {
                 break;
             }
             state.idle.pop_front();
-            if state.entries[key].core.is_closed() && idle < bounds.closed {
+            let core = &state.entries[key].core;
+            if core.is_closed() && !self.is_free(core, now) {
                 // It stays for longer, and must not hold up those behind it.
                 state.idle.push_back((key, stamp));
             } else {
@@ -235,8 +269,9 @@ impl Registry {
         retired
     }
 
-    /// Visits a few channels: what is too old is forgotten, idle channels are retired.
-    pub(crate) fn sweep(&self, now: u64, wake_now: u64) {
+    /// Visits a few channels: what is too old is forgotten, idle channels are retired. Returns
+    /// those whose readers should be looked at.
+    pub(crate) fn sweep(&self, now: u64) -> Vec<Arc<Core>> {
         let instant = Instant::now();
         let mut state = lock(&self.state);
         let retired = self.retire_expired(&mut state, instant);
@@ -249,23 +284,26 @@ impl Registry {
         }
         drop(state);
         drop(retired);
-        for core in cores {
-            core.sweep(now, wake_now);
-        }
+        cores.retain(|core| core.sweep(now));
+        cores
     }
 
+    /// A bounded number of channels, from key `from` on, and the key to go on with.
+    pub(crate) fn some_cores(&self, from: usize) -> (Vec<Arc<Core>>, Option<usize>) {
+        let state = lock(&self.state);
+        let entries = &state.entries;
+        let end = entries.capacity().min(from.saturating_add(AT_A_LOOK));
+        let cores = (from..end).filter_map(|key| Some(entries.get(key)?.core.clone()));
+        (cores.collect(), (end < entries.capacity()).then_some(end))
+    }
+
+    #[cfg(test)]
     pub(crate) fn cores(&self) -> Vec<Arc<Core>> {
         let state = lock(&self.state);
-        state
-            .entries
-            .iter()
-            .map(|(_, entry)| entry.core.clone())
-            .collect()
+        let entries = state.entries.iter();
+        entries.map(|(_, entry)| entry.core.clone()).collect()
     }
 }
-
-/// Stands for the type of a channel that has only been subscribed to.
-struct Untyped;
 
 impl State {
     fn idle_since(&self, key: usize, stamp: u64) -> Option<Instant> {

@@ -1,31 +1,35 @@
 //! The hub's one task: it wakes readers when there is news, and when a heartbeat is due.
 //!
 //! A publisher appends and signals, and never wakes a client itself (law 10). The task takes the
-//! channels with news and wakes their readers in slices, round robin. In between it goes to the
-//! end of the line, so that more events arrive meanwhile and each reader picks up all of them in
-//! one write.
+//! channels with news and wakes their readers in slices that all of them share (`rounds.rs`), and
+//! so do the readers whose heartbeat is due. After each slice it goes to the end of the line, so
+//! that more events arrive meanwhile and each reader picks up all of them in one write.
 //!
 //! The task starts with the first poll of a subscription, on that runtime, and ends with the
 //! last subscriber. It holds nothing of the hub but this module's [`Wake`]. If its runtime dies
 //! under it, a guard says so and wakes all readers; the next one that is polled starts the task
 //! anew, on a runtime that lives (law 12).
 //!
-//! With every tick it also sweeps a few channels: see [`Shared::sweep`].
+//! With every tick it also sweeps a few channels: see [`Shared::sweep`]. No step takes longer the
+//! more channels or readers there are, but for the wheel, which looks at a sixteenth of the
+//! readers in each tick.
 
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     pin::pin,
+    sync::atomic::AtomicUsize,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Shared, core::Core};
+use super::{Shared, core::Core, rounds::Rounds};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, Weak, lock};
 
-/// Ticks in a heartbeat's interval: a heartbeat is at most one tick late.
+/// Ticks in a heartbeat's interval: a heartbeat is at most one tick late, unless more are due in
+/// one tick than [`Wake::most_beats`] allows.
 const TICKS: u64 = 16;
 
 /// A reader's due tick is at most this far ahead; one more than [`TICKS`], since the tick in
@@ -35,7 +39,7 @@ const AHEAD: u64 = TICKS + 1;
 /// Readers woken in one go, before other tasks get their turn: half of what the queue of a tokio
 /// worker takes, since what does not fit is run late. In loom's models, two readers make a round
 /// of two slices.
-const SLICE: usize = if cfg!(all(test, axum_sse_loom)) {
+pub(super) const SLICE: usize = if cfg!(all(test, axum_sse_loom)) {
     1
 } else {
     128
@@ -52,7 +56,10 @@ pub(crate) struct Reader {
     due: AtomicU64,
     /// The task asks for a heartbeat.
     beat: AtomicBool,
-    gone: AtomicBool,
+    /// Where the wheel holds it. Only used under the lock of the wheel, so these are std's
+    /// atomics also in loom's models.
+    slot: AtomicUsize,
+    index: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -67,13 +74,9 @@ pub(crate) struct Wake {
     task: WakerSlot,
     /// The task died with its runtime. Checked by every reader before it goes to sleep.
     driverless: AtomicBool,
-    queue: Mutex<Vec<Arc<Core>>>,
+    pub(super) queue: Mutex<VecDeque<Arc<Core>>>,
     state: Mutex<State>,
 }
-
-/// Channels whose readers are being woken: where each log ended when the round began, and the
-/// slot that comes next.
-pub(super) type Round = VecDeque<(Arc<Core>, u64, usize)>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -81,16 +84,42 @@ struct State {
     readers: usize,
     /// The last tick whose slot was looked at.
     visited: u64,
-    /// Readers by the tick at which they are looked at next, modulo the length of the wheel. A
-    /// reader that is gone leaves when its turn comes.
+    /// Readers by the tick at which they are looked at next, modulo the length of the wheel.
     wheel: Vec<Vec<Arc<Reader>>>,
 }
 
 impl State {
-    fn slot(&mut self, tick: u64) -> &mut Vec<Arc<Reader>> {
+    fn slot_of(&self, tick: u64) -> usize {
         let slots = self.wheel.len() as u64;
-        let slot = usize::try_from(tick % slots).unwrap_or(0);
-        &mut self.wheel[slot]
+        usize::try_from(tick % slots).unwrap_or(0)
+    }
+
+    fn put(&mut self, tick: u64, reader: Arc<Reader>) {
+        let at = self.slot_of(tick);
+        let slot = &mut self.wheel[at];
+        reader.slot.store(at, Ordering::Relaxed);
+        reader.index.store(slot.len(), Ordering::Relaxed);
+        slot.push(reader);
+    }
+
+    fn remove(&mut self, reader: &Reader) -> Option<Arc<Reader>> {
+        let slot = self.wheel.get_mut(reader.slot.load(Ordering::Relaxed))?;
+        let index = reader.index.load(Ordering::Relaxed);
+        if !slot
+            .get(index)
+            .is_some_and(|at| std::ptr::eq(&**at, reader))
+        {
+            return None;
+        }
+        let removed = slot.swap_remove(index);
+        if let Some(moved) = slot.get(index) {
+            moved.index.store(index, Ordering::Relaxed);
+        }
+        // Its turn may come in an hour only.
+        if slot.len() < slot.capacity() / 4 {
+            slot.shrink_to(2 * slot.len());
+        }
+        Some(removed)
     }
 }
 
@@ -127,7 +156,7 @@ impl Wake {
         self.tick.fetch_max(tick, Ordering::Relaxed);
         let mut state = lock(&self.state);
         state.readers += 1;
-        state.slot(tick + AHEAD).push(reader.clone());
+        state.put(tick + AHEAD, reader.clone());
         drop(state);
         reader
     }
@@ -138,20 +167,17 @@ impl Wake {
     }
 
     pub(crate) fn unregister(&self, reader: &Reader) {
-        reader.gone.store(true, Ordering::Release);
-        // The wheel may keep the reader for another interval, but not its task; and a waker's
-        // drop is foreign code, which may not run under the lock there.
-        drop(reader.waker.take());
         let mut state = lock(&self.state);
+        let removed = state.remove(reader);
         state.readers -= 1;
-        if state.readers > 0 {
-            return;
-        }
-        // All that are in the wheel are gone. Here and not in the task: there may be none.
-        let gone: Vec<_> = state.wheel.iter_mut().map(std::mem::take).collect();
+        let last = state.readers == 0;
         drop(state);
-        drop(gone);
-        self.signal();
+        drop(removed);
+        // A waker's drop is foreign code, which may not run under the lock.
+        drop(reader.waker.take());
+        if last {
+            self.signal();
+        }
     }
 
     /// Something was written: the next heartbeat is due a whole interval from now.
@@ -179,7 +205,7 @@ impl Wake {
     /// Puts a channel with news in the task's queue. The channel's `dirty` flag has just been set
     /// by the caller, so that a channel is queued at most once.
     pub(crate) fn enqueue(&self, core: Arc<Core>) {
-        lock(&self.queue).push(core);
+        lock(&self.queue).push_back(core);
         self.signal();
     }
 
@@ -258,29 +284,41 @@ impl Wake {
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
-    /// Takes the wakers of all readers whose heartbeat is due, and moves the others to where
-    /// they are due. Only looks at one slot per tick.
-    fn turn_wheel(&self, wakers: &mut Vec<Waker>) {
+    /// How many heartbeats are asked for in one tick: twice the mean if all connections are
+    /// silent. After an event that reached all of them, all are due at once; the rest waits for
+    /// the next ticks, and from then on they are apart.
+    fn most_beats(readers: usize) -> usize {
+        let mean = readers / usize::try_from(AHEAD).unwrap_or(1);
+        (2 * mean).max(SLICE)
+    }
+
+    /// Takes the wakers of readers whose heartbeat is due, and moves the others to where they are
+    /// due. Only looks at one slot per tick.
+    fn turn_wheel(&self, wakers: &mut VecDeque<Waker>) {
         let now = self.tick_at(Instant::now());
         let mut state = lock(&self.state);
         self.tick.fetch_max(now, Ordering::Relaxed);
         let last = std::mem::replace(&mut state.visited, now);
         let behind = now.saturating_sub(last).min(AHEAD + 1);
+        let mut left = Self::most_beats(state.readers);
         for tick in (now - behind + 1)..=now {
-            for reader in std::mem::take(state.slot(tick)) {
-                if reader.gone.load(Ordering::Acquire) {
-                    continue;
-                }
-                let mut due = reader.due.load(Ordering::Relaxed);
-                if due <= tick {
+            let slot = state.slot_of(tick);
+            for reader in std::mem::take(&mut state.wheel[slot]) {
+                let due = reader.due.load(Ordering::Relaxed);
+                let next = if due > tick {
+                    due
+                } else if self.beats && left == 0 {
+                    now + 1
+                } else {
                     if self.beats {
+                        left -= 1;
                         reader.beat.store(true, Ordering::Release);
                         wakers.extend(reader.waker.take());
                     }
-                    due = now + AHEAD;
-                    reader.due.store(due, Ordering::Relaxed);
-                }
-                state.slot(due).push(reader);
+                    reader.due.store(now + AHEAD, Ordering::Relaxed);
+                    now + AHEAD
+                };
+                state.put(next, reader);
             }
         }
     }
@@ -292,6 +330,8 @@ pub(super) struct Guard {
     armed: bool,
     /// Taken from their readers and not woken yet.
     wakers: Vec<Waker>,
+    /// The same of those whose heartbeat is due; they wait for their slice.
+    beats: VecDeque<Waker>,
 }
 
 impl Guard {
@@ -300,6 +340,7 @@ impl Guard {
             wake,
             armed: true,
             wakers: Vec::new(),
+            beats: VecDeque::new(),
         }
     }
 }
@@ -315,6 +356,7 @@ impl Drop for Guard {
         let readers: Vec<_> = state.wheel.iter().flatten().cloned().collect();
         drop(state);
         self.wakers.drain(..).for_each(Waker::wake);
+        self.beats.drain(..).for_each(Waker::wake);
         for reader in readers {
             if let Some(waker) = reader.waker.take() {
                 waker.wake();
@@ -325,76 +367,95 @@ impl Drop for Guard {
 
 enum Turn {
     Tick,
-    News,
+    Work,
 }
 
 async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
     let wake = guard.wake.clone();
     let mut pause = pin!(tokio::time::sleep(Duration::ZERO));
-    let mut round = Round::new();
+    let mut rounds = Rounds::new(wake.coalesce);
+    #[cfg(feature = "metrics")]
+    let mut tally: Option<super::Tally> = None;
 
     loop {
-        // Heartbeats come first: a flood of events does not keep them from idle connections.
+        #[cfg(feature = "metrics")]
+        let tallies = tally.is_some();
+        #[cfg(not(feature = "metrics"))]
+        let tallies = false;
+        // Ticks come first: a flood of events does not keep heartbeats from idle connections.
         let turn = poll_fn(|cx| {
             if ticks.poll_tick(cx).is_ready() {
                 return Poll::Ready(Turn::Tick);
             }
-            if !round.is_empty() {
-                return Poll::Ready(Turn::News);
+            if tallies || !guard.beats.is_empty() || rounds.has_work() || wake.has_signal(cx) {
+                return Poll::Ready(Turn::Work);
             }
-            if !wake.coalesce.is_zero() && pause.as_mut().poll(cx).is_pending() {
+            let Some(rested) = rounds.next_rested() else {
                 return Poll::Pending;
+            };
+            if pause.deadline() != rested {
+                pause.as_mut().reset(rested);
             }
-            if wake.has_signal(cx) {
-                return Poll::Ready(Turn::News);
-            }
-            Poll::Pending
+            pause.as_mut().poll(cx).map(|()| Turn::Work)
         })
         .await;
         match turn {
             Turn::Tick => {
-                wake.turn_wheel(&mut guard.wakers);
+                wake.turn_wheel(&mut guard.beats);
+                rounds.look_now();
                 if let Some(shared) = shared.upgrade() {
-                    shared.sweep();
+                    for core in shared.sweep() {
+                        rounds.look_later(core);
+                    }
                     #[cfg(feature = "metrics")]
-                    if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) {
-                        crate::report::report(&shared.settings.name, || shared.stats());
+                    if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) && !tallies {
+                        tally = shared.is_reported().then(super::Tally::default);
                     }
                 }
             }
-            Turn::News => {
-                if round.is_empty() {
-                    // Also before the end: a channel that stayed in the queue would count as
-                    // queued for ever, and the task's next life would not hear of its news.
-                    begin_round(&wake, &mut round);
-                    if wake.stop_if_idle() {
-                        guard.armed = false;
-                        // Once more, or the last subscriber would stand there for ever.
-                        #[cfg(feature = "metrics")]
-                        if let Some(shared) = shared.upgrade() {
-                            crate::report::report(&shared.settings.name, || shared.stats());
+            Turn::Work => {
+                // Also before the end: a channel that stayed in the queue would count as queued
+                // for ever, and the task's next life would not hear of its news.
+                rounds.take_news(&wake);
+                if !rounds.has_rounds() && guard.beats.is_empty() && wake.stop_if_idle() {
+                    guard.armed = false;
+                    // Once more, or the last subscriber would stand there for ever.
+                    #[cfg(feature = "metrics")]
+                    {
+                        tally = Some(super::Tally::default());
+                        while let (Some(_), Some(shared)) = (&tally, shared.upgrade()) {
+                            tally_on(&mut tally, &shared);
+                            drop(shared);
+                            behind_all_others().await;
                         }
-                        return;
                     }
-                    if !wake.coalesce.is_zero() {
-                        pause.as_mut().reset(Instant::now() + wake.coalesce);
-                    }
+                    return;
                 }
-                collect_slice(&mut round, wake.now(), &mut guard.wakers);
-            }
-        }
-        let mut woken: usize = 0;
-        while let Some(waker) = guard.wakers.pop() {
-            waker.wake();
-            woken += 1;
-            if woken.is_multiple_of(SLICE) {
+                rounds.wake_rested(Instant::now());
+                rounds.next_slice(wake.now(), &mut guard.beats, &mut guard.wakers);
+                #[cfg(feature = "metrics")]
+                match shared.upgrade() {
+                    Some(shared) => tally_on(&mut tally, &shared),
+                    None => tally = None,
+                }
+                while let Some(waker) = guard.wakers.pop() {
+                    waker.wake();
+                }
+                // After the last slice, too: whoever was woken should read before the next round.
                 behind_all_others().await;
             }
         }
-        // After the last slice, too: whoever was woken should read before the next round.
-        if !woken.is_multiple_of(SLICE) {
-            behind_all_others().await;
-        }
+    }
+}
+
+/// Counts some more channels, and reports behind the last.
+#[cfg(feature = "metrics")]
+fn tally_on(tally: &mut Option<super::Tally>, shared: &Shared) {
+    if let Some(counting) = tally
+        && let Some(stats) = shared.tally(counting)
+    {
+        crate::report::report(&shared.settings.name, || stats);
+        *tally = None;
     }
 }
 
@@ -414,21 +475,46 @@ pub(super) async fn behind_all_others() {
     .await;
 }
 
-pub(super) fn begin_round(wake: &Wake, round: &mut Round) {
-    let queue = std::mem::take(&mut *lock(&wake.queue));
-    for core in queue {
-        let end = core.begin_round();
-        round.push_back((core, end, 0));
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The wakers of the next readers in line, channel after channel.
-pub(super) fn collect_slice(round: &mut Round, now: u64, wakers: &mut Vec<Waker>) {
-    while wakers.len() < SLICE
-        && let Some((core, end, from)) = round.pop_front()
-    {
-        if let Some(next) = core.take_wakers(end, from, SLICE - wakers.len(), now, wakers) {
-            round.push_back((core, end, next));
+    fn in_wheel(wake: &Wake) -> (usize, usize) {
+        let state = lock(&wake.state);
+        let all = state.wheel.iter();
+        let capacity = all.clone().map(Vec::capacity).sum();
+        (all.map(Vec::len).sum(), capacity)
+    }
+
+    /// Whatever the interval: nobody is kept until the wheel comes round.
+    #[tokio::test(start_paused = true)]
+    async fn the_wheel_keeps_nobody_who_has_gone() {
+        let wake = Wake::new(Some(Duration::from_secs(3600)), Duration::ZERO);
+        let staying: Vec<_> = (0..10).map(|_| wake.register()).collect();
+        for _ in 0..1000 {
+            let reader = wake.register();
+            tokio::time::advance(Duration::from_secs(1)).await;
+            wake.unregister(&reader);
+            assert_eq!(Arc::strong_count(&reader), 1);
         }
+        assert_eq!(in_wheel(&wake).0, 10);
+        let crowd: Vec<_> = (0..10_000).map(|_| wake.register()).collect();
+        assert_eq!(in_wheel(&wake).0, 10_010);
+        // From the middle, both ends, and while it turns.
+        for (at, reader) in crowd.iter().enumerate() {
+            wake.unregister(reader);
+            if at % 1000 == 0 {
+                tokio::time::advance(Duration::from_secs(600)).await;
+                wake.turn_wheel(&mut VecDeque::new());
+            }
+        }
+        let (readers, capacity) = in_wheel(&wake);
+        assert_eq!(readers, 10);
+        assert!(capacity < 200, "{capacity}");
+        assert!(staying.iter().all(|it| Arc::strong_count(it) == 2));
+        for reader in &staying {
+            wake.unregister(reader);
+        }
+        assert_eq!(in_wheel(&wake).0, 0);
     }
 }

@@ -192,6 +192,7 @@ impl Subscription {
 
     /// A stream that ends at once and sends its client away for a moment.
     pub(crate) fn refused(shared: Arc<Shared>) -> Self {
+        shared.counters.refused();
         Self::starting(shared, Vec::new(), From::Refused, false)
     }
 

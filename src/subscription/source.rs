@@ -28,7 +28,7 @@ pub(super) struct Source {
     pub(super) queued: bool,
     /// How often in a row the log overtook the cursor.
     pub(super) overruns: u8,
-    registered: Option<(usize, Arc<Place>)>,
+    registered: Option<(u64, Arc<Place>)>,
 }
 
 /// The snapshot that stands in front of `position`, if there is to be one.

@@ -20,7 +20,7 @@ use tokio::{
 use super::*;
 use crate::{
     BoxError, Channel, Hub,
-    hub::core::PATIENCE,
+    hub::core::{PATIENCE, Progress},
     testing::{Item, Message, Parser},
 };
 
@@ -586,11 +586,10 @@ impl World {
                 // Now and then a reader has had more time than it gets.
                 self.now += PATIENCE / 3;
                 for core in self.shared().registry.cores() {
-                    let end = core.begin_round();
-                    let (mut from, mut wakers) = (Some(0), Vec::new());
-                    while let Some(slot) = from {
-                        from = core.take_wakers(end, slot, usize::MAX, self.now, &mut wakers);
-                    }
+                    core.dequeued();
+                    let mut round = core.begin_round();
+                    let mut wakers = Vec::new();
+                    while core.go_on(&mut round, 1000, self.now, &mut wakers) == Progress::More {}
                 }
             }
             Op::Retire { fillers } => {

@@ -394,8 +394,8 @@ mod resume {
         let plain = Channel::<Value>::builder()
             .capacity(100)
             .retry(secs(1))
+            .named()
             .build();
-        let named = plain.clone().named();
         let start = plain.newest();
         let mut live = Wire::new(plain.subscribe(start));
         let prelude = live.all_at_once().await;
@@ -405,8 +405,8 @@ mod resume {
         );
 
         let value = Value::Said("a\nb".to_owned());
+        plain.publish_event(&Event::json(&value).unwrap()).unwrap();
         plain.publish(&value).unwrap();
-        named.publish(&value).unwrap();
         let mut bytes = live.all_at_once().await;
         // With a silence in between: heartbeats are not stored.
         let (heartbeat, _) = live.timed().await;
@@ -516,11 +516,9 @@ mod publishing {
             (event().clear_id(), "it has an id of its own"),
             (event().retry(secs(1)), "it has a reconnection time"),
             (Event::comment("c").unwrap(), "it is a comment without data"),
-            (event().name("gap").unwrap(), "it bears a name that only"),
-            (
-                event().name("checkpoint").unwrap(),
-                "it bears a name that only",
-            ),
+            (event().name("gap").unwrap(), "its name is reserved"),
+            (event().name("checkpoint").unwrap(), "its name is reserved"),
+            (event().name("snapshot").unwrap(), "its name is reserved"),
         ] {
             let error = channel.publish_event(&event).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotPublishable);
@@ -538,6 +536,87 @@ mod publishing {
         renamed.publish_event(&named("gap")).unwrap();
         renamed.publish_event(&named("checkpoint")).unwrap();
         renamed.publish_event(&named("lost")).unwrap_err();
+        renamed.publish_event(&named("snapshot")).unwrap_err();
+        renamed.set_snapshot_name(None).unwrap();
+        renamed.publish_event(&named("snapshot")).unwrap();
+    }
+
+    #[test]
+    fn law_11_a_channel_s_own_events_have_different_names() {
+        let builder = || Channel::<u32>::builder().gap_name(event_name!("lost"));
+        let beat = Event::empty().with_name(event_name!("lost"));
+        for (channel, names) in [
+            (
+                builder().checkpoint_name(event_name!("lost")).build(),
+                ["gap", "checkpoint"],
+            ),
+            (
+                builder().snapshot_name(event_name!("lost")).build(),
+                ["gap", "snapshot"],
+            ),
+            (
+                builder()
+                    .heartbeat(Heartbeat::default().with_event(&beat).unwrap())
+                    .build(),
+                ["gap", "heartbeat"],
+            ),
+        ] {
+            for error in [
+                channel.publish(&1).unwrap_err(),
+                channel
+                    .publish_event(&Event::text("x").unwrap())
+                    .unwrap_err(),
+            ] {
+                assert_eq!(error.kind(), ErrorKind::InvalidName);
+                let [one, other] = names;
+                let message =
+                    format!(r#"the {one} event and the {other} event are both named "lost""#);
+                assert_eq!(error.to_string(), message);
+            }
+        }
+        builder()
+            .checkpoint_name(event_name!("gap"))
+            .snapshot_name(None)
+            .build()
+            .publish(&1)
+            .unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_s_name_is_set_once_and_is_no_other_event_s() {
+        let (channel, _) = numbers(0);
+        for name in ["gap", "checkpoint"] {
+            let name = axum_sse::EventName::new(name).unwrap();
+            let error = channel.set_snapshot_name(name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidName);
+            assert!(error.to_string().contains("are both named"), "{error}");
+        }
+        channel.set_snapshot_name(event_name!("state")).unwrap();
+        channel.set_snapshot_name(event_name!("state")).unwrap();
+        assert!(channel.set_snapshot_name(event_name!("other")).is_err());
+        assert!(channel.set_snapshot_name(None).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn close_on_drop_ends_the_streams_with_the_last_handle() {
+        let channel = Channel::<u32>::builder().close_on_drop().build();
+        let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
+        wire.all_at_once().await;
+        let other = channel.clone();
+        drop(channel);
+        let id = other.publish(&1).unwrap();
+        assert_eq!(wire.all_at_once().await, frame(id, 1));
+        let id = other.publish(&2).unwrap();
+        drop(other);
+        assert_eq!(wire.at_once().await, Some(frame(id, 2)));
+        assert_eq!(wire.at_once().await, None);
+
+        // Without, nothing ends.
+        let channel = Channel::<u32>::new();
+        let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
+        wire.all_at_once().await;
+        drop(channel);
+        assert_eq!(wire.chunk().await.unwrap(), ":\n");
     }
 
     struct Broken;
@@ -583,7 +662,7 @@ mod publishing {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_named_handle_names_events_and_shares_the_channel() {
+    async fn all_handles_of_a_named_channel_name_their_events() {
         #[derive(Serialize)]
         enum Value {
             Said {
@@ -592,16 +671,16 @@ mod publishing {
             #[serde(rename = "error")]
             Error,
         }
-        let plain = Channel::<Value>::new();
-        let named = plain.clone().named();
-        let start = plain.newest();
+        let named = Channel::<Value>::builder().named().build();
+        let start = named.newest();
         let first = named.clone().publish(&Value::Said { text: "hi" }).unwrap();
         let refused = named.publish(&Value::Error).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidName);
-        let second = plain.publish(&Value::Error).unwrap();
+        let plain = Event::json(&Value::Error).unwrap();
+        let second = named.publish_event(&plain).unwrap();
         assert_eq!(second.lo(), first.lo() + 1);
         assert_eq!(
-            Wire::new(plain.subscribe(start)).all_at_once().await,
+            Wire::new(named.subscribe(start)).all_at_once().await,
             format!(
                 "{PRELUDE}event: said\nid: {first}\ndata: {{\"text\":\"hi\"}}\n\n{}",
                 frame(second, "\"error\"")
@@ -609,7 +688,7 @@ mod publishing {
             .replace("said", "Said")
         );
 
-        let numbers = Channel::<u8>::new().named();
+        let numbers = Channel::<u8>::builder().named().build();
         assert_eq!(
             numbers.publish(&1).unwrap_err().kind(),
             ErrorKind::NotAVariant
@@ -624,13 +703,34 @@ mod publishing {
             Lost,
             #[serde(rename = "checkpoint")]
             Checkpoint,
+            #[serde(rename = "snapshot")]
+            Snapshot,
+            #[serde(rename = "state")]
+            State,
+            #[serde(rename = "open")]
+            Open,
+            #[serde(rename = "error")]
+            Error,
         }
         let named = Channel::<Value>::builder()
             .gap_name(event_name!("lost"))
-            .build()
-            .named();
-        assert!(named.publish(&Value::Lost).is_err());
-        assert!(named.publish(&Value::Checkpoint).is_err());
+            .named()
+            .build();
+        for value in [
+            Value::Lost,
+            Value::Checkpoint,
+            Value::Snapshot,
+            Value::Open,
+            Value::Error,
+        ] {
+            assert_eq!(
+                named.publish(&value).unwrap_err().kind(),
+                ErrorKind::InvalidName
+            );
+        }
+        named.set_snapshot_name(event_name!("state")).unwrap();
+        assert!(named.publish(&Value::State).is_err());
+        named.publish(&Value::Snapshot).unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::{http::StatusCode, response::IntoResponse};
 use axum_sse::{
-    Builder, Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, Hub, LastEventId, OnLag,
-    Resume, Start, event_name,
+    BoxError, Builder, Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, Hub, LastEventId,
+    OnLag, Resume, Start, event_name,
 };
 use tokio::time::{advance, sleep};
 
@@ -490,16 +490,148 @@ async fn a_closed_channel_stays_known_and_then_its_name_is_free() {
     let hub = builder().retire_after(secs(10)).retry(secs(30)).build();
     let id = publish(&hub, "build", 1);
     hub.channel::<u32>("build").unwrap().close(None).unwrap();
-    advance(secs(299)).await;
+    // Those who ask meanwhile do not extend its time.
+    for _ in 0..59 {
+        advance(secs(5)).await;
+        assert_eq!(
+            hub.subscribe(["build"], id).into_response().status(),
+            StatusCode::NO_CONTENT,
+            "ten times retry"
+        );
+        let error = hub.channel::<u32>("build").unwrap().publish(&2);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Closed);
+    }
+    let held = hub.channel::<u32>("build").unwrap();
+    advance(secs(6)).await;
+    assert!(hub.channel::<u32>("build").unwrap().is_closed(), "held");
+    drop(held);
+    // Its name is free, also for another type.
+    hub.channel::<str>("build").unwrap().publish("2").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_channel_that_nobody_asks_for_is_retired() {
+    let hub = builder().retire_after(secs(10)).retry(secs(30)).build();
+    publish(&hub, "build", 1);
+    hub.channel::<u32>("build").unwrap().close(None).unwrap();
+    let mut wire = Wire::new(hub.subscribe(["other"], LastEventId::Absent));
+    wire.all_at_once().await;
+    sleep(secs(290)).await;
+    assert_eq!(hub.stats().channels, 2);
+    sleep(secs(20)).await;
+    assert_eq!(hub.stats().channels, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_with_a_snapshot_is_not_retired() {
+    let hub = builder().max_channels(2).retire_after(secs(60)).build();
+    let prices: Channel<u32> = hub.channel("prices").unwrap();
+    let newest = prices.newest();
+    prices
+        .snapshot(move || async move { Ok::<_, BoxError>((newest, 7)) })
+        .unwrap();
+    drop(prices);
+    // Neither by time nor to make room.
+    advance(secs(3600)).await;
+    for n in 0..5 {
+        drop(hub.channel::<u32>(format!("other/{n}")).unwrap());
+    }
+    let held = hub.channel::<u32>("held").unwrap();
+    let full = hub.channel::<u32>("one too many").unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::TooManyChannels);
+    drop(held);
+    let mut wire = Wire::new(hub.subscribe(["prices"], LastEventId::Absent));
+    assert_eq!(data(&wire.all_at_once().await), ["7"]);
+    drop(wire);
+
+    // Closed, it goes like any other.
+    let prices: Channel<u32> = hub.channel("prices").unwrap();
+    prices.close(None).unwrap();
+    drop(prices);
+    advance(secs(61)).await;
+    assert!(hub.channel::<u32>("prices").unwrap().publish(&1).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_subscription_has_a_bound() {
+    let hub = builder().max_channels_per_subscription(3).build();
+    let twice = ["a", "b", "c", "a", "b", "c"];
+    let mut wire = Wire::new(hub.subscribe(twice, LastEventId::Absent));
+    assert_eq!(data(&wire.all_at_once().await), [""]);
+    assert_eq!((hub.stats().channels, hub.stats().refused), (3, 0));
+
+    // Names without an end.
+    let subscription = hub.subscribe((0..).map(|n| format!("x/{n}")), LastEventId::Absent);
+    assert_eq!((hub.stats().channels, hub.stats().refused), (3, 1));
+    let mut wire = Wire::new(subscription);
+    come_back(&wire.all_at_once().await);
+    assert_eq!(wire.chunk().await, None);
+    assert_eq!((hub.stats().channels, hub.stats().refused), (3, 1));
+
+    let hub = Hub::new();
+    let names = |n: u32| (0..n).map(|n| format!("x/{n}"));
+    drop(hub.subscribe(names(256), LastEventId::Absent));
+    assert_eq!((hub.stats().channels, hub.stats().refused), (256, 0));
+    drop(hub.subscribe(names(257), LastEventId::Absent));
+    assert_eq!((hub.stats().channels, hub.stats().refused), (256, 1));
+}
+
+#[derive(serde::Serialize)]
+enum Chat {
+    Said(&'static str),
+}
+
+#[tokio::test(start_paused = true)]
+async fn handles_agree_on_names() {
+    let hub = hub();
+    // One that is only subscribed to has not decided.
+    let mut wire = Wire::new(hub.subscribe(["room"], LastEventId::Absent));
+    wire.all_at_once().await;
+    let room = hub.named_channel::<Chat>("room").unwrap();
+    let error = hub.channel::<Chat>("room").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OtherType);
     assert_eq!(
-        hub.subscribe(["build"], id).into_response().status(),
-        StatusCode::NO_CONTENT,
-        "ten times retry"
+        error.to_string(),
+        r#"channel "room" names its events after their variants: get it with `named_channel`"#
     );
-    // That was a use; its time starts again.
-    advance(secs(301)).await;
-    drop(hub.channel::<u32>("other"));
-    assert!(hub.channel::<u32>("build").unwrap().publish(&2).is_ok());
+    room.publish(&Chat::Said("hi")).unwrap();
+    assert!(wire.all_at_once().await.starts_with("event: Said\n"));
+
+    drop(hub.channel::<Chat>("plain").unwrap());
+    let error = hub.named_channel::<Chat>("plain").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"channel "plain" does not name its events after their variants: get it with `channel`"#
+    );
+    let error = hub.named_channel::<u32>("plain").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"channel "plain" publishes values of another type"#
+    );
+
+    let hub = builder().named().build();
+    let room = hub.channel::<Chat>("room").unwrap();
+    hub.named_channel::<Chat>("room").unwrap();
+    let mut wire = Wire::new(hub.subscribe(["room"], LastEventId::Absent));
+    wire.all_at_once().await;
+    room.publish(&Chat::Said("hi")).unwrap();
+    assert!(wire.all_at_once().await.starts_with("event: Said\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_on_drop_closes_the_channels_of_a_hub() {
+    let hub = builder().close_on_drop().retire_after(secs(60)).build();
+    let mut wire = Wire::new(hub.subscribe(["build"], LastEventId::Absent));
+    wire.all_at_once().await;
+    // Nobody has published yet.
+    wire.silent_for(secs(10)).await;
+    publish(&hub, "build", 1);
+    assert_eq!(data(&wire.at_once().await.unwrap()), ["1"]);
+    assert_eq!(wire.at_once().await, None);
+    drop(wire);
+    assert!(hub.channel::<u32>("build").unwrap().is_closed());
+    advance(secs(61)).await;
+    assert!(!hub.channel::<u32>("build").unwrap().is_closed());
 }
 
 #[tokio::test(start_paused = true)]

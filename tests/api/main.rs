@@ -15,4 +15,6 @@ mod snapshot;
 #[cfg(test)]
 mod sse;
 #[cfg(test)]
+mod wake;
+#[cfg(test)]
 mod wire;

@@ -11,7 +11,7 @@ use std::{
 
 use axum::{body::Body, response::IntoResponse};
 use axum_sse::{
-    Board, BoxError, Channel, ErrorKind, EventId, Hub, LastEventId, OnGap, OnLag, Start,
+    Board, BoxError, Channel, ErrorKind, Event, EventId, Hub, LastEventId, OnGap, OnLag, Start,
     testing::Message,
 };
 use bytes::Bytes;
@@ -606,4 +606,39 @@ async fn two_boards_on_one_connection_can_be_told_apart() {
             serde_json::json!({"channel": "y\"\n", "state": 2}),
         ]
     );
+}
+
+#[test]
+fn nobody_publishes_past_a_board() {
+    let changes: Channel<u32> = Channel::new();
+    let sum = Board::on(changes.clone(), 0, |sum, change: &u32| *sum += change).unwrap();
+    for refused in [
+        changes.publish(&1),
+        sum.channel().publish(&1),
+        sum.channel().publish_event(&Event::text("1").unwrap()),
+    ] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotPublishable);
+        assert!(error.to_string().contains("through the board"), "{error}");
+    }
+    sum.publish(&7).unwrap();
+    assert_eq!(sum.read(|sum| *sum).unwrap(), 7);
+    let last = Event::text("over").unwrap();
+    changes.close(Some(&last)).unwrap();
+}
+
+#[test]
+fn a_state_that_cannot_be_serialised_is_no_board() {
+    type Pairs = std::collections::BTreeMap<(u8, u8), u8>;
+    let apply = |pairs: &mut Pairs, change: &u8| {
+        pairs.insert((*change, 0), 0);
+    };
+    let changes: Channel<u8> = Channel::new();
+    let pairs = Pairs::from([((1, 2), 3)]);
+    let error = Board::on(changes.clone(), pairs.clone(), apply).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Serialize);
+    changes.publish(&1).unwrap();
+    assert!(Board::on(changes, Pairs::new(), apply).is_ok());
+    // Nobody can be told here; the log says it.
+    Board::new(pairs, apply).publish(&1).unwrap();
 }

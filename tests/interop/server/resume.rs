@@ -83,8 +83,8 @@ impl Run {
             let channel = Channel::builder()
                 .retry(Duration::from_millis(500))
                 .heartbeat(heartbeat)
-                .build()
-                .named();
+                .named()
+                .build();
             let start = Some(channel.newest().to_string());
             lock(&self.expected).push(Expected::new("a checkpoint", "checkpoint", "", start, None));
             channel

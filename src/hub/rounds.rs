@@ -1,0 +1,380 @@
+//! [`Rounds`]: in which order the wake task goes over its channels.
+//!
+//! A *round* goes over the readers of one channel and wakes them. The rounds under way share each
+//! slice of wake-ups, and a channel that gets news meanwhile joins them at once: a channel with
+//! few readers waits for a few slices, however many readers the others have.
+//!
+//! All of this belongs to the task. What is lost with it when its runtime dies are rounds whose
+//! readers are woken then anyway.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map},
+    task::Waker,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    core::{Core, Progress, Round},
+    wake::{SLICE, Wake},
+};
+use crate::sync::{Arc, Weak, lock};
+
+/// Readers of one channel that are woken before it is another channel's turn.
+const QUANTUM: usize = if SLICE < 4 { 1 } else { SLICE / 4 };
+
+/// Channels that are visited in one slice.
+const VISITS: usize = 64;
+
+/// Channels that are taken from the queue in one go.
+const TAKEN: usize = 1024;
+
+/// Above this capacity, lists that have become empty are freed.
+const KEPT: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Rounds {
+    coalesce: Duration,
+    /// Rounds under way. One that is to begin has no [`Round`] yet.
+    line: VecDeque<(Arc<Core>, Option<Round>)>,
+    /// What is known of channels that are in the line or rest, by their address. It is not used
+    /// again meanwhile: `line` or `resting` refers to it.
+    known: HashMap<usize, Known>,
+    /// Channels whose last round began less than `coalesce` ago, the earliest first.
+    resting: VecDeque<(Instant, Weak<Core>)>,
+    /// To be looked at after the next tick.
+    unsettled: HashMap<usize, Arc<Core>>,
+    /// To be looked at now.
+    looks: hash_map::IntoValues<usize, Arc<Core>>,
+    /// The queue holds more than has been taken.
+    more: bool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    in_line: bool,
+    rests: bool,
+    /// There has been news since its last round began.
+    news: Option<Arc<Core>>,
+}
+
+fn key(core: &Arc<Core>) -> usize {
+    Arc::as_ptr(core).addr()
+}
+
+impl Rounds {
+    pub(super) fn new(coalesce: Duration) -> Self {
+        Self {
+            coalesce,
+            line: VecDeque::new(),
+            known: HashMap::new(),
+            resting: VecDeque::new(),
+            unsettled: HashMap::new(),
+            looks: HashMap::new().into_values(),
+            more: false,
+        }
+    }
+
+    /// Whether anything can be done now.
+    pub(super) fn has_work(&self) -> bool {
+        self.has_rounds() || self.looks.len() > 0
+    }
+
+    /// Whether anybody is to be woken.
+    pub(super) fn has_rounds(&self) -> bool {
+        self.more || !self.line.is_empty()
+    }
+
+    /// When the next channel has rested.
+    pub(super) fn next_rested(&self) -> Option<Instant> {
+        self.resting.front().map(|(until, _)| *until)
+    }
+
+    /// Takes channels with news from the queue.
+    pub(super) fn take_news(&mut self, wake: &Wake) {
+        let mut queue = lock(&wake.queue);
+        let taken = queue.len().min(TAKEN);
+        let cores: Vec<_> = queue.drain(..taken).collect();
+        self.more = !queue.is_empty();
+        if !self.more && queue.capacity() > KEPT {
+            queue.shrink_to_fit();
+        }
+        drop(queue);
+        for core in cores {
+            // Before the wakers are taken, whenever that is.
+            core.dequeued();
+            match self.known.entry(key(&core)) {
+                hash_map::Entry::Occupied(mut known) => known.get_mut().news = Some(core),
+                hash_map::Entry::Vacant(known) => {
+                    known.insert(Known::default());
+                    self.begin(core);
+                }
+            }
+        }
+    }
+
+    /// Lets channels go on that have rested.
+    pub(super) fn wake_rested(&mut self, now: Instant) {
+        while self.resting.front().is_some_and(|(until, _)| *until <= now)
+            && let Some((_, core)) = self.resting.pop_front()
+        {
+            let key = core.as_ptr().addr();
+            if let Some(known) = self.known.get_mut(&key) {
+                known.rests = false;
+                self.settle(key);
+            }
+        }
+    }
+
+    /// The channel is to be looked at after the next tick.
+    pub(super) fn look_later(&mut self, core: Arc<Core>) {
+        self.unsettled.insert(key(&core), core);
+    }
+
+    /// A tick has passed.
+    pub(super) fn look_now(&mut self) {
+        if self.looks.len() == 0 {
+            self.looks = std::mem::take(&mut self.unsettled).into_values();
+        }
+    }
+
+    /// The next wakers: those of `beats`, whose heartbeat is due, and those of the rounds, half
+    /// each if there are enough of both.
+    pub(super) fn next_slice(
+        &mut self,
+        now: u64,
+        beats: &mut VecDeque<Waker>,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let half = if self.line.is_empty() {
+            SLICE
+        } else {
+            SLICE.div_ceil(2)
+        };
+        wakers.extend(beats.drain(..half.min(beats.len())));
+        let mut visits = VISITS;
+        while wakers.len() < SLICE
+            && visits > 0
+            && let Some((core, round)) = self.line.pop_front()
+        {
+            visits -= 1;
+            let round = round.unwrap_or_else(|| core.begin_round());
+            let most = QUANTUM.min(SLICE - wakers.len());
+            self.go_on(core, round, most, now, wakers);
+        }
+        while visits > 0
+            && let Some(core) = self.looks.next()
+        {
+            visits -= 1;
+            let known = self.known.get(&key(&core));
+            if core.readers() > 0 && !known.is_some_and(|known| known.in_line) {
+                let round = core.begin_look();
+                self.go_on(core, round, usize::MAX, now, wakers);
+            }
+        }
+        let rest = SLICE.saturating_sub(wakers.len()).min(beats.len());
+        wakers.extend(beats.drain(..rest));
+        if beats.is_empty() && beats.capacity() > KEPT {
+            beats.shrink_to_fit();
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        core: Arc<Core>,
+        mut round: Round,
+        most: usize,
+        now: u64,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let progress = core.go_on(&mut round, most, now, wakers);
+        let key = key(&core);
+        let known = self.known.entry(key).or_default();
+        known.in_line = progress == Progress::More;
+        match progress {
+            Progress::More => self.line.push_back((core, Some(round))),
+            Progress::Unsettled => {
+                self.settle(key);
+                self.look_later(core);
+            }
+            Progress::Settled => self.settle(key),
+        }
+    }
+
+    /// Begins the round of a channel that has had news meanwhile, if it may; forgets it if
+    /// nothing is left to be known.
+    fn settle(&mut self, key: usize) {
+        let Some(known) = self.known.get_mut(&key) else {
+            return;
+        };
+        if known.in_line || known.rests {
+            return;
+        }
+        if let Some(core) = known.news.take() {
+            self.begin(core);
+            return;
+        }
+        self.known.remove(&key);
+        if self.known.is_empty() && self.known.capacity() > KEPT {
+            self.known.shrink_to_fit();
+            self.line.shrink_to_fit();
+            self.resting.shrink_to_fit();
+        }
+    }
+
+    fn begin(&mut self, core: Arc<Core>) {
+        let rests = !self.coalesce.is_zero();
+        let known = self.known.entry(key(&core)).or_default();
+        known.in_line = true;
+        known.rests = rests;
+        if rests {
+            let until = Instant::now() + self.coalesce;
+            self.resting.push_back((until, Arc::downgrade(&core)));
+        }
+        self.line.push_back((core, None));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Poll};
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::{Channel, Hub, LastEventId, Subscription};
+
+    async fn read_all(subscription: &mut Subscription) {
+        poll_fn(|cx| {
+            while let Poll::Ready(chunk) = subscription.poll_chunk(cx) {
+                assert!(chunk.is_some());
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    async fn reader(channel: &Channel<u32>) -> Subscription {
+        let mut subscription = channel.subscribe(LastEventId::Absent);
+        read_all(&mut subscription).await;
+        subscription
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_looks_at_those_who_are_there() {
+        let channel = Channel::<u32>::new();
+        let stays = reader(&channel).await;
+        let mut crowd = Vec::new();
+        for _ in 0..10_000 {
+            crowd.push(reader(&channel).await);
+        }
+        let rounds = || {
+            let core = &channel.shared().registry.cores()[0];
+            let (mut round, mut wakers) = (core.begin_round(), Vec::new());
+            let looks = std::iter::from_fn(|| {
+                let progress = core.go_on(&mut round, usize::MAX, 0, &mut wakers);
+                (progress == Progress::More).then_some(())
+            });
+            (looks.count(), wakers.len())
+        };
+        assert!(rounds().0 >= 10_000 / super::super::core::LOOKS);
+        drop(crowd);
+        assert_eq!(rounds().0, 0, "one look");
+        drop(stays);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_known_of_channels_that_have_rested() {
+        let hub = Hub::builder().coalesce(Duration::from_secs(1)).build();
+        let wake = &hub.shared().wake;
+        let mut rounds = Rounds::new(Duration::from_secs(1));
+        let channels: Vec<_> = (0..10)
+            .map(|n| hub.channel(n.to_string()).unwrap())
+            .collect();
+        let mut readers = Vec::new();
+        for channel in &channels {
+            readers.push(reader(channel).await);
+        }
+        let publish = || {
+            for channel in &channels {
+                channel.publish(&1).unwrap();
+            }
+        };
+        let woken = |rounds: &mut Rounds| {
+            rounds.take_news(wake);
+            rounds.wake_rested(Instant::now());
+            let mut wakers = Vec::new();
+            while rounds.has_work() {
+                rounds.next_slice(0, &mut VecDeque::new(), &mut wakers);
+            }
+            wakers.len()
+        };
+        publish();
+        assert_eq!(woken(&mut rounds), 10);
+        for reader in &mut readers {
+            read_all(reader).await;
+        }
+        publish();
+        assert_eq!(woken(&mut rounds), 0);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(woken(&mut rounds), 10);
+        assert_eq!((rounds.known.len(), rounds.resting.len()), (10, 10));
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(woken(&mut rounds), 0);
+        assert_eq!((rounds.known.len(), rounds.resting.len()), (0, 0));
+    }
+
+    /// However many channels there are: the sweep alone would take a tick for each 256 of them.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_burst_leaves_goes_with_the_next_ticks() {
+        const CHANNELS: usize = 3000;
+        let hub = Hub::builder().capacity(1).build();
+        let channels: Vec<Channel<u32>> = (0..CHANNELS)
+            .map(|n| hub.channel(n.to_string()).unwrap())
+            .collect();
+        for channel in &channels {
+            let mut subscription = channel.subscribe(LastEventId::Absent);
+            tokio::spawn(async move {
+                while poll_fn(|cx| subscription.poll_chunk(cx)).await.is_some() {}
+            });
+        }
+        sleep(Duration::from_millis(1)).await;
+        for channel in &channels {
+            for n in 0..10 {
+                channel.publish(&n).unwrap();
+            }
+        }
+        let kept = || {
+            let cores = hub.shared().registry.cores();
+            let kept = cores.iter().filter(|core| core.lock().has_floor());
+            kept.count()
+        };
+        assert_eq!(kept(), CHANNELS);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(kept(), 0);
+        assert_eq!(hub.stats().lag, 0);
+    }
+
+    #[test]
+    fn figures_are_summed_up_in_steps() {
+        let hub = Hub::new();
+        let channels: Vec<Channel<u32>> = (0..2000)
+            .map(|n| hub.channel(n.to_string()).unwrap())
+            .collect();
+        for channel in &channels {
+            channel.publish(&1).unwrap();
+        }
+        let mut tally = super::super::Tally::default();
+        let mut steps = 1;
+        let stats = loop {
+            match hub.shared().tally(&mut tally) {
+                Some(stats) => break stats,
+                None => steps += 1,
+            }
+        };
+        assert!(steps >= 4, "{steps}");
+        assert_eq!((stats.channels, stats.events), (2000, 2000));
+        assert_eq!(stats, hub.stats());
+    }
+}

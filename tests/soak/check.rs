@@ -39,8 +39,11 @@ struct Place {
     track: Arc<Track>,
     /// The number that is to come; `None` where only the next id will tell.
     next: Option<u64>,
-    /// As it was when the client's last id was taken.
-    sure: Option<u64>,
+    /// Everything before `next` has come, or was there before the client. After a gap, the place
+    /// where the channel goes on may lie far beyond the client's id.
+    is_sure: bool,
+    /// `next` and `is_sure` as they were when the client's last id was taken.
+    taken: (Option<u64>, bool),
     /// A gap has been reported on this connection.
     told: bool,
     /// A snapshot has to come before any event.
@@ -79,7 +82,8 @@ impl Transcript {
         let place = |track| Place {
             track,
             next: None,
-            sure: None,
+            is_sure: false,
+            taken: (None, false),
             told: false,
             is_owed: false,
             state: None,
@@ -245,7 +249,7 @@ impl Transcript {
                         next - 1
                     ));
                 }
-                (Some(expected), Some(next)) if next < expected => {
+                (Some(expected), Some(next)) if next < expected && place.is_sure => {
                     return wrong(format!(
                         "after the checkpoint {id}, numbers {next} to {} would come again",
                         expected - 1
@@ -254,9 +258,14 @@ impl Transcript {
                 (None, _) if is_stranger && !place.told => {
                     return wrong("a checkpoint, and no gap before it (rule 86)".to_owned());
                 }
-                (None, Some(next)) if !place.is_owed => self.goes_on(at, next)?,
+                // A partial id may be the one that the client came with, from before the gap.
+                (None, Some(next)) if !place.is_owed && !(place.told && id.is_partial) => {
+                    self.goes_on(at, next)?;
+                }
                 _ => {}
             }
+            let place = &mut self.places[at];
+            place.is_sure |= next.is_some() && place.next == next;
         }
         self.take(id)
     }
@@ -302,6 +311,7 @@ impl Transcript {
             }
         }
         place.next = Some(state.events);
+        place.is_sure = true;
         place.is_owed = false;
         place.state = Some(state);
         self.snapshots += 1;
@@ -328,7 +338,7 @@ impl Transcript {
         }
         self.last = Some(id.at);
         for place in &mut self.places {
-            place.sure = place.next;
+            place.taken = (place.next, place.is_sure);
         }
         if !id.is_partial {
             self.is_ahead = false;
@@ -358,12 +368,16 @@ impl Transcript {
 }
 
 impl Place {
+    /// A connection begins.
     fn begins(&mut self, came: Came) -> Result<(), String> {
         self.told = false;
         self.least = None;
         self.sum = None;
         self.next = match came {
-            Came::Back(id) => self.sure.or_else(|| self.track.after(id.at)),
+            Came::Back(id) => {
+                let taken = self.taken.0.filter(|_| self.taken.1);
+                self.track.after(id.at).or(taken)
+            }
             Came::Borrowed(id) => self.track.after(id.at),
             Came::Oldest if PARTIAL_IDS => Some(0),
             Came::Fresh | Came::Oldest | Came::Run | Came::Stranger(_) => None,
@@ -377,12 +391,12 @@ impl Place {
         if self.is_owed {
             self.next = None;
         }
-        if let (Came::Back(id), Some(sure)) = (came, self.next)
-            && let Some(next) = self.track.after(id.at)
-            && next != sure
+        self.is_sure = self.next.is_some();
+        if let (Came::Back(id), Some(next), (Some(taken), is_sure)) = (came, self.next, self.taken)
+            && (next > taken || (next < taken && is_sure))
         {
             return Err(format!(
-                "channel {}: its id {id} stands before number {next}, and it has seen up to {sure} (law 5)",
+                "channel {}: its id {id} stands before number {next}, and it has seen up to {taken} (law 5)",
                 self.track.name
             ));
         }
@@ -409,6 +423,7 @@ impl Place {
             self.stands();
         }
         self.next = Some(number + 1);
+        self.is_sure = true;
         let after = self.state.as_mut().map(|state| state.apply(number));
         if after != value {
             return Err(format!(

@@ -220,6 +220,8 @@ fn soak(options: &Options) -> bool {
     enter("the run itself");
     let samples = sample(begun, options.time, &figures, &world);
 
+    // Of threads that are still there.
+    let publishers_used = cpu("publish");
     enter("publishers end, channels are closed");
     world.over.store(true, Ordering::Relaxed);
     for publisher in publishers {
@@ -246,7 +248,7 @@ fn soak(options: &Options) -> bool {
         ("", cpu("")),
         ("server", cpu("server")),
         ("client", cpu("client")),
-        ("publishers", cpu("publish")),
+        ("publishers", publishers_used),
     ];
 
     enter("everything is given back");

@@ -89,6 +89,7 @@ impl Transcript {
     fn tell(&mut self, at: usize) -> Option<u64> {
         let place = &mut self.places[at];
         place.told = true;
+        place.is_sure = false;
         place.sum = None;
         place.least = None;
         if place.track.has_state {

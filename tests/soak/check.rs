@@ -272,49 +272,26 @@ impl Transcript {
 
     fn snapshot(&mut self, id: Option<Id>, data: &str) -> Result<(), String> {
         let state: Tally = serde_json::from_str(data).map_err(|error| error.to_string())?;
-        let is_alone = self.places.len() == 1;
-        let places = self.places.iter_mut();
-        let Some(place) = places.into_iter().find(|p| p.track.name == state.channel) else {
+        let channel = state.channel.clone();
+        let at = self.places.iter().position(|p| p.track.name == channel);
+        let Some(at) = at else {
             return Err(format!(
-                "a snapshot of channel {}, which is not its own (rule 90)",
-                state.channel
+                "a snapshot of channel {channel}, which is not its own (rule 90)"
             ));
         };
-        let wrong = |what: String| Err(format!("channel {}: {what}", state.channel));
-        if !place.is_owed {
-            return wrong("a snapshot that nothing calls for".to_owned());
-        }
-        if id.is_some() != is_alone {
-            return wrong(format!("a snapshot with the id {id:?}"));
-        }
-        if state != Tally::after(&state.channel, state.events) {
-            return wrong(format!(
-                "no state after {} events: {data:.80}",
-                state.events
-            ));
-        }
-        if state.events > place.track.end() {
-            return wrong(format!("a state of {} events, too many", state.events));
-        }
-        if let Some(id) = id {
-            if let Some(promised) = self.promised.take()
-                && promised != id.at
-            {
-                return wrong(format!("the snapshot {id} is not the promised {promised}"));
-            }
-            if self.last.is_some_and(|last| id.at < last) {
-                return wrong(format!("the snapshot {id} comes after {:?}", self.last));
-            }
-            let after = place.track.after(id.at);
-            if after.is_some_and(|next| next != state.events) {
-                return wrong(format!("a state of {} events at {id}", state.events));
-            }
-        }
+        let is_right = self.is_right(at, id, &state);
+        let place = &mut self.places[at];
         place.next = Some(state.events);
         place.is_sure = true;
         place.is_owed = false;
-        place.state = Some(state);
+        place.state = None;
+        place.stands();
         self.snapshots += 1;
+        self.promised = None;
+        if let Err(what) = is_right {
+            return Err(format!("channel {channel}: {what}"));
+        }
+        self.places[at].state = Some(state);
         match id {
             Some(id) => self.take(id),
             None => {
@@ -322,6 +299,38 @@ impl Transcript {
                 Ok(())
             }
         }
+    }
+
+    fn is_right(&self, at: usize, id: Option<Id>, state: &Tally) -> Result<(), String> {
+        let (place, events) = (&self.places[at], state.events);
+        if !place.is_owed {
+            return Err("a snapshot that nothing calls for".to_owned());
+        }
+        if *state != Tally::after(&state.channel, events) {
+            return Err(format!("this is no state after {events} events: {state:?}"));
+        }
+        if events > place.track.end() {
+            return Err(format!("a state of {events} events, too many"));
+        }
+        let id = match (id, self.places.len()) {
+            (Some(id), 1) => id,
+            (None, 1) => return Err("a snapshot without an id".to_owned()),
+            (Some(id), _) => return Err(format!("a snapshot with the id {id}, among others")),
+            (None, _) => return Ok(()),
+        };
+        if let Some(promised) = self.promised
+            && promised != id.at
+        {
+            return Err(format!("the snapshot {id} is not the promised {promised}"));
+        }
+        if self.last.is_some_and(|last| id.at < last) {
+            return Err(format!("the snapshot {id} comes after {:?}", self.last));
+        }
+        let after = place.track.after(id.at);
+        if after.is_some_and(|next| next != events) {
+            return Err(format!("a state of {events} events at {id}"));
+        }
+        Ok(())
     }
 
     /// The client has taken over an id.

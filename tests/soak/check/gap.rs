@@ -197,5 +197,5 @@ impl Transcript {
 }
 
 fn just_before(id: EventId) -> EventId {
-    EventId::new(id.hi(), id.lo() - 1)
+    EventId::new(id.hi(), id.lo().saturating_sub(1))
 }

@@ -259,9 +259,8 @@ impl Transcript {
                     return wrong("a checkpoint, and no gap before it (rule 86)".to_owned());
                 }
                 // A partial id may be the one that the client came with, from before the gap.
-                (None, Some(next)) if !place.is_owed && !(place.told && id.is_partial) => {
-                    self.goes_on(at, next)?;
-                }
+                (None, Some(_)) if place.is_owed || (place.told && id.is_partial) => {}
+                (None, Some(next)) => self.goes_on(at, next)?,
                 _ => {}
             }
             let place = &mut self.places[at];

@@ -121,10 +121,17 @@ impl Late {
         let state = Tally::after(&mixed_name(LATE), 0);
         let state = Arc::new(Mutex::new((channel.newest(), state)));
         let (of_state, asked) = (state.clone(), AtomicU64::new(0));
+        // The delay stands on both sides, so the state is neither that of the request nor that of
+        // the answer.
         let make = move || {
             let (state, number) = (of_state.clone(), asked.fetch_add(1, Ordering::Relaxed));
             async move {
-                let time = Duration::from_millis([10, 100, 300, 1000][number as usize % 4]);
+                let time = Duration::from_millis(match number % 4 {
+                    0 => 10,
+                    1 => 100,
+                    2 => 300,
+                    _ => 1000,
+                });
                 sleep(time).await;
                 let made = state.lock().unwrap().clone();
                 sleep(time).await;

@@ -30,9 +30,8 @@ impl Transcript {
         if id.is_some() {
             return Err(format!("a gap with an id: {data} (rule 89)"));
         }
-        let oldest = match gap.oldest.as_ref().map(|id| id.parse()).transpose() {
-            Ok(oldest) => oldest,
-            Err(_) => return Err(format!("the oldest is no id: {data}")),
+        let Ok(oldest) = gap.oldest.as_ref().map(|id| id.parse()).transpose() else {
+            return Err(format!("the oldest is no id: {data}"));
         };
         let names = match (&gap.channel, &gap.channels) {
             (Some(name), None) => vec![name.clone()],

@@ -1,58 +1,79 @@
 //! Whether what a client saw is exactly what was published.
 //!
 //! Every event carries its channel and its number in it, from 0 without a hole, so a client needs
-//! to remember one number for each channel. What the numbers cannot tell is where an id stands:
-//! that each [`Track`] remembers, for its newest events.
+//! to remember one number for each channel, and the state of a board. What the numbers cannot
+//! tell is where an id stands: that each [`Track`] remembers, for its newest events.
+
+mod gap;
 
 use std::sync::Arc;
 
 use axum_sse::{EventId, testing::Message};
-use serde::Deserialize;
 
-use crate::track::{Counted, Note, Track, text};
+use crate::{
+    PARTIAL_IDS,
+    id::Id,
+    state::Tally,
+    track::{Note, Track, text},
+};
+use gap::Sum;
 
 /// What a client brings to a connection, and so what it is to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
     Fresh,
+    /// Without an id, to a handler that starts with the oldest event.
+    Oldest,
     /// With the last id of its own.
-    Back(EventId),
+    Back(Id),
     /// With an id of the same hub that it never got: a point in time (rule 90).
-    Borrowed(EventId),
+    Borrowed(Id),
     /// With the last id of its own, which is one of a run.
     Run,
     /// With something that must be answered with a gap of this reason.
     Stranger(&'static str),
 }
 
-#[derive(Deserialize)]
-struct Gap {
-    reason: String,
-    missed: Option<u64>,
-    oldest: Option<String>,
-    channel: Option<String>,
-}
-
+/// A client's place in one channel.
 struct Place {
     track: Arc<Track>,
     /// The number that is to come; `None` where only the next id will tell.
     next: Option<u64>,
-    /// As it was when the client's last id was taken.
-    sure: Option<u64>,
+    /// Everything before `next` has come, or was there before the client. After a gap, the place
+    /// where the channel goes on may lie far beyond the client's id.
+    is_sure: bool,
+    /// `next` and `is_sure` as they were when the client's last id was taken.
+    taken: (Option<u64>, bool),
+    /// A gap has been reported on this connection.
     told: bool,
+    /// A snapshot has to come before any event.
+    is_owed: bool,
+    /// As the client knows it, for a board.
+    state: Option<Tally>,
+    /// The first event after a gap, where that is not known exactly, has this number or a later
+    /// one.
+    least: Option<u64>,
+    /// Which of the gaps said how much is missing on several channels, and where this channel was.
+    sum: Option<(usize, u64)>,
 }
 
 /// One client's view of its channels, across all its connections.
 pub(crate) struct Transcript {
     places: Vec<Place>,
     came: Came,
-    /// The newest id on this connection.
+    /// The newest id on this connection, as it is on the wire.
+    id: String,
     last: Option<EventId>,
+    /// Something came without an id, so a checkpoint has to follow.
+    is_ahead: bool,
     /// The state that a gap has promised.
     promised: Option<EventId>,
-    /// Events whose place could not be told, since that was too long ago.
+    sums: Vec<Sum>,
+    /// Events whose place could not be told, since that was too long ago or since one gap stood
+    /// for several channels.
     pub(crate) unproved: u64,
     pub(crate) events: u64,
+    pub(crate) snapshots: u64,
     pub(crate) gaps: Vec<String>,
 }
 
@@ -61,16 +82,25 @@ impl Transcript {
         let place = |track| Place {
             track,
             next: None,
-            sure: None,
+            is_sure: false,
+            taken: (None, false),
             told: false,
+            is_owed: false,
+            state: None,
+            least: None,
+            sum: None,
         };
         Self {
             places: tracks.into_iter().map(place).collect(),
             came: Came::Fresh,
+            id: String::new(),
             last: None,
+            is_ahead: false,
             promised: None,
+            sums: Vec::new(),
             unproved: 0,
             events: 0,
+            snapshots: 0,
             gaps: Vec::new(),
         }
     }
@@ -78,221 +108,336 @@ impl Transcript {
     /// A connection begins.
     pub(crate) fn connected(&mut self, came: Came) -> Result<(), String> {
         self.came = came;
+        self.id.clear();
         self.last = None;
+        self.is_ahead = false;
         self.promised = None;
+        self.sums.clear();
         for place in &mut self.places {
-            place.told = false;
-            place.next = None;
-            if let Came::Back(id) | Came::Borrowed(id) = came {
-                place.next = place.track.after(id);
-            }
-            if let (Came::Back(id), Some(sure), Some(next)) = (came, place.sure, place.next)
-                && next > sure
-            {
-                return Err(format!(
-                    "channel {}: its id {id} stands behind number {next}, and it has seen up to {sure} only (law 5)",
-                    place.track.name
-                ));
-            }
+            place.begins(came)?;
         }
         Ok(())
     }
 
     pub(crate) fn message(&mut self, message: &Message) -> Result<(), String> {
+        // Ids grow, so the same id once more is that of an event before.
+        let is_new = message.last_event_id != self.id;
+        self.id.clone_from(&message.last_event_id);
         let id = || {
-            let id = message.last_event_id.parse();
+            let id: Result<Id, _> = message.last_event_id.parse();
             id.map_err(|_| format!("no id of an event: {message:?}"))
         };
+        let own_id = || is_new.then(id).transpose();
         match message.event.as_str() {
-            "message" => self.event(id()?, &message.data),
+            "message" => self.event(own_id()?, &message.data),
             "checkpoint" => self.checkpoint(id()?),
-            "snapshot" => self.snapshot(id()?, &message.data),
-            "gap" => self.gap(&message.data),
+            "snapshot" => self.snapshot(own_id()?, &message.data),
+            "gap" => self.gap(own_id()?, &message.data),
             other => Err(format!("an event named {other:?}")),
         }
     }
 
-    fn event(&mut self, id: EventId, data: &str) -> Result<(), String> {
+    fn event(&mut self, id: Option<Id>, data: &str) -> Result<(), String> {
         let note: Note =
             serde_json::from_str(data).map_err(|error| format!("{error}: {data:?}"))?;
         let (channel, number) = (&note.channel, note.number);
-        let place = self.places.iter_mut();
-        let Some(place) = place.into_iter().find(|p| p.track.name == *channel) else {
+        let place = self.places.iter().position(|p| p.track.name == *channel);
+        let Some(at) = place else {
             return Err(format!(
                 "an event of channel {channel}, number {number}, which is not its own (rule 90)"
             ));
         };
-        if note.text != text(number, place.track.longest) {
-            return Err(format!("channel {channel}, number {number}: doctored text"));
+        let wrong = |what: String| Err(format!("channel {channel}, number {number}: {what}"));
+        if note.text != text(number, self.places[at].track.longest) {
+            return wrong("doctored text".to_owned());
         }
-        if self.last.is_some_and(|last| id <= last) {
-            return Err(format!(
-                "channel {channel}, number {number}: {id} comes behind {:?}",
-                self.last
-            ));
+        if let Some(id) = id
+            && self.last.is_some_and(|last| id.at <= last)
+        {
+            return wrong(format!("{id} comes after {:?}", self.last));
         }
-        let next = place.next.replace(number + 1);
-        match next {
-            Some(next) if next == number => {}
-            Some(next) if next < number => {
-                return Err(format!(
-                    "channel {channel}: numbers {next} to {} are missing, and no gap says so (law 3)",
-                    number - 1
-                ));
-            }
-            Some(next) => {
-                return Err(format!(
-                    "channel {channel}: number {number} comes where {next} should (law 3)"
-                ));
-            }
-            None if self.came == Came::Fresh => {
-                return Err(format!(
-                    "channel {channel}, number {number}: no checkpoint before it (law 4)"
-                ));
-            }
-            None if matches!(self.came, Came::Stranger(_)) && !place.told => {
-                return Err(format!(
-                    "channel {channel}, number {number}: no gap before it (rule 86)"
-                ));
-            }
-            None => self.unproved += 1,
+        if self.places[at].is_owed {
+            return wrong("its snapshot has not come yet".to_owned());
         }
-        if place.track.after(id).is_some_and(|next| next != number + 1) {
+        if let Some(id) = id
+            && !id.is_partial
+            && self.is_ahead
+        {
+            return wrong(format!("{id}, and no checkpoint after the snapshots"));
+        }
+        let follows = self.follows(at, number, id.is_some());
+        let changes = self.places[at].advance(number, note.value);
+        follows.and(changes)?;
+        self.events += 1;
+        let Some(id) = id else {
+            return self.without_id(at, number);
+        };
+        let after = self.places[at].track.after(id.at);
+        if after.is_some_and(|next| next != number + 1) {
             return Err(format!(
                 "channel {channel}, number {number}: {id} is not its id"
             ));
         }
-        self.events += 1;
-        self.take(id);
+        self.take(id)
+    }
+
+    /// Whether that number is the one that is to come.
+    fn follows(&mut self, at: usize, number: u64, has_id: bool) -> Result<(), String> {
+        let Place {
+            track, next, told, ..
+        } = &self.places[at];
+        let channel = &track.name;
+        let wrong = |what: &str| Err(format!("channel {channel}, number {number}: {what}"));
+        match *next {
+            Some(next) if next == number => Ok(()),
+            Some(next) if next < number => Err(format!(
+                "channel {channel}: numbers {next} to {} are missing, and no gap says so (law 3)",
+                number - 1
+            )),
+            Some(next) => wrong(&format!("it comes where {next} should (law 3)")),
+            None if matches!(self.came, Came::Stranger(_)) && !told => {
+                wrong("no gap before it (rule 86)")
+            }
+            // What comes together with a snapshot has no place before, unless ids may be partial.
+            None if self.came == Came::Fresh && !told && (has_id || PARTIAL_IDS) => {
+                wrong("no checkpoint before it (law 4)")
+            }
+            None => {
+                self.unproved += 1;
+                self.goes_on(at, number)
+            }
+        }
+    }
+
+    /// On a connection over several channels, what comes with snapshots has no id: none could say
+    /// that the client has the state of one channel and not yet that of another.
+    fn without_id(&mut self, at: usize, number: u64) -> Result<(), String> {
+        let channel = &self.places[at].track.name;
+        if self.places.len() == 1 {
+            return Err(format!("channel {channel}, number {number}: it has no id"));
+        }
+        if !self.is_ahead && !self.owes() {
+            return Err(format!(
+                "channel {channel}, number {number}: no id, and no snapshot is due"
+            ));
+        }
+        self.is_ahead = true;
         Ok(())
     }
 
-    fn checkpoint(&mut self, id: EventId) -> Result<(), String> {
-        for place in &mut self.places {
-            let next = place.track.after(id);
+    fn owes(&self) -> bool {
+        self.places.iter().any(|place| place.is_owed)
+    }
+
+    fn checkpoint(&mut self, id: Id) -> Result<(), String> {
+        if self.last.is_some_and(|last| id.at < last) {
+            return Err(format!("the checkpoint {id} comes after {:?}", self.last));
+        }
+        let is_stranger = matches!(self.came, Came::Stranger(_));
+        for at in 0..self.places.len() {
+            let place = &mut self.places[at];
+            // A client that comes back with a partial id gets these states again.
+            if id.is_partial && place.track.has_state {
+                continue;
+            }
+            let wrong = |what: String| Err(format!("channel {}: {what}", place.track.name));
+            let next = place.track.after(id.at);
             match (place.next, next) {
                 (Some(expected), Some(next)) if next > expected => {
-                    return Err(format!(
-                        "channel {}: the checkpoint {id} passes over numbers {expected} to {} (law 4)",
-                        place.track.name,
+                    return wrong(format!(
+                        "the checkpoint {id} passes over numbers {expected} to {} (law 4)",
                         next - 1
                     ));
                 }
-                (None, _) if matches!(self.came, Came::Stranger(_)) && !place.told => {
-                    return Err(format!(
-                        "channel {}: a checkpoint, and no gap before it (rule 86)",
-                        place.track.name
+                (Some(expected), Some(next)) if next < expected && place.is_sure => {
+                    return wrong(format!(
+                        "after the checkpoint {id}, numbers {next} to {} would come again",
+                        expected - 1
                     ));
                 }
-                (None, next) => place.next = next,
+                (None, _) if is_stranger && !place.told => {
+                    return wrong("a checkpoint, and no gap before it (rule 86)".to_owned());
+                }
+                // A partial id may be the one that the client came with, from before the gap.
+                (None, Some(_)) if place.is_owed || (place.told && id.is_partial) => {}
+                (None, Some(next)) => self.goes_on(at, next)?,
                 _ => {}
             }
+            let place = &mut self.places[at];
+            place.is_sure |= next.is_some() && place.next == next;
         }
-        self.take(id);
-        Ok(())
+        self.take(id)
     }
 
-    fn snapshot(&mut self, id: EventId, data: &str) -> Result<(), String> {
-        let state: Counted = serde_json::from_str(data).map_err(|error| error.to_string())?;
-        let place = &mut self.places[0];
-        if !place.told && (self.came != Came::Fresh || self.last.is_some()) {
+    fn snapshot(&mut self, id: Option<Id>, data: &str) -> Result<(), String> {
+        let state: Tally = serde_json::from_str(data).map_err(|error| error.to_string())?;
+        let channel = state.channel.clone();
+        let at = self.places.iter().position(|p| p.track.name == channel);
+        let Some(at) = at else {
             return Err(format!(
-                "channel {}: a snapshot that nothing calls for",
-                place.track.name
+                "a snapshot of channel {channel}, which is not its own (rule 90)"
             ));
-        }
-        if self.promised.take().is_some_and(|promised| promised != id) {
-            return Err(format!(
-                "channel {}: the snapshot {id} is not the one that the gap promised",
-                place.track.name
-            ));
-        }
-        if place
-            .track
-            .after(id)
-            .is_some_and(|next| next != state.events)
-        {
-            return Err(format!(
-                "channel {}: a state of {} events at {id}",
-                place.track.name, state.events
-            ));
-        }
+        };
+        let is_right = self.is_right(at, id, &state);
+        let place = &mut self.places[at];
         place.next = Some(state.events);
-        self.take(id);
-        Ok(())
+        place.is_sure = true;
+        place.is_owed = false;
+        place.state = None;
+        place.stands();
+        self.snapshots += 1;
+        self.promised = None;
+        if let Err(what) = is_right {
+            return Err(format!("channel {channel}: {what}"));
+        }
+        self.places[at].state = Some(state);
+        match id {
+            Some(id) => self.take(id),
+            None => {
+                self.is_ahead = true;
+                Ok(())
+            }
+        }
     }
 
-    fn gap(&mut self, data: &str) -> Result<(), String> {
-        let gap: Gap = serde_json::from_str(data).map_err(|error| format!("{error}: {data:?}"))?;
-        let place = match &gap.channel {
-            Some(name) => self.places.iter_mut().find(|p| p.track.name == *name),
-            None if self.places.len() == 1 => self.places.first_mut(),
-            None => None,
-        };
-        let Some(place) = place else {
-            return Err(format!("a gap of a channel that is not its own: {data}"));
-        };
-        let wrong = |what: &str| Err(format!("channel {}: {what}: {data}", place.track.name));
-        let reason = gap.reason.as_str();
-        let gone = place.track.closed.get().is_some();
-        let due = match (self.came, place.told) {
-            (Came::Stranger(due), false) => reason == due,
-            (Came::Back(_) | Came::Borrowed(_), false) => {
-                // A channel that has been closed may have been forgotten, too (law 7).
-                ["evicted", "lagged"].contains(&reason) || (gone && reason == "unknown")
-            }
-            (Came::Fresh | Came::Run, false) | (_, true) => reason == "lagged",
-        };
-        if !due {
-            return wrong("not the reason that its id gives");
+    fn is_right(&self, at: usize, id: Option<Id>, state: &Tally) -> Result<(), String> {
+        let (place, events) = (&self.places[at], state.events);
+        if !place.is_owed {
+            return Err("a snapshot that nothing calls for".to_owned());
         }
-        self.gaps.push(gap.reason.clone());
-        let oldest: Option<EventId> = match gap.oldest.map(|id| id.parse()).transpose() {
-            Ok(oldest) => oldest,
-            Err(_) => return wrong("no id"),
+        if *state != Tally::after(&state.channel, events) {
+            return Err(format!("this is no state after {events} events: {state:?}"));
+        }
+        if events > place.track.end() {
+            return Err(format!("a state of {events} events, too many"));
+        }
+        let id = match (id, self.places.len()) {
+            (Some(id), 1) => id,
+            (None, 1) => return Err("a snapshot without an id".to_owned()),
+            (Some(id), _) => return Err(format!("a snapshot with the id {id}, among others")),
+            (None, _) => return Ok(()),
         };
-        let before = place.next;
-        place.told = true;
-        place.next = None;
-        if place.track.name == crate::server::BOARD {
-            // The state comes next, whatever is missing.
-            self.promised = oldest;
-            return Ok(());
+        if let Some(promised) = self.promised
+            && promised != id.at
+        {
+            return Err(format!("the snapshot {id} is not the promised {promised}"));
         }
-        place.next = oldest.and_then(|id| place.track.after(EventId::new(id.hi(), id.lo() - 1)));
-        let is_counted = reason == "lagged" || (reason == "evicted" && place.track.single);
-        if is_counted && gap.missed.is_none() {
-            return wrong("it does not say how much is missing");
+        if self.last.is_some_and(|last| id.at < last) {
+            return Err(format!("the snapshot {id} comes after {:?}", self.last));
         }
-        if let (Some(before), Some(next), "evicted" | "lagged") = (before, place.next, reason) {
-            if next <= before {
-                return wrong(&format!("nothing is missing up to number {before}"));
-            }
-            if gap.missed.is_some_and(|missed| missed != next - before) {
-                return wrong(&format!("numbers {before} to {} are missing", next - 1));
-            }
+        let after = place.track.after(id.at);
+        if after.is_some_and(|next| next != events) {
+            return Err(format!("a state of {events} events at {id}"));
         }
         Ok(())
     }
 
     /// The client has taken over an id.
-    fn take(&mut self, id: EventId) {
-        self.last = Some(id);
-        for place in &mut self.places {
-            place.sure = place.next;
+    fn take(&mut self, id: Id) -> Result<(), String> {
+        if !id.is_partial {
+            if let Some(owed) = self.places.iter().find(|place| place.is_owed) {
+                return Err(format!(
+                    "channel {}: the id {id} says that nothing is owed, and its snapshot has not come",
+                    owed.track.name
+                ));
+            }
+        } else if !self.is_ahead && !self.owes() {
+            return Err(format!("the id {id} is partial, and no snapshot is due"));
         }
+        self.last = Some(id.at);
+        for place in &mut self.places {
+            place.taken = (place.next, place.is_sure);
+        }
+        if !id.is_partial {
+            self.is_ahead = false;
+        }
+        Ok(())
     }
 
     /// It was told not to come back: then it must have everything.
     pub(crate) fn stays_away(&self) -> Result<(), String> {
         for place in &self.places {
+            let name = &place.track.name;
+            if place.is_owed {
+                return Err(format!(
+                    "channel {name}: told to stay away, and its snapshot is owed"
+                ));
+            }
             let end = place.track.end();
             if place.next.is_some_and(|next| next != end) {
                 return Err(format!(
-                    "channel {}: told to stay away, and it has seen up to {:?} of {end}",
-                    place.track.name, place.next
+                    "channel {name}: told to stay away, and it has seen up to {:?} of {end}",
+                    place.next
                 ));
             }
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// A connection begins.
+    fn begins(&mut self, came: Came) -> Result<(), String> {
+        self.told = false;
+        self.least = None;
+        self.sum = None;
+        self.next = match came {
+            Came::Back(id) => {
+                let taken = self.taken.0.filter(|_| self.taken.1);
+                self.track.after(id.at).or(taken)
+            }
+            Came::Borrowed(id) => self.track.after(id.at),
+            Came::Oldest if PARTIAL_IDS => Some(0),
+            Came::Fresh | Came::Oldest | Came::Run | Came::Stranger(_) => None,
+        };
+        self.is_owed = self.track.has_state
+            && match came {
+                Came::Fresh => true,
+                Came::Back(id) | Came::Borrowed(id) => id.is_partial,
+                Came::Oldest | Came::Run | Came::Stranger(_) => false,
+            };
+        if self.is_owed {
+            self.next = None;
+        }
+        self.is_sure = self.next.is_some();
+        if let (Came::Back(id), Some(next), (Some(taken), is_sure)) = (came, self.next, self.taken)
+            && (next > taken || (next < taken && is_sure))
+        {
+            return Err(format!(
+                "channel {}: its id {id} stands before number {next}, and it has seen up to {taken} (law 5)",
+                self.track.name
+            ));
+        }
+        self.stands();
+        Ok(())
+    }
+
+    /// What the client would have for a state at its place.
+    fn stands(&mut self) {
+        if !self.track.has_state {
+            return;
+        }
+        let is_there = |state: &Tally| Some(state.events) == self.next;
+        if !self.state.as_ref().is_some_and(is_there) {
+            let events = self.next;
+            self.state = events.map(|events| Tally::after(&self.track.name, events));
+        }
+    }
+
+    /// The event has come.
+    fn advance(&mut self, number: u64, value: Option<u64>) -> Result<(), String> {
+        if self.next != Some(number) {
+            self.next = Some(number);
+            self.stands();
+        }
+        self.next = Some(number + 1);
+        self.is_sure = true;
+        let after = self.state.as_mut().map(|state| state.apply(number));
+        if after != value {
+            return Err(format!(
+                "channel {}, number {number}: its state has {after:?}, and the event says {value:?}",
+                self.track.name
+            ));
         }
         Ok(())
     }

@@ -18,8 +18,9 @@ use tokio::{
 use crate::{
     check::Transcript,
     report::Figures,
-    run::OneRun,
-    server::{USERS, World},
+    run::{OneRun, Shared},
+    server::{BUSY_OF_ALL, MIXES, QUIET_OF_ALL, ROOMS, ROOMS_OF_ALL, SHARED_RUNS, USERS, World},
+    track::Track,
     wire::Response,
 };
 use plan::{Pace, Plan, Random, Target};
@@ -51,6 +52,8 @@ pub(crate) struct Client {
     life: Duration,
     target: Target,
     path: String,
+    /// It starts with the oldest event where it has no id.
+    from_oldest: bool,
     channels: String,
     seen: Seen,
     /// What a browser would send.
@@ -69,10 +72,12 @@ impl Client {
         let random = Random::new(seed, number);
         let target = match number % 50 {
             0 => Target::Flood,
-            1..=5 => Target::Board,
-            6..=9 => Target::Run,
-            10..=14 => Target::Passing,
-            15..=22 => Target::User,
+            1..=3 => Target::Board,
+            4..=8 => Target::Mixed,
+            9..=13 => Target::Run,
+            14..=17 => Target::Passing,
+            18..=24 => Target::User,
+            25..=27 => Target::Wide,
             _ => Target::Rooms,
         };
         Self {
@@ -83,6 +88,7 @@ impl Client {
             life,
             target,
             path: String::new(),
+            from_oldest: false,
             channels: String::new(),
             seen: Seen::Run(OneRun::new()),
             last: String::new(),
@@ -95,18 +101,21 @@ impl Client {
         self.note_unproved();
         let world = &self.world;
         self.last.clear();
+        self.from_oldest = self.target == Target::Rooms && self.random.chance(10);
         let (path, tracks) = match self.target {
             Target::Rooms => {
-                let first = self.random.index(world.rooms.len());
-                let tracks: Vec<_> = (0..=self.random.index(4))
-                    .map(|more| world.rooms[(first + more) % world.rooms.len()].clone())
+                let first = self.random.index(ROOMS);
+                let tracks = (0..=self.random.index(4))
+                    .map(|more| world.rooms[(first + more) % ROOMS].clone())
                     .collect();
-                let names: Vec<_> = tracks
-                    .iter()
-                    .map(|track| format!("c={}", track.name))
-                    .collect();
-                (format!("/rooms?{}", names.join("&")), tracks)
+                let path = if self.from_oldest {
+                    "/oldest"
+                } else {
+                    "/rooms"
+                };
+                (path.to_owned(), tracks)
             }
+            Target::Wide => ("/rooms".to_owned(), self.a_hundred()),
             Target::User => {
                 let user = self.random.index(world.users.len());
                 (
@@ -115,23 +124,64 @@ impl Client {
                 )
             }
             Target::Board => ("/board".to_owned(), vec![world.board.clone()]),
+            Target::Mixed => {
+                let set = MIXES[self.random.index(MIXES.len())];
+                let tracks = set.iter().map(|at| world.mixed[*at].clone());
+                ("/mixed".to_owned(), tracks.collect())
+            }
             Target::Flood => ("/flood".to_owned(), vec![world.flood.clone()]),
             Target::Passing => {
                 let passing = world.passing.lock().unwrap();
                 let track = passing[self.random.index(passing.len())].clone();
-                (format!("/passing?c={}", track.name), vec![track])
+                ("/passing".to_owned(), vec![track])
             }
             Target::Run => (format!("/run?user={}", self.user()), Vec::new()),
         };
         self.path = path;
+        if !self.path.contains('?') {
+            let names = tracks.iter().map(|track| format!("c={}", track.name));
+            self.path = format!("{}?{}", self.path, names.collect::<Vec<_>>().join("&"));
+        }
         self.channels = tracks
             .iter()
             .map(|track| format!("{} ", track.name))
             .collect();
         self.seen = match self.target {
-            Target::Run => Seen::Run(OneRun::new()),
+            Target::Run => Seen::Run(self.choose_run()),
             _ => Seen::Channels(Transcript::new(tracks)),
         };
+    }
+
+    /// Of all kinds: some rooms, two channels with much news, and many with hardly any.
+    fn a_hundred(&mut self) -> Vec<Arc<Track>> {
+        let world = self.world.clone();
+        let mut tracks = Vec::new();
+        for (kind, count) in [(ROOMS_OF_ALL, 4), (BUSY_OF_ALL, 2), (QUIET_OF_ALL, 94)] {
+            let first = self.random.index(kind.len());
+            let of_kind = (0..count).map(|more| kind.start + (first + more) % kind.len());
+            tracks.extend(of_kind.map(|at| world.rooms[at].clone()));
+        }
+        tracks
+    }
+
+    /// A new one; or one that another client reads or has read, or an id of somebody else's.
+    fn choose_run(&mut self) -> OneRun {
+        let is_foreign = self.random.chance(5);
+        if !is_foreign && self.random.chance(60) {
+            return OneRun::new();
+        }
+        let user = self.user();
+        let shared: Vec<Shared> = {
+            let runs = self.world.runs.lock().unwrap();
+            let of_user = runs.iter().filter(|run| (run.owner != user) == is_foreign);
+            of_user.cloned().collect()
+        };
+        if shared.is_empty() {
+            return OneRun::new();
+        }
+        let shared = &shared[self.random.index(shared.len())];
+        self.last.clone_from(&shared.id);
+        OneRun::from(shared, is_foreign)
     }
 
     fn user(&self) -> usize {
@@ -157,6 +207,13 @@ impl Client {
             let plan = self.plan();
             let end = self.connect(plan).await;
             match (self.target, end) {
+                (Target::Run, End::Clean | End::Lost)
+                    if self.run_has_end() && self.random.chance(50) =>
+                {
+                    // A page closes its stream at that event.
+                    self.run_ended();
+                    self.choose();
+                }
                 (Target::Run | Target::Passing, End::StayAway) => {
                     self.stays_away();
                     self.pause(Duration::from_secs(1)).await;
@@ -197,6 +254,7 @@ impl Client {
             plan.to_the_end = true;
             match self.connect(plan).await {
                 End::StayAway => return self.stays_away(),
+                _ if self.run_has_end() => return self.run_ended(),
                 End::Cut => return,
                 End::Clean | End::Lost => sleep(Duration::from_millis(100)).await,
             }
@@ -204,7 +262,18 @@ impl Client {
         self.fail("came back ten times, and was never told to stay away");
     }
 
+    fn run_has_end(&self) -> bool {
+        matches!(&self.seen, Seen::Run(run) if run.has_end())
+    }
+
+    fn run_ended(&self) {
+        if let Seen::Run(run) = &self.seen {
+            self.figures.run_ended(&run.outcome());
+        }
+    }
+
     fn stays_away(&mut self) {
+        self.run_ended();
         self.figures.stayed_away.fetch_add(1, Ordering::Relaxed);
         let complete = match &self.seen {
             Seen::Channels(transcript) => transcript.stays_away(),
@@ -224,7 +293,7 @@ impl Client {
 
     fn fail(&self, what: &str) {
         self.figures.fail(format!(
-            "client {} ({:?} {}), connection {}, last id {:?}: {what}",
+            "client {} ({:?} {:.120}), connection {}, last id {:?}: {what}",
             self.number, self.target, self.channels, self.connections, self.last
         ));
     }
@@ -269,6 +338,11 @@ impl Client {
             Seen::Run(run) if plan.id.is_empty() => *run = OneRun::new(),
             Seen::Run(_) => {}
         }
+        match self.target {
+            Target::Wide => self.figures.wide.fetch_add(1, Ordering::Relaxed),
+            Target::Mixed => self.figures.mixed.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
         self.figures.came(&plan.came);
         self.figures.open.fetch_add(1, Ordering::Relaxed);
         let end = self.read(stream, &plan).await;
@@ -332,6 +406,10 @@ impl Client {
             let id = response.parser.last_event_id();
             if !id.is_empty() && id != self.last {
                 id.clone_into(&mut self.last);
+                if self.target == Target::Mixed && id.ends_with('.') {
+                    let known = &self.world.has_partial_ids;
+                    known.store(true, Ordering::Relaxed);
+                }
             }
             match response.status {
                 204 => return End::StayAway,
@@ -356,6 +434,10 @@ impl Client {
                 self.figures
                     .delivered
                     .fetch_add(std::mem::take(&mut transcript.events), Ordering::Relaxed);
+                let snapshots = std::mem::take(&mut transcript.snapshots);
+                self.figures
+                    .snapshots
+                    .fetch_add(snapshots, Ordering::Relaxed);
                 for reason in transcript.gaps.drain(..) {
                     self.figures.gap(&reason);
                 }
@@ -366,6 +448,15 @@ impl Client {
                 self.figures
                     .delivered
                     .fetch_add(std::mem::take(&mut run.events), Ordering::Relaxed);
+                if self.random.chance(10)
+                    && let Some(shared) = run.share(user)
+                {
+                    let mut runs = self.world.runs.lock().unwrap();
+                    if runs.len() == SHARED_RUNS {
+                        runs.pop_front();
+                    }
+                    runs.push_back(shared);
+                }
                 noted
             }
         };

@@ -13,10 +13,12 @@
 
 mod check;
 mod client;
+mod id;
 mod publish;
 mod report;
 mod run;
 mod server;
+mod state;
 mod track;
 mod wire;
 
@@ -40,6 +42,13 @@ use client::Client;
 use report::{Figures, Held, cpu, row, sample};
 use server::Server;
 
+/// Whether a run that did not complete ends with an event that says so.
+pub(crate) const RUNS_REPORT_THEIR_END: bool = false;
+
+/// Whether a client of several channels has a place before its snapshots are made, in ids that
+/// end with a dot; and one that starts with the oldest event is told if the first ones are gone.
+pub(crate) const PARTIAL_IDS: bool = false;
+
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -51,7 +60,8 @@ Usage: cargo test --release --test soak -- [OPTION...]
   --rate N        times the usual rate of events (1)
   --seed N        for the clients' choices (the time)
   --break WHAT    a fault that has to be found: skip (an event is lost), foreign (an event
-                  reaches another user), leak (tasks and files stay)";
+                  reaches another user), state (a board forgets a change), run (a run that
+                  seems complete lacks an item), leak (tasks and files stay)";
 
 /// A fault, to see that it is found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,6 +69,8 @@ pub(crate) enum Break {
     Nothing,
     Skip,
     Foreign,
+    State,
+    Run,
     Leak,
 }
 
@@ -108,6 +120,8 @@ impl Options {
                     options.fault = match value.as_str() {
                         "skip" => Break::Skip,
                         "foreign" => Break::Foreign,
+                        "state" => Break::State,
+                        "run" => Break::Run,
                         "leak" => Break::Leak,
                         _ => return Err(wrong()),
                     }
@@ -206,6 +220,8 @@ fn soak(options: &Options) -> bool {
     enter("the run itself");
     let samples = sample(begun, options.time, &figures, &world);
 
+    // Of threads that are still there.
+    let publishers_used = cpu("publish");
     enter("publishers end, channels are closed");
     world.over.store(true, Ordering::Relaxed);
     for publisher in publishers {
@@ -232,7 +248,7 @@ fn soak(options: &Options) -> bool {
         ("", cpu("")),
         ("server", cpu("server")),
         ("client", cpu("client")),
-        ("publishers", cpu("publish")),
+        ("publishers", publishers_used),
     ];
 
     enter("everything is given back");

@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum_sse::{Channel, Hub};
+use axum_sse::{Channel, Error, EventId, Hub};
 
 use crate::{
     Break,
-    server::{App, Server, World},
+    server::{App, BURSTS, BUSY_OF_ALL, CHATS, LATE, QUIET_OF_ALL, STEADY, Server, World},
     track::{Note, Track},
 };
 
@@ -35,6 +35,10 @@ pub(crate) fn start(server: &Server, rate: f64, how: Break) -> Vec<thread::JoinH
         publish_others(&world, &app, rate, how);
     }));
     let (world, app) = (server.world.clone(), server.app.clone());
+    threads.push(publisher("mixed", move || {
+        publish_mixed(&world, &app, rate);
+    }));
+    let (world, app) = (server.world.clone(), server.app.clone());
     threads.push(publisher("passing", move || {
         publish_passing(&world, &app.passing);
     }));
@@ -49,6 +53,11 @@ fn publisher(name: &str, work: impl FnOnce() + Send + 'static) -> thread::JoinHa
 impl World {
     fn publish(&self, track: &Track, channel: &Channel<Note>) {
         track.publish(|note| channel.publish(note));
+        self.published.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn change(&self, at: usize, publish: impl FnOnce(&Note) -> Result<EventId, Error>) {
+        self.mixed[at].publish(publish);
         self.published.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -94,7 +103,12 @@ fn publish_rooms(world: &World, hub: &Hub, rate: f64, how: Break) {
     let mut total = 0;
     ticking(world, Duration::from_millis(20), |time| {
         for (at, channel) in channels.iter().enumerate() {
-            let events = due[at].since(time, rate * [0.3, 1.0, 2.0, 4.0][at % 4]);
+            let usual = match at {
+                at if BUSY_OF_ALL.contains(&at) => 5.0,
+                at if QUIET_OF_ALL.contains(&at) => 0.02,
+                at => [0.3, 1.0, 2.0, 4.0][at % 4],
+            };
+            let events = due[at].since(time, rate * usual);
             for _ in 0..events {
                 total += 1;
                 if how == Break::Skip && total == 100 {
@@ -146,6 +160,30 @@ fn publish_others(world: &World, app: &App, rate: f64, how: Break) {
         for _ in 0..board_due.since(time, rate * 4.0) {
             world.board.publish(|note| app.board.publish(note));
             world.published.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+}
+
+/// Boards and chats of one hub, and each few seconds a burst on one of the boards.
+fn publish_mixed(world: &World, app: &App, rate: f64) {
+    let chats: Vec<Channel<Note>> = CHATS
+        .map(|at| app.mixed.channel(&world.mixed[at].name).unwrap())
+        .collect();
+    let (mut chat_due, mut due, mut burst_due) = (Due::default(), Due::default(), Due::default());
+    ticking(world, Duration::from_millis(10), |time| {
+        for _ in 0..chat_due.since(time, rate * 3.0) {
+            for (at, chat) in CHATS.zip(&chats) {
+                world.publish(&world.mixed[at], chat);
+            }
+        }
+        for _ in 0..due.since(time, rate * 3.0) {
+            world.change(STEADY, |note| app.steady.publish(note));
+            world.change(LATE, |note| app.late.publish(note));
+        }
+        for _ in 0..burst_due.since(time, 0.25) {
+            for _ in 0..due_in_a_burst(rate) / 10 {
+                world.change(BURSTS, |note| app.bursts.publish(note));
+            }
         }
     });
 }

@@ -21,7 +21,11 @@ const SHOWN_FAILURES: usize = 20;
 pub(crate) struct Figures {
     pub(crate) connections: AtomicU64,
     pub(crate) open: AtomicUsize,
+    /// Those over a hundred channels, and those over several of which some have a state.
+    pub(crate) wide: AtomicU64,
+    pub(crate) mixed: AtomicU64,
     pub(crate) delivered: AtomicU64,
+    pub(crate) snapshots: AtomicU64,
     pub(crate) garbage: AtomicU64,
     pub(crate) foreign_ids: AtomicU64,
     pub(crate) stayed_away: AtomicU64,
@@ -45,6 +49,10 @@ impl Figures {
         *counted.entry(what).or_default() += 1;
     }
 
+    pub(crate) fn run_ended(&self, outcome: &str) {
+        self.count(format!("runs read to the end: {outcome}"));
+    }
+
     pub(crate) fn gap(&self, reason: &str) {
         self.count(format!("gaps, {reason}"));
     }
@@ -53,6 +61,8 @@ impl Figures {
         self.count(match came {
             Came::Run => "came back to their run".to_owned(),
             Came::Fresh => "came without an id".to_owned(),
+            Came::Oldest => "came without an id, for everything".to_owned(),
+            Came::Back(id) if id.is_partial => "came back with a partial id".to_owned(),
             Came::Back(_) => "came back with their last id".to_owned(),
             Came::Borrowed(_) => "came with an id of another channel of the hub".to_owned(),
             Came::Stranger(reason) => format!("came with an id that is {reason}"),
@@ -72,11 +82,14 @@ impl Figures {
     pub(crate) fn print(&self) {
         let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         row("connections", load(&self.connections));
+        row("of these, over 100 channels", load(&self.wide));
+        row("of these, over boards and chats", load(&self.mixed));
         row("events delivered and checked", load(&self.delivered));
         row(
             "of these, number not known beforehand",
             load(&self.unproved),
         );
+        row("snapshots received and checked", load(&self.snapshots));
         row("garbage ids", load(&self.garbage));
         row("ids of others", load(&self.foreign_ids));
         row(

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,7 +20,8 @@ use axum::{
     serve::Listener as _,
 };
 use axum_sse::{
-    Board, Channel, Heartbeat, Hub, LastEventId, RunId, Runs, Shutdown, Sse, SseLayer,
+    Board, Channel, Error, EventId, Heartbeat, Hub, LastEventId, RunId, Runs, Shutdown, Sse,
+    SseLayer, Start,
     layer::Limits,
     listener::{Connections, Options, PeerAddr},
 };
@@ -28,11 +30,39 @@ use tokio::{runtime::Runtime, task::JoinHandle, time::sleep};
 
 use crate::{
     Break,
-    run::{LONGEST_ITEM, items},
-    track::{Counted, Note, Track},
+    run::{Kind, LONGEST_ITEM, Shared, cancelled_after, items, kind, panics_at, pause},
+    state::Tally,
+    track::{Note, Track},
 };
 
 pub(crate) const ROOMS: usize = 24;
+/// What the hub of the rooms has, for connections over a hundred of its channels.
+pub(crate) const ROOMS_OF_ALL: Range<usize> = 0..ROOMS;
+pub(crate) const BUSY_OF_ALL: Range<usize> = ROOMS..ROOMS + 4;
+pub(crate) const QUIET_OF_ALL: Range<usize> = BUSY_OF_ALL.end..BUSY_OF_ALL.end + 200;
+/// How many events each of them keeps: few, so that clients that stay away for long meet a gap.
+const KEPT: u64 = 48;
+
+/// The hub of boards and chats: a steady board, one whose changes come in bursts, one whose
+/// snapshots take their time and sometimes fail, and two channels without a state.
+pub(crate) const STEADY: usize = 0;
+pub(crate) const BURSTS: usize = 1;
+pub(crate) const LATE: usize = 2;
+pub(crate) const CHATS: Range<usize> = 3..5;
+/// What a client reads of them.
+pub(crate) const MIXES: [&[usize]; 8] = [
+    &[STEADY, BURSTS, 3],
+    &[STEADY, LATE, 4],
+    &[BURSTS, LATE, 3, 4],
+    &[STEADY, BURSTS, LATE, 3, 4],
+    &[LATE, 3],
+    &[STEADY, 4],
+    &[LATE],
+    &[BURSTS],
+];
+
+/// How many ids of runs clients pass on.
+pub(crate) const SHARED_RUNS: usize = 256;
 pub(crate) const USERS: usize = 100;
 pub(crate) const BOARD: &str = "board";
 
@@ -44,10 +74,17 @@ pub(crate) const FORGOTTEN: Duration = Duration::from_secs(5);
 
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
+    /// The rooms, then the busy channels, then the quiet ones.
     pub(crate) rooms: Vec<Arc<Track>>,
     pub(crate) users: Vec<Arc<Track>>,
     pub(crate) board: Arc<Track>,
     pub(crate) flood: Arc<Track>,
+    /// The hub of boards and chats.
+    pub(crate) mixed: Vec<Arc<Track>>,
+    /// Ids of runs, for other clients of the same owner and for some that are not.
+    pub(crate) runs: Mutex<VecDeque<Shared>>,
+    /// A client has got an id that ends with a dot.
+    pub(crate) has_partial_ids: AtomicBool,
     /// Channels that are open for a few seconds each, the newest last.
     pub(crate) passing: Mutex<VecDeque<Arc<Track>>>,
     pub(crate) published: AtomicU64,
@@ -61,10 +98,68 @@ pub(crate) struct App {
     pub(crate) users: Hub,
     pub(crate) passing: Hub,
     pub(crate) flood: Channel<Note>,
-    pub(crate) board: Board<Counted, Note>,
+    pub(crate) board: Board<Tally, Note>,
+    pub(crate) mixed: Hub,
+    pub(crate) steady: Board<Tally, Note>,
+    pub(crate) bursts: Board<Tally, Note>,
+    pub(crate) late: Late,
     runs: Runs<Note, usize>,
     run_count: Arc<AtomicU64>,
-    leaks: bool,
+    how: Break,
+}
+
+/// A state that is kept beside its channel, as in a database: whoever asks for it waits.
+#[derive(Clone)]
+pub(crate) struct Late {
+    channel: Channel<Note>,
+    /// Up to which id it contains the events.
+    state: Arc<Mutex<(EventId, Tally)>>,
+}
+
+impl Late {
+    fn new(channel: Channel<Note>) -> Self {
+        let state = Tally::after(&mixed_name(LATE), 0);
+        let state = Arc::new(Mutex::new((channel.newest(), state)));
+        let (of_state, asked) = (state.clone(), AtomicU64::new(0));
+        // The delay stands on both sides, so the state is neither that of the request nor that of
+        // the answer.
+        let make = move || {
+            let (state, number) = (of_state.clone(), asked.fetch_add(1, Ordering::Relaxed));
+            async move {
+                let time = Duration::from_millis(match number % 4 {
+                    0 => 10,
+                    1 => 100,
+                    2 => 300,
+                    _ => 1000,
+                });
+                sleep(time).await;
+                let made = state.lock().unwrap().clone();
+                sleep(time).await;
+                if number % 30 == 29 {
+                    return Err("as some of them do");
+                }
+                Ok(made)
+            }
+        };
+        channel.snapshot(make).unwrap();
+        Self { channel, state }
+    }
+
+    pub(crate) fn publish(&self, note: &Note) -> Result<EventId, Error> {
+        let mut state = self.state.lock().unwrap();
+        state.0 = self.channel.publish(note)?;
+        state.1.apply(note.number);
+        Ok(state.0)
+    }
+}
+
+pub(crate) fn mixed_name(at: usize) -> String {
+    match at {
+        STEADY => "steady".to_owned(),
+        BURSTS => "bursts".to_owned(),
+        LATE => "late".to_owned(),
+        chat => format!("chat-{chat}"),
+    }
 }
 
 pub(crate) struct Server {
@@ -86,7 +181,7 @@ type Names = Query<Vec<(String, String)>>;
 /// With `--break leak`, some requests leave a task behind, and with it an open file.
 async fn rooms(State(app): State<App>, Query(set): Names, last: LastEventId) -> impl IntoResponse {
     let number = app.run_count.load(Ordering::Relaxed);
-    if app.leaks && number.is_multiple_of(10) {
+    if app.how == Break::Leak && number.is_multiple_of(10) {
         let file = std::fs::File::open("/proc/self/stat");
         tokio::spawn(async move {
             let _file = file;
@@ -94,6 +189,14 @@ async fn rooms(State(app): State<App>, Query(set): Names, last: LastEventId) -> 
         });
     }
     app.rooms.subscribe(names(set), last)
+}
+
+async fn oldest(State(app): State<App>, Query(set): Names, last: LastEventId) -> impl IntoResponse {
+    app.rooms.subscribe(names(set), last).start(Start::Oldest)
+}
+
+async fn mixed(State(app): State<App>, Query(set): Names, last: LastEventId) -> impl IntoResponse {
+    app.mixed.subscribe(names(set), last)
 }
 
 async fn passing(
@@ -124,57 +227,98 @@ async fn run(
     last: LastEventId<RunId>,
 ) -> impl IntoResponse {
     let user: usize = names(set).next().unwrap_or_default().parse().unwrap_or(0);
-    let count = app.run_count.clone();
-    app.runs.resume_or_start(last, user, move || {
-        let run = count.fetch_add(1, Ordering::Relaxed);
-        let name = format!("run-{user}-{run}");
-        stream::iter(0..items(run)).then(move |number| {
+    let is_new = matches!(last, LastEventId::Absent);
+    let run = app
+        .run_count
+        .fetch_add(u64::from(is_new), Ordering::Relaxed);
+    let name = format!("run-{user}-{run}");
+    let lacks = u64::from(app.how == Break::Run && run % 50 == 2);
+    let response = app.runs.resume_or_start(last, user, move || {
+        stream::iter(0..items(run) - lacks).then(move |number| {
             let note = Note::new(&name, number, LONGEST_ITEM);
             async move {
-                sleep(Duration::from_millis(20 + run % 50)).await;
+                sleep(pause(run)).await;
+                if kind(run) == Kind::Panics && number == panics_at(run) {
+                    // Without the words of a panic that nobody wants.
+                    std::panic::resume_unwind(Box::new("a job that panics"));
+                }
                 note
             }
         })
-    })
+    });
+    if is_new
+        && kind(run) == Kind::Cancelled
+        && let Some(id) = response.id()
+    {
+        let runs = app.runs.clone();
+        tokio::spawn(async move {
+            sleep(cancelled_after(run)).await;
+            runs.cancel(id, &user);
+        });
+    }
+    response
 }
 
 impl App {
-    fn new(leaks: bool) -> Self {
+    fn new(how: Break) -> Self {
         let heartbeat = Heartbeat::every(HEARTBEAT).unwrap();
-        let of_hub = |capacity| {
+        let of_hub = |capacity: u64| {
             Hub::builder()
-                .capacity(capacity)
+                .capacity(usize::try_from(capacity).unwrap())
                 .heartbeat(heartbeat.clone())
         };
         let of_channel = |capacity| {
             let builder = Channel::<Note>::builder().capacity(capacity);
             builder.heartbeat(heartbeat.clone())
         };
-        let apply = |state: &mut Counted, note: &Note| state.events = note.number + 1;
-        let state = Counted { events: 0 };
+        let forgets = how == Break::State;
+        let apply = move |state: &mut Tally, note: &Note| {
+            if !(forgets && note.number == 20) {
+                state.apply(note.number);
+            }
+        };
+        let board = |channel, name: &str| {
+            let state = Tally::after(name, 0);
+            Board::on(channel, state, apply).unwrap()
+        };
+        // Little, so that a slow client of the bursts meets a gap.
+        let mixed = of_hub(KEPT).bytes(32 * 1024).build();
+        let of_mixed = |at| {
+            let name = mixed_name(at);
+            (mixed.channel(&name).unwrap(), name)
+        };
+        let board_of_mixed = |at| {
+            let (channel, name) = of_mixed(at);
+            board(channel, &name)
+        };
         Self {
-            // Small, so that those who stay away for long meet a gap.
-            rooms: of_hub(48).build(),
+            rooms: of_hub(KEPT).build(),
             users: of_hub(1000).build(),
             passing: of_hub(1000)
                 .retire_after(FORGOTTEN)
                 .retry(Duration::from_millis(500))
                 .build(),
             flood: of_channel(100).bytes(100 * 1024).build(),
-            board: Board::on(of_channel(100).build(), state, apply).unwrap(),
+            board: board(of_channel(100).build(), BOARD),
+            steady: board_of_mixed(STEADY),
+            bursts: board_of_mixed(BURSTS),
+            late: Late::new(of_mixed(LATE).0),
+            mixed: mixed.clone(),
             runs: Runs::builder()
                 .keep(FORGOTTEN)
                 .max_runs(10_000)
                 .heartbeat(heartbeat)
                 .build(),
             run_count: Arc::default(),
-            leaks,
+            how,
         }
     }
 
     fn router(&self, layer: SseLayer) -> Router {
         Router::new()
             .route("/rooms", get(rooms))
+            .route("/oldest", get(oldest))
+            .route("/mixed", get(mixed))
             .route("/user", get(user))
             .route("/passing", get(passing))
             .route("/flood", get(flood))
@@ -189,7 +333,7 @@ impl App {
 impl Server {
     /// Streams live up to `lifetime`, so that the server cuts, too.
     pub(crate) fn start(runtime: &Runtime, lifetime: Duration, how: Break) -> Self {
-        let app = App::new(how == Break::Leak);
+        let app = App::new(how);
         let (limits, shutdown) = (Limits::new(), Shutdown::new());
         let layer = SseLayer::new()
             .limits(limits.clone())
@@ -209,15 +353,31 @@ impl Server {
             let serve = axum::serve(listener, service).with_graceful_shutdown(signal);
             (address, tokio::spawn(serve.into_future()))
         });
-        let tracks = |kind: &str, count: usize| {
-            let track = |at| Arc::new(Track::new(format!("{kind}-{at}"), 200, 2048));
-            (0..count).map(track).collect()
+        let tracks = |kind: &str, count: usize, keeps: u64| {
+            let kind = kind.to_owned();
+            let track = move |at| Track::new(format!("{kind}-{at}"), 200, 2048).keeps(keeps);
+            (0..count).map(track).map(Arc::new)
         };
+        let rooms = tracks("room", ROOMS, KEPT);
+        let rooms = rooms.chain(tracks("busy", BUSY_OF_ALL.len(), KEPT));
+        let mixed = (0..CHATS.end).map(|at| {
+            let longest = if at == BURSTS { 1500 } else { 200 };
+            let track = Track::new(mixed_name(at), longest, 4096);
+            Arc::new(match CHATS.contains(&at) {
+                true => track,
+                false => track.with_state(),
+            })
+        });
         let world = World {
             address,
-            rooms: tracks("room", ROOMS),
-            users: tracks("user", USERS),
-            board: Arc::new(Track::new(BOARD, 200, 4096).single()),
+            rooms: rooms
+                .chain(tracks("quiet", QUIET_OF_ALL.len(), KEPT))
+                .collect(),
+            users: tracks("user", USERS, 0).collect(),
+            mixed: mixed.collect(),
+            runs: Mutex::default(),
+            has_partial_ids: AtomicBool::new(false),
+            board: Arc::new(Track::new(BOARD, 200, 4096).single().with_state()),
             flood: Arc::new(Track::new("flood", 1200, 16_384).single()),
             passing: Mutex::default(),
             published: AtomicU64::new(0),
@@ -237,6 +397,7 @@ impl Server {
         let hubs = [
             (&self.app.rooms, &self.world.rooms),
             (&self.app.users, &self.world.users),
+            (&self.app.mixed, &self.world.mixed),
         ];
         for (hub, tracks) in hubs {
             for track in tracks {
@@ -264,6 +425,10 @@ impl Server {
             ("subscribers of rooms", app.rooms.stats().subscribers),
             ("subscribers of users", app.users.stats().subscribers),
             (
+                "subscribers of boards and chats",
+                app.mixed.stats().subscribers,
+            ),
+            (
                 "subscribers of passing channels",
                 app.passing.stats().subscribers,
             ),
@@ -286,6 +451,7 @@ impl Server {
         vec![
             app.rooms.stats(),
             app.users.stats(),
+            app.mixed.stats(),
             app.passing.stats(),
             app.flood.stats(),
             app.board.channel().stats(),

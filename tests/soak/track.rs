@@ -9,6 +9,8 @@ use std::{
 use axum_sse::{Error, EventId};
 use serde::{Deserialize, Serialize};
 
+use crate::state;
+
 /// What is published.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Note {
@@ -16,6 +18,9 @@ pub(crate) struct Note {
     pub(crate) number: u64,
     /// As long as the number says, so that a doctored one is seen.
     pub(crate) text: String,
+    /// For a board: what the event's key is after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<u64>,
 }
 
 impl Note {
@@ -24,6 +29,7 @@ impl Note {
             channel: channel.to_owned(),
             number,
             text: text(number, longest),
+            value: None,
         }
     }
 }
@@ -34,12 +40,6 @@ pub(crate) fn text(number: u64, longest: usize) -> String {
     String::from_utf8(vec![letter; length]).unwrap()
 }
 
-/// The state of a board: how many events it has had.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Counted {
-    pub(crate) events: u64,
-}
-
 /// One channel's events, as they were published.
 pub(crate) struct Track {
     pub(crate) name: String,
@@ -47,6 +47,10 @@ pub(crate) struct Track {
     pub(crate) longest: usize,
     /// Alone in its hub: then gaps say how much is missing.
     pub(crate) single: bool,
+    /// Its events change a state, and new clients get a snapshot of that.
+    pub(crate) has_state: bool,
+    /// How many of its events are retained at least.
+    pub(crate) keeps: u64,
     pub(crate) closed: OnceLock<Instant>,
     published: Mutex<Published>,
 }
@@ -65,6 +69,8 @@ impl Track {
             name: name.into(),
             longest,
             single: false,
+            has_state: false,
+            keeps: 0,
             closed: OnceLock::new(),
             published: Mutex::new(Published {
                 life: None,
@@ -79,11 +85,23 @@ impl Track {
         self
     }
 
+    pub(crate) fn keeps(mut self, events: u64) -> Self {
+        self.keeps = events;
+        self
+    }
+
+    pub(crate) fn with_state(mut self) -> Self {
+        self.has_state = true;
+        self
+    }
+
     /// Publishes the next event. Under the lock, so that whoever has seen the event finds it here.
     pub(crate) fn publish(&self, publish: impl FnOnce(&Note) -> Result<EventId, Error>) {
         let mut published = self.lock();
         let number = published.first + published.ids.len() as u64;
-        let id = publish(&Note::new(&self.name, number, self.longest)).unwrap();
+        let mut note = Note::new(&self.name, number, self.longest);
+        note.value = self.has_state.then(|| state::value(number));
+        let id = publish(&note).unwrap();
         published.life = Some(id.hi());
         if published.ids.len() == published.ids.capacity() {
             published.ids.pop_front();

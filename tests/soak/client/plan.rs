@@ -4,8 +4,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use axum_sse::EventId;
 
-use super::Client;
-use crate::check::Came;
+use super::{Client, Seen};
+use crate::{check::Came, id::Id};
 
 /// A small generator of its own for each client, so that a seed gives the same clients.
 pub(super) struct Random(u64);
@@ -42,8 +42,12 @@ impl Random {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Rooms,
+    /// A hundred channels of the same hub.
+    Wide,
     User,
     Board,
+    /// Boards and chats, mostly several.
+    Mixed,
     Flood,
     Passing,
     Run,
@@ -73,10 +77,18 @@ pub(super) struct Plan {
 }
 
 impl Client {
+    fn fresh(&self) -> Came {
+        if self.from_oldest {
+            Came::Oldest
+        } else {
+            Came::Fresh
+        }
+    }
+
     /// It comes as a browser does: with its last id, if it has one.
     pub(super) fn back(&mut self) -> Plan {
         let came = match self.last.parse() {
-            _ if self.last.is_empty() => Came::Fresh,
+            _ if self.last.is_empty() => self.fresh(),
             Ok(id) if self.target != Target::Run => Came::Back(id),
             _ => Came::Run,
         };
@@ -96,19 +108,33 @@ impl Client {
         if self.random.chance(25) {
             plan.bytes = self.random.index(4000);
         }
+        if self.target == Target::Mixed && self.random.chance(20) {
+            // While a snapshot is being made.
+            plan.life = self.random.time(Duration::from_millis(200));
+        }
         let readers = if self.target == Target::Flood { 40 } else { 90 };
         plan.pace = match self.random.below(100) {
             dice if dice < readers => Pace::Fast,
             dice if dice % 2 == 0 => Pace::Slow,
             _ => Pace::Silent,
         };
-        if self.target == Target::Run || self.last.is_empty() {
+        if let Seen::Run(run) = &mut self.seen {
+            // An earlier id than its last one, now and then.
+            if self.random.chance(15)
+                && let Some(id) = run.back(|ids| self.random.index(ids))
+            {
+                self.last.clone_from(&id);
+                plan.id = id.into_bytes();
+            }
+            return plan;
+        }
+        if self.last.is_empty() {
             return plan;
         }
         match self.random.below(100) {
             0..70 => {}
             70..80 => {
-                plan.came = Came::Fresh;
+                plan.came = self.fresh();
                 plan.id = [&b""[..], b"  "][self.random.index(2)].to_vec();
             }
             80..90 => (plan.came, plan.id) = self.garbage(),
@@ -118,8 +144,8 @@ impl Client {
     }
 
     fn garbage(&mut self) -> (Came, Vec<u8>) {
-        let life = self.last.parse::<EventId>().unwrap().hi();
-        let id = match self.random.below(9) {
+        let life = self.last.parse::<Id>().unwrap().at.hi();
+        let id = match self.random.below(10) {
             0 => b"0".to_vec(),
             1 => b"-1".to_vec(),
             2 => b"99999999999999999999999999-99999999999999999999".to_vec(),
@@ -129,6 +155,7 @@ impl Client {
             6 => b"1-1".to_vec(),
             // One of this life that has not been given yet.
             7 => EventId::new(life, u64::MAX).to_string().into_bytes(),
+            8 => format!("{}..", self.last).into_bytes(),
             _ => (0..8)
                 .map(|_| b'!' + u8::try_from(self.random.below(90)).unwrap())
                 .collect(),
@@ -148,23 +175,29 @@ impl Client {
     fn borrowed(&mut self) -> (Came, Vec<u8>) {
         let world = &self.world;
         let back = self.random.index(20);
-        let (hub, other) = (&world.rooms, &world.flood);
-        let neighbours = match self.target {
-            Target::Rooms => hub,
-            Target::User => &world.users,
-            _ => hub,
+        let (neighbours, other) = match self.target {
+            Target::Rooms | Target::Wide => (&world.rooms[..], &world.flood),
+            Target::User => (&world.users[..], &world.flood),
+            Target::Mixed => (&world.mixed[..], &world.flood),
+            Target::Flood => (&[][..], &world.board),
+            Target::Board | Target::Passing | Target::Run => (&[][..], &world.flood),
         };
-        let is_same_hub =
-            matches!(self.target, Target::Rooms | Target::User) && self.random.chance(60);
-        let track = match (is_same_hub, self.target) {
-            (true, _) => &neighbours[self.random.index(neighbours.len())],
-            (false, Target::Flood) => &world.board,
-            (false, _) => other,
+        let is_same_hub = !neighbours.is_empty() && self.random.chance(60);
+        let track = if is_same_hub {
+            &neighbours[self.random.index(neighbours.len())]
+        } else {
+            other
         };
-        let Some(id) = track.recent(back) else {
-            return (Came::Fresh, Vec::new());
+        let Some(at) = track.recent(back) else {
+            return (self.fresh(), Vec::new());
         };
         self.figures.foreign_ids.fetch_add(1, Ordering::Relaxed);
+        // Where such ids are given at all.
+        let is_partial = is_same_hub
+            && self.target == Target::Mixed
+            && world.has_partial_ids.load(Ordering::Relaxed)
+            && self.random.chance(30);
+        let id = Id { at, is_partial };
         let came = if is_same_hub {
             Came::Borrowed(id)
         } else {

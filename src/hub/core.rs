@@ -39,12 +39,8 @@ pub(crate) struct Core {
     version: AtomicU64,
     /// Nothing is appended any more. Changed under the log's lock only.
     closed: AtomicBool,
-    /// By a number that grows, so that a round that is under way misses none, finds those that
-    /// join meanwhile after the others, and looks at no more than are there.
-    readers: Mutex<BTreeMap<u64, Arc<Place>>>,
+    readers: Mutex<Readers>,
     reader_count: AtomicUsize,
-    /// Readers that have ever joined, and the key of the next one.
-    joined: AtomicU64,
     /// Set while the channel stands in the wake task's queue.
     dirty: AtomicBool,
     /// Handles and subscriptions. At zero, a channel in a registry is idle.
@@ -60,6 +56,14 @@ pub(crate) struct Core {
     /// Only the channel's board may publish.
     pub(super) has_board: AtomicBool,
     closed_at: OnceLock<Instant>,
+}
+
+/// The readers of a channel, by a number that grows: a round that is under way misses none, finds
+/// those that join meanwhile after the others, and looks at no more than are there.
+#[derive(Default)]
+struct Readers {
+    places: BTreeMap<u64, Arc<Place>>,
+    next: u64,
 }
 
 /// How long a reader may take to read what was there when it was woken, before it no longer
@@ -146,9 +150,8 @@ impl Core {
             log: Mutex::new(Log::new(limits, before)),
             version: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            readers: Mutex::new(BTreeMap::new()),
+            readers: Mutex::default(),
             reader_count: AtomicUsize::new(0),
-            joined: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
@@ -302,15 +305,16 @@ impl Core {
         });
         self.reader_count.fetch_add(1, Ordering::AcqRel);
         let mut readers = lock(&self.readers);
-        let key = self.joined.fetch_add(1, Ordering::Relaxed);
-        readers.insert(key, place.clone());
+        let key = readers.next;
+        readers.next += 1;
+        readers.places.insert(key, place.clone());
         (key, place)
     }
 
     pub(crate) fn remove_reader(&self, key: u64) {
         let mut readers = lock(&self.readers);
-        let place = readers.remove(&key);
-        if readers.is_empty() {
+        let place = readers.places.remove(&key);
+        if readers.places.is_empty() {
             self.lag.store(0, Ordering::Relaxed);
         }
         drop(readers);
@@ -334,10 +338,8 @@ impl Core {
 
     /// A round that wakes all who are there now.
     pub(crate) fn begin_round(&self) -> Round {
-        // Under the lock, so that whoever is not counted here locks the log after us.
-        let readers = lock(&self.readers);
-        let wake_until = self.joined.load(Ordering::Relaxed);
-        drop(readers);
+        // A reader that joins after this locks the log after it, too: it finds the news there.
+        let wake_until = lock(&self.readers).next;
         Round {
             wake_until,
             ..self.begin_look()
@@ -368,7 +370,7 @@ impl Core {
         let most = wakers.len().saturating_add(most);
         let readers = lock(&self.readers);
         let mut looked = 0;
-        for (key, place) in readers.range(round.next..) {
+        for (key, place) in readers.places.range(round.next..) {
             if wakers.len() >= most || looked == LOOKS {
                 return Progress::More;
             }
@@ -383,17 +385,11 @@ impl Core {
             }
         }
         // Under the lock: the last one to leave sets it to 0.
-        if !readers.is_empty() {
+        if !readers.places.is_empty() {
             self.lag.store(round.lag, Ordering::Relaxed);
         }
-        let joined = self.joined.load(Ordering::Relaxed);
         drop(readers);
         let mut log = self.lock();
-        // A reader that has joined since may have found a position in front of the floor, if it
-        // locked the log before. One that joins later locks it after us, and finds what is left.
-        if self.joined.load(Ordering::Relaxed) != joined {
-            return Progress::More;
-        }
         let evicted = log.keep_from(round.floor);
         let has_floor = log.has_floor();
         drop(log);

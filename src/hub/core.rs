@@ -369,12 +369,11 @@ impl Core {
     ) -> Progress {
         let most = wakers.len().saturating_add(most);
         let readers = lock(&self.readers);
-        let mut looked = 0;
-        for (key, place) in readers.places.range(round.next..) {
+        let from = round.next;
+        for (looked, (key, place)) in readers.places.range(from..).enumerate() {
             if wakers.len() >= most || looked == LOOKS {
                 return Progress::More;
             }
-            looked += 1;
             round.next = key + 1;
             round.lag = round.lag.max(place.lag(round.end));
             if let Some(floor) = place.floor(round.end, now) {

@@ -39,12 +39,8 @@ pub(crate) struct Core {
     version: AtomicU64,
     /// Nothing is appended any more. Changed under the log's lock only.
     closed: AtomicBool,
-    /// By a number that grows, so that a round that is under way misses none, finds those that
-    /// join meanwhile after the others, and looks at no more than are there.
-    readers: Mutex<BTreeMap<u64, Arc<Place>>>,
+    readers: Mutex<Readers>,
     reader_count: AtomicUsize,
-    /// Readers that have ever joined, and the key of the next one.
-    joined: AtomicU64,
     /// Set while the channel stands in the wake task's queue.
     dirty: AtomicBool,
     /// Handles and subscriptions. At zero, a channel in a registry is idle.
@@ -63,6 +59,14 @@ pub(crate) struct Core {
     /// How often the log was locked.
     #[cfg(test)]
     pub(crate) locked: std::sync::atomic::AtomicUsize,
+}
+
+/// The readers of a channel, by a number that grows: a round that is under way misses none, finds
+/// those that join meanwhile after the others, and looks at no more than are there.
+#[derive(Default)]
+struct Readers {
+    places: BTreeMap<u64, Arc<Place>>,
+    next: u64,
 }
 
 /// How long a reader may take to read what was there when it was woken, before it no longer
@@ -152,9 +156,8 @@ impl Core {
             log: Mutex::new(Log::new(limits, before)),
             version: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            readers: Mutex::new(BTreeMap::new()),
+            readers: Mutex::default(),
             reader_count: AtomicUsize::new(0),
-            joined: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
@@ -314,15 +317,16 @@ impl Core {
         });
         self.reader_count.fetch_add(1, Ordering::AcqRel);
         let mut readers = lock(&self.readers);
-        let key = self.joined.fetch_add(1, Ordering::Relaxed);
-        readers.insert(key, place.clone());
+        let key = readers.next;
+        readers.next += 1;
+        readers.places.insert(key, place.clone());
         (key, place)
     }
 
     pub(crate) fn remove_reader(&self, key: u64) {
         let mut readers = lock(&self.readers);
-        let place = readers.remove(&key);
-        if readers.is_empty() {
+        let place = readers.places.remove(&key);
+        if readers.places.is_empty() {
             self.lag.store(0, Ordering::Relaxed);
         }
         drop(readers);
@@ -346,10 +350,8 @@ impl Core {
 
     /// A round that wakes all who are there now.
     pub(crate) fn begin_round(&self) -> Round {
-        // Under the lock, so that whoever is not counted here locks the log after us.
-        let readers = lock(&self.readers);
-        let wake_until = self.joined.load(Ordering::Relaxed);
-        drop(readers);
+        // A reader that joins after this locks the log after it, too: it finds the news there.
+        let wake_until = lock(&self.readers).next;
         Round {
             wake_until,
             ..self.begin_look()
@@ -379,12 +381,11 @@ impl Core {
     ) -> Progress {
         let most = wakers.len().saturating_add(most);
         let readers = lock(&self.readers);
-        let mut looked = 0;
-        for (key, place) in readers.range(round.next..) {
+        let from = round.next;
+        for (looked, (key, place)) in readers.places.range(from..).enumerate() {
             if wakers.len() >= most || looked == LOOKS {
                 return Progress::More;
             }
-            looked += 1;
             round.next = key + 1;
             round.lag = round.lag.max(place.lag(round.end));
             if let Some(floor) = place.floor(round.end, now) {
@@ -395,17 +396,11 @@ impl Core {
             }
         }
         // Under the lock: the last one to leave sets it to 0.
-        if !readers.is_empty() {
+        if !readers.places.is_empty() {
             self.lag.store(round.lag, Ordering::Relaxed);
         }
-        let joined = self.joined.load(Ordering::Relaxed);
         drop(readers);
         let mut log = self.lock();
-        // A reader that has joined since may have found a position in front of the floor, if it
-        // locked the log before. One that joins later locks it after us, and finds what is left.
-        if self.joined.load(Ordering::Relaxed) != joined {
-            return Progress::More;
-        }
         let evicted = log.keep_from(round.floor);
         let has_floor = log.has_floor();
         drop(log);

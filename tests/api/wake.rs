@@ -142,7 +142,8 @@ async fn news_during_a_channel_s_own_round_is_not_lost() {
                 && published.get() < 50
                 && !has_published.swap(true, Ordering::Relaxed)
             {
-                publisher.publish(&(published.up() as u32)).unwrap();
+                let n = u32::try_from(published.up()).unwrap();
+                publisher.publish(&n).unwrap();
             }
         });
     }
@@ -204,11 +205,9 @@ async fn heartbeats_and_news_share_the_turns() {
     for _ in 0..20_000 {
         let (beats, at, small) = (beats.clone(), at.clone(), small.clone());
         connect(&quiet, move |chunk| {
-            if chunk == ":\n" {
-                if beats.up() % 1000 == 0 {
-                    at.set(beats.get());
-                    small.publish(&1).unwrap();
-                }
+            if chunk == ":\n" && beats.up() % 1000 == 0 {
+                at.set(beats.get());
+                small.publish(&1).unwrap();
             }
         });
     }

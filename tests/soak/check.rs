@@ -16,7 +16,6 @@ use crate::{
     state::Tally,
     track::{Note, Track, text},
 };
-use gap::Sum;
 
 /// What a client brings to a connection, and so what it is to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +49,8 @@ struct Place {
     is_owed: bool,
     /// As the client knows it, for a board.
     state: Option<Tally>,
-    /// The first event after a gap, where that is not known exactly, has this number or a later
-    /// one.
-    least: Option<u64>,
-    /// Which of the gaps said how much is missing on several channels, and where this channel was.
-    sum: Option<(usize, u64)>,
+    /// The state that a gap has promised.
+    promised: Option<EventId>,
 }
 
 /// One client's view of its channels, across all its connections.
@@ -66,11 +62,7 @@ pub(crate) struct Transcript {
     last: Option<EventId>,
     /// Something came without an id, so a checkpoint has to follow.
     is_ahead: bool,
-    /// The state that a gap has promised.
-    promised: Option<EventId>,
-    sums: Vec<Sum>,
-    /// Events whose place could not be told, since that was too long ago or since one gap stood
-    /// for several channels.
+    /// Events whose place could not be told, since that was too long ago.
     pub(crate) unproved: u64,
     pub(crate) events: u64,
     pub(crate) snapshots: u64,
@@ -87,8 +79,7 @@ impl Transcript {
             told: false,
             is_owed: false,
             state: None,
-            least: None,
-            sum: None,
+            promised: None,
         };
         Self {
             places: tracks.into_iter().map(place).collect(),
@@ -96,8 +87,6 @@ impl Transcript {
             id: String::new(),
             last: None,
             is_ahead: false,
-            promised: None,
-            sums: Vec::new(),
             unproved: 0,
             events: 0,
             snapshots: 0,
@@ -111,8 +100,6 @@ impl Transcript {
         self.id.clear();
         self.last = None;
         self.is_ahead = false;
-        self.promised = None;
-        self.sums.clear();
         for place in &mut self.places {
             place.begins(came)?;
         }
@@ -204,7 +191,7 @@ impl Transcript {
             }
             None => {
                 self.unproved += 1;
-                self.goes_on(at, number)
+                Ok(())
             }
         }
     }
@@ -260,7 +247,10 @@ impl Transcript {
                 }
                 // A partial id may be the one that the client came with, from before the gap.
                 (None, Some(_)) if place.is_owed || (place.told && id.is_partial) => {}
-                (None, Some(next)) => self.goes_on(at, next)?,
+                (None, Some(next)) => {
+                    place.next = Some(next);
+                    place.stands();
+                }
                 _ => {}
             }
             let place = &mut self.places[at];
@@ -280,13 +270,13 @@ impl Transcript {
         };
         let is_right = self.is_right(at, id, &state);
         let place = &mut self.places[at];
+        place.promised = None;
         place.next = Some(state.events);
         place.is_sure = true;
         place.is_owed = false;
         place.state = None;
         place.stands();
         self.snapshots += 1;
-        self.promised = None;
         if let Err(what) = is_right {
             return Err(format!("channel {channel}: {what}"));
         }
@@ -302,8 +292,18 @@ impl Transcript {
 
     fn is_right(&self, at: usize, id: Option<Id>, state: &Tally) -> Result<(), String> {
         let (place, events) = (&self.places[at], state.events);
-        if !place.is_owed {
+        // One that is not older than a client's place comes after a gap, or to a new client.
+        let is_behind = place.next.is_some_and(|next| events <= next);
+        if !place.is_owed && !(PARTIAL_IDS && is_behind) {
             return Err("a snapshot that nothing calls for".to_owned());
+        }
+        if let Some(promised) = place.promised
+            && place
+                .track
+                .after(promised)
+                .is_some_and(|next| next != events)
+        {
+            return Err(format!("it is not the promised {promised}"));
         }
         if *state != Tally::after(&state.channel, events) {
             return Err(format!("this is no state after {events} events: {state:?}"));
@@ -317,11 +317,6 @@ impl Transcript {
             (Some(id), _) => return Err(format!("a snapshot with the id {id}, among others")),
             (None, _) => return Ok(()),
         };
-        if let Some(promised) = self.promised
-            && promised != id.at
-        {
-            return Err(format!("the snapshot {id} is not the promised {promised}"));
-        }
         if self.last.is_some_and(|last| id.at < last) {
             return Err(format!("the snapshot {id} comes after {:?}", self.last));
         }
@@ -379,8 +374,7 @@ impl Place {
     /// A connection begins.
     fn begins(&mut self, came: Came) -> Result<(), String> {
         self.told = false;
-        self.least = None;
-        self.sum = None;
+        self.promised = None;
         self.next = match came {
             Came::Back(id) => {
                 let taken = self.taken.0.filter(|_| self.taken.1);

@@ -41,7 +41,7 @@ pub(crate) const ROOMS_OF_ALL: Range<usize> = 0..ROOMS;
 pub(crate) const BUSY_OF_ALL: Range<usize> = ROOMS..ROOMS + 4;
 pub(crate) const QUIET_OF_ALL: Range<usize> = BUSY_OF_ALL.end..BUSY_OF_ALL.end + 200;
 /// How many events each of them keeps: few, so that clients that stay away for long meet a gap.
-const KEPT: u64 = 48;
+const KEPT: usize = 48;
 
 /// The hub of boards and chats: a steady board, one whose changes come in bursts, one whose
 /// snapshots take their time and sometimes fail, and two channels without a state.
@@ -262,9 +262,9 @@ async fn run(
 impl App {
     fn new(how: Break) -> Self {
         let heartbeat = Heartbeat::every(HEARTBEAT).unwrap();
-        let of_hub = |capacity: u64| {
+        let of_hub = |capacity| {
             Hub::builder()
-                .capacity(usize::try_from(capacity).unwrap())
+                .capacity(capacity)
                 .heartbeat(heartbeat.clone())
         };
         let of_channel = |capacity| {
@@ -353,13 +353,13 @@ impl Server {
             let serve = axum::serve(listener, service).with_graceful_shutdown(signal);
             (address, tokio::spawn(serve.into_future()))
         });
-        let tracks = |kind: &str, count: usize, keeps: u64| {
+        let tracks = |kind: &str, count: usize| {
             let kind = kind.to_owned();
-            let track = move |at| Track::new(format!("{kind}-{at}"), 200, 2048).keeps(keeps);
+            let track = move |at| Track::new(format!("{kind}-{at}"), 200, 2048);
             (0..count).map(track).map(Arc::new)
         };
-        let rooms = tracks("room", ROOMS, KEPT);
-        let rooms = rooms.chain(tracks("busy", BUSY_OF_ALL.len(), KEPT));
+        let rooms = tracks("room", ROOMS);
+        let rooms = rooms.chain(tracks("busy", BUSY_OF_ALL.len()));
         let mixed = (0..CHATS.end).map(|at| {
             let longest = if at == BURSTS { 1500 } else { 200 };
             let track = Track::new(mixed_name(at), longest, 4096);
@@ -370,10 +370,8 @@ impl Server {
         });
         let world = World {
             address,
-            rooms: rooms
-                .chain(tracks("quiet", QUIET_OF_ALL.len(), KEPT))
-                .collect(),
-            users: tracks("user", USERS, 0).collect(),
+            rooms: rooms.chain(tracks("quiet", QUIET_OF_ALL.len())).collect(),
+            users: tracks("user", USERS).collect(),
             mixed: mixed.collect(),
             runs: Mutex::default(),
             has_partial_ids: AtomicBool::new(false),

@@ -49,8 +49,6 @@ pub(crate) struct Track {
     pub(crate) single: bool,
     /// Its events change a state, and new clients get a snapshot of that.
     pub(crate) has_state: bool,
-    /// How many of its events are retained at least.
-    pub(crate) keeps: u64,
     pub(crate) closed: OnceLock<Instant>,
     published: Mutex<Published>,
 }
@@ -70,7 +68,6 @@ impl Track {
             longest,
             single: false,
             has_state: false,
-            keeps: 0,
             closed: OnceLock::new(),
             published: Mutex::new(Published {
                 life: None,
@@ -82,11 +79,6 @@ impl Track {
 
     pub(crate) fn single(mut self) -> Self {
         self.single = true;
-        self
-    }
-
-    pub(crate) fn keeps(mut self, events: u64) -> Self {
-        self.keeps = events;
         self
     }
 

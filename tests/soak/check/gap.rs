@@ -1,27 +1,36 @@
 //! Gap events: whether they are due, and whether they say exactly what is missing.
 
+use std::collections::BTreeMap;
+
 use axum_sse::EventId;
 use serde::Deserialize;
 
 use super::{Came, Transcript};
-use crate::id::Id;
+use crate::{PARTIAL_IDS, id::Id};
 
-/// The data of a gap event. One on a connection over several channels names them: one by one, or
-/// all that have the same reason.
+/// The data of a gap event. On a connection over several channels, it is that of the one it names,
+/// or has what each of several misses.
 #[derive(Deserialize)]
 struct Gap {
     reason: String,
-    missed: Option<u64>,
-    oldest: Option<String>,
+    #[serde(flatten)]
+    all: Part,
     channel: Option<String>,
-    channels: Option<Vec<String>>,
+    channels: Option<BTreeMap<String, Part>>,
 }
 
-/// What one gap event says of several channels, as far as it has shown to be so.
-pub(super) struct Sum {
-    missed: u64,
-    seen: u64,
-    open: usize,
+/// What is missing on a channel, or on all of them.
+#[derive(Clone, Deserialize)]
+struct Part {
+    missed: Option<u64>,
+    oldest: Option<String>,
+}
+
+impl Part {
+    fn oldest(&self) -> Result<Option<EventId>, String> {
+        let id = self.oldest.as_ref().map(|id| id.parse()).transpose();
+        id.map_err(|_| format!("the oldest is no id: {:?}", self.oldest))
+    }
 }
 
 impl Transcript {
@@ -30,42 +39,34 @@ impl Transcript {
         if id.is_some() {
             return Err(format!("a gap with an id: {data} (rule 89)"));
         }
-        let Ok(oldest) = gap.oldest.as_ref().map(|id| id.parse()).transpose() else {
-            return Err(format!("the oldest is no id: {data}"));
-        };
-        let names = match (&gap.channel, &gap.channels) {
-            (Some(name), None) => vec![name.clone()],
-            (None, Some(names)) => names.clone(),
-            _ if self.places.len() == 1 => vec![self.places[0].track.name.clone()],
-            _ => Vec::new(),
-        };
-        let mut among = Vec::new();
-        for name in &names {
-            let mut places = self.places.iter();
-            match places.position(|place| place.track.name == *name) {
-                Some(at) if !among.contains(&at) => among.push(at),
-                _ => return Err(format!("channel {name}, which is not its own: {data}")),
+        let parts = match (&gap.channel, &gap.channels) {
+            (None, Some(parts)) => parts.clone(),
+            (Some(name), None) => BTreeMap::from([(name.clone(), gap.all.clone())]),
+            _ if self.places.len() == 1 => {
+                let name = self.places[0].track.name.clone();
+                BTreeMap::from([(name, gap.all.clone())])
             }
-        }
-        if among.is_empty() {
+            _ => BTreeMap::new(),
+        };
+        if parts.is_empty() {
             return Err(format!("a gap of no channel: {data}"));
         }
-        for at in &among {
-            if !self.is_due(*at, &gap.reason) {
-                return Err(format!(
-                    "channel {}: not the reason that its id gives: {data}",
-                    self.places[*at].track.name
-                ));
-            }
-        }
         self.gaps.push(gap.reason.clone());
-        match among[..] {
-            [only] => self.gap_of_one(only, &gap, oldest),
-            _ => {
-                self.gap_of_several(&among, &gap, oldest);
-                Ok(())
-            }
+        let (mut missed, mut oldest) = (Some(0), None);
+        for (name, part) in &parts {
+            let at = self.places.iter().position(|p| p.track.name == *name);
+            let Some(at) = at else {
+                return Err(format!("channel {name}, which is not its own: {data}"));
+            };
+            self.gap_of(at, &gap.reason, part)
+                .map_err(|what| format!("channel {name}: {what}: {data}"))?;
+            missed = missed.zip(part.missed).map(|(a, b)| a + b);
+            oldest = [oldest, part.oldest()?].into_iter().flatten().min();
         }
+        if (missed, oldest) != (gap.all.missed, gap.all.oldest()?) {
+            return Err(format!("it does not fit what its channels miss: {data}"));
+        }
+        Ok(())
     }
 
     fn is_due(&self, at: usize, reason: &str) -> bool {
@@ -84,117 +85,42 @@ impl Transcript {
         }
     }
 
-    /// Returns where the channel was.
-    fn tell(&mut self, at: usize) -> Option<u64> {
+    fn gap_of(&mut self, at: usize, reason: &str, part: &Part) -> Result<(), String> {
+        if !self.is_due(at, reason) {
+            return Err("not the reason that its id gives".to_owned());
+        }
+        let (missed, oldest) = (part.missed, part.oldest()?);
         let place = &mut self.places[at];
+        let before = place.next.take();
         place.told = true;
         place.is_sure = false;
-        place.sum = None;
-        place.least = None;
-        if place.track.has_state {
+        let next = if place.track.has_state {
             // The state comes next, whatever is missing.
             place.is_owed = true;
-        }
-        place.next.take()
-    }
-
-    fn gap_of_one(&mut self, at: usize, gap: &Gap, oldest: Option<EventId>) -> Result<(), String> {
-        let before = self.tell(at);
-        let is_alone = self.places.len() == 1;
-        let place = &mut self.places[at];
-        if place.track.has_state {
-            self.promised = oldest.filter(|_| is_alone);
+            place.promised = oldest;
+            oldest.and_then(|id| place.track.after(id))
+        } else {
+            let just_before = |id: EventId| EventId::new(id.hi(), id.lo().saturating_sub(1));
+            place.next = oldest.and_then(|id| place.track.after(just_before(id)));
+            place.next
+        };
+        let has_state = place.track.has_state;
+        // Without partial ids, what is missing of a state is counted to the oldest event.
+        let is_counted = ["evicted", "lagged", "truncated"].contains(&reason);
+        if !is_counted || (has_state && !PARTIAL_IDS) {
             return Ok(());
         }
-        place.next = oldest.and_then(|id| place.track.after(just_before(id)));
-        let Gap { reason, missed, .. } = gap;
-        let wrong = |what: String| {
-            let name = &place.track.name;
-            Err(format!(
-                "channel {name}: {what}: {reason}, {missed:?} missed, from {oldest:?}"
-            ))
-        };
-        let is_counted = ["lagged", "truncated"].contains(&reason.as_str())
-            || (reason == "evicted" && place.track.single);
-        if is_counted && missed.is_none() {
-            return wrong("it does not say how much is missing".to_owned());
+        if missed.is_none() && !has_state && (reason != "evicted" || place.track.single) {
+            return Err("it does not say how much is missing".to_owned());
         }
-        if let (Some(before), Some(next)) = (before, place.next)
-            && ["evicted", "lagged", "truncated"].contains(&reason.as_str())
-        {
+        if let (Some(before), Some(next)) = (before, next) {
             if next <= before {
-                return wrong(format!("nothing is missing up to number {before}"));
+                return Err(format!("nothing is missing up to number {before}"));
             }
             if missed.is_some_and(|missed| missed != next - before) {
-                return wrong(format!("numbers {before} to {} are missing", next - 1));
+                return Err(format!("numbers {before} to {} are missing", next - 1));
             }
         }
         Ok(())
     }
-
-    /// The oldest id is that of one of them, and the number is their sum: what each misses shows
-    /// with its next event.
-    fn gap_of_several(&mut self, among: &[usize], gap: &Gap, oldest: Option<EventId>) {
-        let before: Vec<_> = among.iter().map(|at| self.tell(*at)).collect();
-        for at in among {
-            let place = &mut self.places[*at];
-            place.least = oldest.and_then(|id| place.track.after(just_before(id)));
-        }
-        let is_counted = |(at, before): (&usize, &Option<u64>)| {
-            before.is_some() && !self.places[*at].track.has_state
-        };
-        if let Some(missed) = gap.missed
-            && among.iter().zip(&before).all(is_counted)
-        {
-            let sum = self.sums.len();
-            self.sums.push(Sum {
-                missed,
-                seen: 0,
-                open: among.len(),
-            });
-            for (at, before) in among.iter().zip(before) {
-                self.places[*at].sum = before.map(|before| (sum, before));
-            }
-        }
-    }
-
-    /// A channel goes on with this number, after a gap or at a place that was not known.
-    pub(super) fn goes_on(&mut self, at: usize, number: u64) -> Result<(), String> {
-        let place = &mut self.places[at];
-        let track = place.track.clone();
-        let name = &track.name;
-        if let Some(least) = place.least.take() {
-            // What is retained follows, and that is at least so much.
-            let most = track.end().saturating_sub(track.keeps);
-            if number < least || number > most.max(least) {
-                return Err(format!(
-                    "channel {name}: it goes on with number {number}, and not one of {least} to {most}"
-                ));
-            }
-        }
-        place.next = Some(number);
-        place.stands();
-        let Some((sum, before)) = place.sum.take() else {
-            return Ok(());
-        };
-        let Some(missed) = number.checked_sub(before) else {
-            return Err(format!(
-                "channel {name}: it goes on with number {number}, and was at {before} before"
-            ));
-        };
-        let sum = &mut self.sums[sum];
-        sum.seen += missed;
-        sum.open -= 1;
-        if sum.seen > sum.missed || (sum.open == 0 && sum.seen != sum.missed) {
-            return Err(format!(
-                "channel {name}: {} events are missing with it, and the gap said {}",
-                sum.seen, sum.missed
-            ));
-        }
-        Ok(())
-    }
-}
-
-fn just_before(id: EventId) -> EventId {
-    EventId::new(id.hi(), id.lo().saturating_sub(1))
 }

@@ -292,9 +292,12 @@ impl Transcript {
 
     fn is_right(&self, at: usize, id: Option<Id>, state: &Tally) -> Result<(), String> {
         let (place, events) = (&self.places[at], state.events);
-        // One that is not older than a client's place comes after a gap, or to a new client.
-        let is_behind = place.next.is_some_and(|next| events <= next);
-        if !place.is_owed && !(PARTIAL_IDS && is_behind) {
+        if *state != Tally::after(&state.channel, events) {
+            return Err(format!("this is no state after {events} events: {state:?}"));
+        }
+        // One from before the client's place has no gap before it: the client misses nothing.
+        let is_early = PARTIAL_IDS && place.next.is_some_and(|next| events <= next);
+        if !place.is_owed && !is_early {
             return Err("a snapshot that nothing calls for".to_owned());
         }
         if let Some(promised) = place.promised
@@ -304,9 +307,6 @@ impl Transcript {
                 .is_some_and(|next| next != events)
         {
             return Err(format!("it is not the promised {promised}"));
-        }
-        if *state != Tally::after(&state.channel, events) {
-            return Err(format!("this is no state after {events} events: {state:?}"));
         }
         if events > place.track.end() {
             return Err(format!("a state of {events} events, too many"));

@@ -169,20 +169,25 @@ impl Client {
         let Item::Message(message) = item else {
             return;
         };
-        self.seen.push(match message.event.as_str() {
-            "message" => Seen::Event(message.last_event_id.parse().unwrap()),
-            "checkpoint" => Seen::Checkpoint(message.last_event_id.parse().unwrap()),
+        let id = || message.last_event_id.parse().unwrap();
+        match message.event.as_str() {
+            "message" => self.seen.push(Seen::Event(id())),
+            "checkpoint" => self.seen.push(Seen::Checkpoint(id())),
             "gap" => {
                 let gap: serde_json::Value = serde_json::from_str(&message.data).unwrap();
-                let channel = match gap["channel"].as_str() {
-                    Some(channel) => channel.rsplit('-').next().unwrap().parse().unwrap(),
-                    None => self.channels[0],
+                let seen = |channel, part: &serde_json::Value| Seen::Gap {
+                    channel,
+                    oldest: part["oldest"].as_str().map(|id| id.parse().unwrap()),
                 };
-                let oldest = gap["oldest"].as_str().map(|id| id.parse().unwrap());
-                Seen::Gap { channel, oldest }
+                match gap["channels"].as_object() {
+                    Some(channels) => self.seen.extend(channels.iter().map(|(name, part)| {
+                        seen(name.rsplit('-').next().unwrap().parse().unwrap(), part)
+                    })),
+                    None => self.seen.push(seen(self.channels[0], &gap)),
+                }
             }
             other => panic!("an event named {other}"),
-        });
+        }
     }
 
     async fn run(mut self, cuts_left: Arc<AtomicUsize>, mut closed: watch::Receiver<bool>) -> Self {

@@ -441,6 +441,11 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                 while let Some(waker) = guard.wakers.pop() {
                     waker.wake();
                 }
+                // The last reader may have left while there was work to do, and its signal is used
+                // up.
+                if wake.readers() == 0 {
+                    wake.signalled.store(true, Ordering::Release);
+                }
                 // After the last slice, too: whoever was woken should read before the next round.
                 behind_all_others().await;
             }

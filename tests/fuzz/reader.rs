@@ -315,16 +315,32 @@ impl Reader {
 
     fn gap(&mut self, model: &Model, data: &str) {
         let gap: serde_json::Value = serde_json::from_str(data).unwrap();
-        let channel = match gap.get("channel") {
-            Some(name) => NAMES.iter().position(|own| name == own).unwrap(),
-            None => self.channels()[0],
-        };
-        assert_eq!(gap.get("channel").is_some(), self.many);
+        assert_eq!(gap.get("channels").is_some(), self.many);
+        match gap["channels"].as_object() {
+            None => self.gap_of(model, self.channels()[0], &gap, &gap),
+            Some(parts) => {
+                for (name, part) in parts {
+                    let channel = NAMES.iter().position(|own| name == own).unwrap();
+                    self.gap_of(model, channel, &gap, part);
+                }
+                let missed = parts.values().map(|part| part["missed"].as_u64());
+                assert_eq!(gap["missed"].as_u64(), missed.sum::<Option<u64>>(), "{gap}");
+            }
+        }
+    }
+
+    fn gap_of(
+        &mut self,
+        model: &Model,
+        channel: usize,
+        gap: &serde_json::Value,
+        part: &serde_json::Value,
+    ) {
         let reason = gap["reason"].as_str().unwrap();
-        let missed = gap["missed"]
+        let missed = part["missed"]
             .as_u64()
             .map(|missed| usize::try_from(missed).unwrap());
-        let oldest = gap["oldest"].as_str().map(|oldest| {
+        let oldest = part["oldest"].as_str().map(|oldest| {
             let event = model
                 .all
                 .iter()

@@ -43,11 +43,11 @@ use report::{Figures, Held, cpu, row, sample};
 use server::Server;
 
 /// Whether a run that did not complete ends with an event that says so.
-pub(crate) const RUNS_REPORT_THEIR_END: bool = false;
+pub(crate) const RUNS_REPORT_THEIR_END: bool = true;
 
 /// Whether a client of several channels has a place before its snapshots are made, in ids that
 /// end with a dot; and one that starts with the oldest event is told if the first ones are gone.
-pub(crate) const PARTIAL_IDS: bool = false;
+pub(crate) const PARTIAL_IDS: bool = true;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;

@@ -440,6 +440,8 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     Some(shared) => tally_on(&mut tally, &shared),
                     None => tally = None,
                 }
+                // In their order; if one panics, the guard has the rest.
+                guard.wakers.reverse();
                 while let Some(waker) = guard.wakers.pop() {
                     waker.wake();
                 }

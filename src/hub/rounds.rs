@@ -36,8 +36,11 @@ const KEPT: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Rounds {
     coalesce: Duration,
-    /// Rounds under way. One that is to begin has no [`Round`] yet.
-    line: VecDeque<(Arc<Core>, Option<Round>)>,
+    /// Rounds that are to begin. They take turns with those under way, and come first: most are
+    /// done at once.
+    fresh: VecDeque<Arc<Core>>,
+    /// Rounds under way.
+    line: VecDeque<(Arc<Core>, Round)>,
     /// What is known of channels that are in the line or rest, by their address. It is not used
     /// again meanwhile: `line` or `resting` refers to it.
     known: HashMap<usize, Known>,
@@ -67,6 +70,7 @@ impl Rounds {
     pub(super) fn new(coalesce: Duration) -> Self {
         Self {
             coalesce,
+            fresh: VecDeque::new(),
             line: VecDeque::new(),
             known: HashMap::new(),
             resting: VecDeque::new(),
@@ -83,7 +87,7 @@ impl Rounds {
 
     /// Whether anybody is to be woken.
     pub(super) fn has_rounds(&self) -> bool {
-        self.more || !self.line.is_empty()
+        self.more || !self.fresh.is_empty() || !self.line.is_empty()
     }
 
     /// When the next channel has rested.
@@ -139,28 +143,24 @@ impl Rounds {
         }
     }
 
-    /// The next wakers: those of `beats`, whose heartbeat is due, and those of the rounds, half
-    /// each if there are enough of both.
+    /// The next wakers: those of the rounds, and then those of `beats`, whose heartbeat is due;
+    /// half each if there are enough of both.
     pub(super) fn next_slice(
         &mut self,
         now: u64,
         beats: &mut VecDeque<Waker>,
         wakers: &mut Vec<Waker>,
     ) {
-        let half = if self.line.is_empty() {
-            SLICE
-        } else {
-            SLICE.div_ceil(2)
-        };
-        wakers.extend(beats.drain(..half.min(beats.len())));
+        let news = SLICE - beats.len().min(SLICE / 2);
         let mut visits = VISITS;
-        while wakers.len() < SLICE
-            && visits > 0
-            && let Some((core, round)) = self.line.pop_front()
-        {
+        while wakers.len() < news && visits > 0 {
+            let next = match visits.is_multiple_of(2) {
+                true => self.begin_next().or_else(|| self.line.pop_front()),
+                false => self.line.pop_front().or_else(|| self.begin_next()),
+            };
+            let Some((core, round)) = next else { break };
             visits -= 1;
-            let round = round.unwrap_or_else(|| core.begin_round());
-            let most = QUANTUM.min(SLICE - wakers.len());
+            let most = QUANTUM.min(news - wakers.len());
             self.go_on(core, round, most, now, wakers);
         }
         while visits > 0
@@ -180,6 +180,12 @@ impl Rounds {
         }
     }
 
+    fn begin_next(&mut self) -> Option<(Arc<Core>, Round)> {
+        let core = self.fresh.pop_front()?;
+        let round = core.begin_round();
+        Some((core, round))
+    }
+
     fn go_on(
         &mut self,
         core: Arc<Core>,
@@ -193,7 +199,7 @@ impl Rounds {
         let known = self.known.entry(key).or_default();
         known.in_line = progress == Progress::More;
         match progress {
-            Progress::More => self.line.push_back((core, Some(round))),
+            Progress::More => self.line.push_back((core, round)),
             Progress::Unsettled => {
                 self.settle(key);
                 self.look_later(core);
@@ -218,6 +224,7 @@ impl Rounds {
         self.known.remove(&key);
         if self.known.is_empty() && self.known.capacity() > KEPT {
             self.known.shrink_to_fit();
+            self.fresh.shrink_to_fit();
             self.line.shrink_to_fit();
             self.resting.shrink_to_fit();
         }
@@ -232,7 +239,7 @@ impl Rounds {
             let until = Instant::now() + self.coalesce;
             self.resting.push_back((until, Arc::downgrade(&core)));
         }
-        self.line.push_back((core, None));
+        self.fresh.push_back(core);
     }
 }
 

@@ -422,7 +422,9 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     // Once more, or the last subscriber would stand there for ever.
                     #[cfg(feature = "metrics")]
                     {
-                        tally = Some(super::Tally::default());
+                        if shared.upgrade().is_some_and(|shared| shared.is_reported()) {
+                            tally = Some(super::Tally::default());
+                        }
                         while let (Some(_), Some(shared)) = (&tally, shared.upgrade()) {
                             tally_on(&mut tally, &shared);
                             drop(shared);
@@ -438,6 +440,8 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     Some(shared) => tally_on(&mut tally, &shared),
                     None => tally = None,
                 }
+                // In their order; if one panics, the guard has the rest.
+                guard.wakers.reverse();
                 while let Some(waker) = guard.wakers.pop() {
                     waker.wake();
                 }

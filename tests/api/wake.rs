@@ -82,7 +82,7 @@ async fn a_small_channel_does_not_wait_for_a_large_one() {
     };
     for when in [1, SLICE, 1000, 5000] {
         let waited = small_waits(when).await;
-        assert!(waited <= 2 * SLICE, "{waited} others came first");
+        assert!(waited <= SLICE, "{waited} others came first");
     }
 }
 
@@ -119,7 +119,7 @@ async fn many_large_channels_leave_a_small_one_its_turn() {
     settle().await;
     assert_eq!(woken.get(), 10_000);
     let waited = at_small.get() - 2000;
-    assert!(waited <= 7 * SLICE, "{waited} others came first");
+    assert!(waited <= SLICE, "{waited} others came first");
 }
 
 /// News for a channel whose round is under way: its next round begins behind that one, and

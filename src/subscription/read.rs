@@ -272,14 +272,25 @@ impl Subscription {
                 };
                 self.push_merged(out);
                 self.lagged(index, from, next);
-                if self.is_ended() {
-                    return (true, true);
-                }
-                let said = self.say_gaps();
-                self.enqueue(index);
-                (false, said)
+                (false, self.requeue(index, out))
             }
         }
+    }
+
+    /// Queues a channel behind what it has just given, and says what it has lost meanwhile: nothing
+    /// that comes later may go out before that. Returns whether anything has been made ready.
+    fn requeue(&mut self, index: usize, out: &mut Vec<u8>) -> bool {
+        if !self.is_ended() {
+            self.enqueue(index);
+        }
+        if self.is_ended() {
+            return true;
+        }
+        if self.sources[index].gap.is_none() {
+            return false;
+        }
+        self.push_merged(out);
+        self.say_gaps()
     }
 
     /// Hands out a channel's snapshot: shared bytes in a chunk of their own, unless it is small.
@@ -302,7 +313,7 @@ impl Subscription {
             self.push_merged(out);
             self.push_events(event);
         }
-        self.enqueue(index);
+        self.requeue(index, out);
         (false, true)
     }
 

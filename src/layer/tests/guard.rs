@@ -1,6 +1,5 @@
 //! Rules 100 to 102, 110 to 117 and 122 to 126: who passes, before any handler runs.
 
-
 use super::{
     cors::{get_from, list, preflight_from},
     *,

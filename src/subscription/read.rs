@@ -238,7 +238,7 @@ impl Subscription {
         drop(log);
         source.note_version(version);
         match read {
-            Read::End => return (false, false),
+            Read::End => (false, false),
             Read::Events { chunk, .. } => {
                 source.move_to(next);
                 if let Some(id) = next_id {

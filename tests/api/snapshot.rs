@@ -406,7 +406,7 @@ async fn clients_that_arrive_one_after_the_other_share_few_snapshots() {
 async fn a_channel_that_is_added_brings_its_snapshot() {
     let hub = Hub::builder().capacity(1).build();
     let board = Board::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
-        *sum += n
+        *sum += n;
     })
     .unwrap();
     board.publish(&41).unwrap();

@@ -456,23 +456,57 @@ impl Log {
             .unwrap_or_else(|| self.gather(from, to))
     }
 
-    /// The same for a reader that merges several logs: what is copied is appended to `out`, at
-    /// most `limit` bytes of it, but at least one event. The chunk is empty then.
+    /// The same for a reader that merges several logs, up to the end of a segment: what is copied
+    /// is appended to `out`, at most `limit` bytes of it, but at least one event, and the chunk is
+    /// empty. Returns the id of what comes next, too.
+    ///
+    /// Such reads are often of one event, so each of them searches for its segment only.
     pub(crate) fn read_into(
         &self,
         position: u64,
         up_to: EventId,
         limit: usize,
         out: &mut Vec<u8>,
-    ) -> Read {
-        let (from, to) = match self.readable(position, up_to) {
-            Ok(range) => range,
-            Err(read) => return read,
+    ) -> (Read, Option<EventId>) {
+        if !(self.first..self.next).contains(&position) {
+            return match self.readable(position, up_to) {
+                Ok(_) => (Read::End, None),
+                Err(read) => {
+                    let next_id = self.id_at(read.next(position));
+                    (read, next_id)
+                }
+            };
+        }
+        let segment = &self.segments[self.locate(position)];
+        let run = segment.run(position, up_to);
+        if run == position {
+            // It comes after the event whose id it bears.
+            let is_due = segment.id(position) < up_to || self.newest <= up_to;
+            let is_hole = segment.is_hole(position) && is_due;
+            let next = position + 1;
+            return match is_hole {
+                true => (Read::Hole { next }, self.id_at(next)),
+                false => (Read::End, Some(segment.id(position))),
+            };
+        }
+        let size = segment.offset(run) - segment.offset(position);
+        let chunk = match size >= SMALL as u64 {
+            true => segment.slice(position, run),
+            false => None,
         };
-        self.slice(from, to).unwrap_or_else(|| Read::Events {
-            next: self.copy(from, to, limit, out),
-            chunk: Bytes::new(),
-        })
+        let (chunk, next) = chunk.map_or_else(
+            || {
+                let next = run.min(segment.within(position, limit));
+                out.extend_from_slice(segment.bytes(position, next));
+                (Bytes::new(), next)
+            },
+            |chunk| (chunk, run),
+        );
+        let next_id = match next < segment.end() {
+            true => Some(segment.id(next)),
+            false => self.id_at(next),
+        };
+        (Read::Events { chunk, next }, next_id)
     }
 
     /// Events without a copy: of a sealed segment, if they are not small.

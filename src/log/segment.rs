@@ -148,6 +148,19 @@ impl Segment {
         self.first + index as u64
     }
 
+    /// The end of the run of events from `from` on, up to the event `up_to`, the first hole, or the
+    /// end of the segment.
+    pub(super) fn run(&self, from: u64, up_to: EventId) -> u64 {
+        let first = self.index(from);
+        let mut start = self.start(from);
+        let events = self.entries[first..].iter().take_while(|entry| {
+            let is_event = entry.end as usize > start && entry.id <= up_to;
+            start = entry.end as usize;
+            is_event
+        });
+        from + events.count() as u64
+    }
+
     /// The furthest position that is at most `limit` bytes behind `from`, but at least one entry
     /// further.
     pub(super) fn within(&self, from: u64, limit: usize) -> u64 {

@@ -181,8 +181,11 @@ fn read(log: &mut Log, model: &Model, position: &mut u64, up_to: u64) {
     let at = usize::try_from(*position).unwrap();
     let limit = 3000;
     let mut out = b"before".to_vec();
-    let merged = log.read_into(*position, id(up_to), limit, &mut out);
+    let (merged, next_id) = log.read_into(*position, id(up_to), limit, &mut out);
     let copied = out.split_off(6);
+    let next = usize::try_from(merged.next(*position)).unwrap();
+    let next_id = next_id.map(EventId::lo);
+    assert_eq!(next_id, model.all.get(next).map(|entry| entry.id));
     match log.read(*position, id(up_to)) {
         Read::End => {
             // A hole comes after the event whose id it bears.

@@ -231,9 +231,8 @@ impl Subscription {
         };
         let limit = GATHER.saturating_sub(target.len());
         let log = source.held.lock();
-        let read = log.read_into(position, up_to, limit, target);
+        let (read, next_id) = log.read_into(position, up_to, limit, target);
         let next = read.next(position);
-        let next_id = log.id_at(next);
         let version = version_at(&source.held, &log, next);
         drop(log);
         source.note_version(version);

@@ -328,9 +328,6 @@ impl Subscription {
             let reader = match &self.phase {
                 Phase::Inert => {
                     self.begin();
-                    // A client that has the head of its first response has its checkpoint too
-                    // (law 4).
-                    self.ready.join(SMALL);
                     continue;
                 }
                 Phase::Live(reader) => reader,
@@ -350,7 +347,7 @@ impl Subscription {
             reader.waker.store(cx.waker());
             if let Some(control) = &self.control {
                 control.0.waker.store(cx.waker());
-                if control.0.has_changed() && self.catch_up.is_none() {
+                if control.0.has_changed() {
                     let reader = reader.clone();
                     self.change_channels(&reader);
                     continue;
@@ -468,11 +465,12 @@ impl Subscription {
             source.owed = true;
             self.owed += 1;
         }
-        let asked = snapshots.get(&source.held);
-        // What is published from now on is kept for this reader until the snapshot is there.
+        let snapshots = snapshots.clone();
+        // What is published from now on is kept for this reader until the snapshot is there. A
+        // new one is not made before, so it contains everything up to here.
         let end = source.held.lock().end();
         source.start_at(end);
-        match asked {
+        match snapshots.get(&source.held) {
             Asked::Pending(pending) => source.await_snapshot(Awaited::Coming(pending)),
             Asked::Ready(snapshot) => self.land(index, snapshot),
         }

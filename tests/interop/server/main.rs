@@ -239,8 +239,8 @@ impl Gap {
         let says = |data: &str, id: EventId| {
             Expected::new("retained", "message", data, Some(id.to_string()), None)
         };
-        let gap =
-            format!(r#"{{"reason":"evicted","missed":null,"oldest":"{three}","channel":"news"}}"#);
+        let part = format!(r#""missed":null,"oldest":"{three}""#);
+        let gap = format!(r#"{{"reason":"evicted",{part},"channels":{{"news":{{{part}}}}}}}"#);
         let end = Some(closed.to_string());
         let expected = vec![
             Expected::new("a gap of one of two channels", "gap", gap, None, None),

@@ -291,7 +291,7 @@ impl Snapshot {
         let last = Event::text("that was all")?.with_name(event_name!("closed"));
         let end = board.channel().close(Some(&last))?;
         let end = end.ok_or("the last event has an id")?;
-        let gap = format!(r#"{{"reason":"evicted","missed":2,"oldest":"{newest}"}}"#);
+        let gap = format!(r#"{{"reason":"evicted","missed":3,"oldest":"{newest}"}}"#);
         let id = Some(newest.to_string());
         let expected = vec![
             Expected::new("a gap", "gap", gap, None, None),

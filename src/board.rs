@@ -51,8 +51,9 @@ use crate::{
 /// behind it; so does a client with a gap, behind its gap event. A client that can resume gets
 /// the events it missed, and no snapshot.
 ///
-/// The state is serialised under the board's lock, once for all who ask at the same time. The
-/// functions that are given to a board, and the `Serialize`s of its types, run under that lock:
+/// The state is serialised under the board's lock, once for all who ask at the same time; what
+/// comes out also serves later clients, with the events that follow it (see
+/// [`Channel::snapshot`](crate::Channel::snapshot)). The functions that are given to a board, and the `Serialize`s of its types, run under that lock:
 /// they must not use the board itself.
 ///
 /// Cheap to clone; all clones are one board.

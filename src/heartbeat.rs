@@ -90,9 +90,9 @@ impl Heartbeat {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidName`] for an event without a name, or with one that a channel gives
-    /// its own events (`gap`, `checkpoint`, `snapshot`): a page would take the heartbeat for one
-    /// of those. [`ErrorKind::InvalidId`] for an event with an id.
+    /// [`ErrorKind::InvalidName`] for an event without a name, or with one that a channel or
+    /// a run gives its own events (`gap`, `checkpoint`, `snapshot`, `end`): a page would take the
+    /// heartbeat for one of those. [`ErrorKind::InvalidId`] for an event with an id.
     pub fn with_event(mut self, event: &Event) -> Result<Self, Error> {
         if matches!(event.name_str(), None | Some("message")) {
             return Err(Error::new(
@@ -103,7 +103,9 @@ impl Heartbeat {
         if let Some(name) = event.name_str().filter(|name| named::is_a_channel_s(name)) {
             return Err(Error::new(
                 ErrorKind::InvalidName,
-                format!("heartbeat event {name:?}: a channel gives this name to its own events"),
+                format!(
+                    "heartbeat event {name:?}: a channel or a run gives this name to its own events"
+                ),
             ));
         }
         if event.has_id() {

@@ -18,9 +18,9 @@ use crate::{
 /// The default name of the gap event. It stands here because no variant may forge it.
 pub(crate) const GAP: EventName = crate::event_name!("gap");
 
-/// Whether a channel gives this name to its own events, unless its builder sets another.
+/// Whether a channel or a run gives this name to its own events, unless a builder sets another.
 pub(crate) fn is_a_channel_s(name: &str) -> bool {
-    [GAP.as_str(), "checkpoint", "snapshot"].contains(&name)
+    [GAP.as_str(), "checkpoint", "snapshot", "end"].contains(&name)
 }
 
 /// The name that the value's variant gives its event.

@@ -138,7 +138,9 @@ impl Snapshots {
     ///
     /// It is made in a task of its own, so that a client that goes away does not take it from
     /// the others. That takes a runtime: without one, there is no snapshot.
-    pub(crate) fn get(&self, held: &Held) -> Asked {
+    ///
+    /// `not_before` is an id that it has to contain, of those that have been drawn.
+    pub(crate) fn get(&self, held: &Held, not_before: Option<EventId>) -> Asked {
         loop {
             let last = lock(&self.0.last).clone();
             let mut outdated = None;
@@ -147,7 +149,10 @@ impl Snapshots {
                 match landed {
                     // A sender that is gone without a word was dropped with its runtime.
                     None if receiver.has_changed().is_ok() => return pending(receiver),
-                    Some(Some(made)) if held.lock().is_recent(made.id, made.event.len()) => {
+                    Some(Some(made))
+                        if Some(made.id) >= not_before
+                            && held.lock().is_recent(made.id, made.event.len()) =>
+                    {
                         return Asked::Ready(made);
                     }
                     _ => outdated = Some(receiver),

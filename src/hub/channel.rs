@@ -239,6 +239,8 @@ impl<T: ?Sized> Channel<T> {
         let own = [
             Some(&settings.gap),
             settings.checkpoint.as_ref(),
+            // Both: on one connection, it would be taken for that of another channel.
+            settings.snapshot.as_ref(),
             self.held.snapshot_name(settings),
             settings.end.as_ref(),
         ];
@@ -396,9 +398,15 @@ impl<T: ?Sized> Channel<T> {
     /// state, as an event with that id, and then every event behind it.
     ///
     /// The id must be one up to which the state contains every event of this channel, and none
-    /// behind; [`Board`](crate::Board) gets that right without thinking. The function is called
-    /// when a client needs it, once for all who need it at the same time. If it fails, the
-    /// streams that wait for it end, and their clients come back.
+    /// behind; [`Board`](crate::Board) gets that right without thinking.
+    ///
+    /// The function is called when a client needs it, once for all who need it at the same time.
+    /// What it returns is also given to clients that come later, with the events that follow it,
+    /// as long as the channel retains those and they are not too many (half of what it may retain,
+    /// or more bytes than the state). So a state that changes without an event is out of date.
+    /// If the function fails, or takes longer than
+    /// [`snapshot_timeout`](Builder::snapshot_timeout), the streams that wait for it end, and
+    /// their clients come back. So does a client for which two in a row came too late.
     ///
     /// Do not capture the channel in the function: it is kept by the channel.
     ///
@@ -498,7 +506,8 @@ impl<T: ?Sized> Channel<T> {
     /// [`Builder::snapshot_name`]; `None` sends it to `onmessage`.
     ///
     /// So a page on several channels with snapshots can tell them apart. To be set before clients
-    /// come, and once: a later call is an error unless it says the same.
+    /// come, and once: a later call is an error unless it says the same. Only this channel keeps
+    /// others from publishing events of that name; choose one that no channel of the same page uses.
     ///
     /// ```
     /// # use axum_sse::{BoxError, Channel, Hub, LastEventId, event_name, testing::Reader};

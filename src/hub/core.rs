@@ -83,8 +83,9 @@ pub(crate) struct Place {
     /// both anew when the reader has got there.
     goal: AtomicU64,
     since: AtomicU64,
-    /// The reader waits for a snapshot, after which it wants every event: it is not slow.
-    pub(crate) waits: AtomicBool,
+    /// The reader waits for a snapshot, after which it wants every event: it is not slow. For how
+    /// long it may, in milliseconds; 0 if it does not wait.
+    pub(crate) waits: AtomicU64,
 }
 
 /// The position of a reader that has joined and not looked at the log yet.
@@ -107,13 +108,16 @@ impl Place {
             return Some(position);
         }
         let waited = now.saturating_sub(self.since.load(Ordering::Relaxed));
-        let is_patient = waited < PATIENCE || self.waits.load(Ordering::Relaxed);
-        is_patient.then_some(position)
+        let patience = PATIENCE + self.waits.load(Ordering::Relaxed);
+        (waited < patience).then_some(position)
     }
 
     /// How many entries this reader has in front of it.
     fn lag(&self, end: u64) -> u64 {
-        end.saturating_sub(self.position.load(Ordering::Relaxed))
+        match self.waits.load(Ordering::Relaxed) {
+            0 => end.saturating_sub(self.position.load(Ordering::Relaxed)),
+            _ => 0,
+        }
     }
 }
 
@@ -313,7 +317,7 @@ impl Core {
             position: AtomicU64::new(NOT_BEGUN),
             goal: AtomicU64::new(0),
             since: AtomicU64::new(0),
-            waits: AtomicBool::new(false),
+            waits: AtomicU64::new(0),
         });
         self.reader_count.fetch_add(1, Ordering::AcqRel);
         let mut readers = lock(&self.readers);

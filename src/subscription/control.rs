@@ -44,10 +44,21 @@ pub(super) struct Inner {
 }
 
 struct Wishes {
-    /// The channels that the subscription has once it has done what is wanted.
-    names: BTreeSet<Box<str>>,
-    /// What is wanted of each channel that was named since the last poll. The later word counts.
+    /// The channels that the subscription has.
+    has: BTreeSet<Box<str>>,
+    /// What is wanted of others, and which of these are to go: no more than it may have and has.
     wanted: BTreeMap<Box<str>, Wanted>,
+}
+
+impl Wishes {
+    /// Whether it will have as many channels as it may, and not this one.
+    fn is_full(&self, name: &str, most: usize) -> bool {
+        let out = |wanted: &&Wanted| matches!(wanted, Wanted::Out);
+        let out = self.wanted.values().filter(out).count();
+        let channels = self.has.len() + self.wanted.len() - 2 * out;
+        let keeps = self.has.contains(name) || self.wanted.contains_key(name);
+        !keeps && channels >= most
+    }
 }
 
 pub(super) enum Wanted {
@@ -56,9 +67,9 @@ pub(super) enum Wanted {
 }
 
 impl Control {
-    pub(super) fn new(shared: Arc<Shared>, names: BTreeSet<Box<str>>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, has: BTreeSet<Box<str>>) -> Self {
         let wishes = Wishes {
-            names,
+            has,
             wanted: BTreeMap::new(),
         };
         Self(Arc::new(Inner {
@@ -105,8 +116,11 @@ impl Control {
         let name = channel.as_ref();
         let mut wishes = lock(&self.0.wishes);
         let dropped = wishes.as_mut().and_then(|wishes| {
-            wishes.names.remove(name);
-            wishes.wanted.insert(name.into(), Wanted::Out)
+            if wishes.has.contains(name) {
+                wishes.wanted.insert(name.into(), Wanted::Out)
+            } else {
+                wishes.wanted.remove(name)
+            }
         });
         drop(wishes);
         drop(dropped);
@@ -115,37 +129,24 @@ impl Control {
 
     fn want_in(&self, name: &str, since: Option<EventId>) -> Result<(), Error> {
         let shared = &self.0.shared;
-        if self.is_ended() {
-            return Err(ended());
-        }
+        // A channel that cannot be added is not made.
+        self.0.check(name, &lock(&self.0.wishes))?;
         let held = shared.registry.look_up(shared, name, None)?;
-        let most = shared.settings.max_channels_per_subscription;
+        let wanted = Wanted::In { held, since };
         let mut wishes = lock(&self.0.wishes);
-        let outcome = match &mut *wishes {
-            None => Err(ended()),
-            Some(wishes) if wishes.names.len() >= most && !wishes.names.contains(name) => {
-                Err(Error::new(
-                    ErrorKind::TooManyChannels,
-                    format!(
-                        "no room for channel {} on this connection: it has {most} already",
-                        shown(name)
-                    ),
-                ))
+        let (outcome, left) = match (self.0.check(name, &wishes), &mut *wishes) {
+            (Ok(()), Some(wishes)) if wishes.has.contains(name) => {
+                // At most, it was to go.
+                (Ok(()), wishes.wanted.remove(name).or(Some(wanted)))
             }
-            Some(wishes) => {
-                wishes.names.insert(name.into());
-                let wanted = Wanted::In {
-                    held: held.clone(),
-                    since,
-                };
-                Ok(wishes.wanted.insert(name.into(), wanted))
-            }
+            (Ok(()), Some(wishes)) => (Ok(()), wishes.wanted.insert(name.into(), wanted)),
+            (outcome, _) => (outcome, Some(wanted)),
         };
         drop(wishes);
-        // What it replaces is dropped without the lock.
-        outcome.map(drop)?;
+        // Without the lock: it may be the last that holds its channel.
+        drop(left);
         self.0.wake();
-        Ok(())
+        outcome
     }
 
     /// Whether the stream has ended: its client has gone, or all its channels are closed, or it
@@ -190,13 +191,25 @@ impl Control {
     }
 }
 
-fn ended() -> Error {
-    Error::new(ErrorKind::Closed, "this event stream has ended")
-}
-
 impl Inner {
     pub(super) fn has_changed(&self) -> bool {
         self.changed.load(Ordering::Acquire)
+    }
+
+    /// Whether a channel may be added.
+    fn check(&self, name: &str, wishes: &Option<Wishes>) -> Result<(), Error> {
+        let most = self.shared.settings.max_channels_per_subscription;
+        match wishes {
+            None => Err(Error::new(ErrorKind::Closed, "this event stream has ended")),
+            Some(wishes) if wishes.is_full(name, most) => Err(Error::new(
+                ErrorKind::TooManyChannels,
+                format!(
+                    "no room for channel {} on this connection: it has {most} already",
+                    shown(name)
+                ),
+            )),
+            Some(_) => Ok(()),
+        }
     }
 
     fn wake(&self) {
@@ -210,7 +223,15 @@ impl Inner {
         self.changed.store(false, Ordering::Release);
         lock(&self.wishes)
             .as_mut()
-            .map(|wishes| std::mem::take(&mut wishes.wanted))
+            .map(|wishes| {
+                for (name, wanted) in &wishes.wanted {
+                    match wanted {
+                        Wanted::In { .. } => wishes.has.insert(name.clone()),
+                        Wanted::Out => wishes.has.remove(name),
+                    };
+                }
+                std::mem::take(&mut wishes.wanted)
+            })
             .unwrap_or_default()
     }
 

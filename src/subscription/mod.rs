@@ -240,8 +240,8 @@ impl Subscription {
     }
 
     /// Excludes everything up to `id` from what this client is given, whatever id it brings: a
-    /// user who has joined a room does not read what was said before. Snapshots are not
-    /// concerned.
+    /// user who has joined a room does not read what was said before. A snapshot is a state and
+    /// no history: the client gets one that contains everything up to `id`, at least.
     ///
     /// A client whose own id is older resumes after `id`, and is told of no gap before it. An id
     /// of an earlier life of the hub excludes nothing.
@@ -261,12 +261,12 @@ impl Subscription {
     /// ```
     #[must_use]
     pub fn not_before(mut self, id: EventId) -> Self {
-        let id = id.whole();
+        let id = id.whole().min(self.shared.clock.newest());
         self.not_before = self.not_before.max(Some(id));
         if let From::After(brought) = &mut self.start
             && brought.hi() == id.hi()
         {
-            *brought = id.max(*brought).min(self.shared.clock.newest());
+            *brought = id.max(*brought);
         }
         self.resume = self.look_ahead();
         self
@@ -453,9 +453,7 @@ impl Subscription {
     /// Asks for the channel's snapshot, if it has one and the client is to get it.
     fn ask_for_snapshot(&mut self, index: usize) {
         let source = &mut self.sources[index];
-        // One that is here already stands in front of a hole now, whatever was asked for.
-        let outdated = source.has_snapshot();
-        if self.on_gap != OnGap::Snapshot && source.gap.is_some() && !outdated {
+        if self.on_gap != OnGap::Snapshot && source.gap.is_some() {
             return;
         }
         let Some(snapshots) = source.held.snapshots.get() else {
@@ -470,7 +468,7 @@ impl Subscription {
         // new one is not made before, so it contains everything up to here.
         let end = source.held.lock().end();
         source.start_at(end);
-        match snapshots.get(&source.held) {
+        match snapshots.get(&source.held, self.not_before) {
             Asked::Pending(pending) => source.await_snapshot(Awaited::Coming(pending)),
             Asked::Ready(snapshot) => self.land(index, snapshot),
         }
@@ -480,13 +478,16 @@ impl Subscription {
     fn land(&mut self, index: usize, snapshot: Arc<Snapshot>) {
         let source = &mut self.sources[index];
         let found = source.held.lock().seek_kept(snapshot.id);
+        let is_allowed = Some(snapshot.id) >= self.not_before;
         match found {
-            Seek::Exact { position, .. } => {
+            Seek::Exact { position, .. } if is_allowed => {
                 source.start_at(position);
                 source.await_snapshot(Awaited::Here(snapshot));
             }
-            // What follows it was not kept: it was made for somebody who came earlier.
-            Seek::Evicted => {
+            // It was made for somebody who came earlier: what follows it was not kept, or is not
+            // for this client.
+            Seek::Exact { .. } | Seek::Evicted => {
+                source.await_snapshot(Awaited::Nothing);
                 source.overruns = source.overruns.saturating_add(1);
                 if source.overruns > 1 {
                     self.send_away(index, "what follows its snapshots is gone, twice in a row");
@@ -604,7 +605,13 @@ impl Subscription {
         let held = self.sources[index].held.clone();
         let position = match self.seek_after(&held, place) {
             Ok((position, _)) => position,
-            Err((_, oldest)) => oldest,
+            // What has been published since the last look is gone already, or the channel is new.
+            Err((gap, oldest)) => {
+                if oldest > 0 && since.is_none() {
+                    self.note_gap(index, gap);
+                }
+                oldest
+            }
         };
         self.sources[index].start_at(position);
         if let Some(id) = since {
@@ -617,16 +624,12 @@ impl Subscription {
             if missed == Some(0) {
                 return;
             }
+            let from = match missed {
+                Some(missed) => LostFrom::Position(position.saturating_sub(missed)),
+                None => LostFrom::Unknown,
+            };
             let reason = GapReason::Unknown;
-            self.shared.counters.gap(reason);
-            held.counters.gap(reason);
-            self.sources[index].gap = Some(Gap {
-                reason,
-                from: match missed {
-                    Some(missed) => LostFrom::Position(position - missed),
-                    None => LostFrom::Unknown,
-                },
-            });
+            self.note_gap(index, Gap { reason, from });
         }
         self.ask_for_snapshot(index);
         self.say_gaps();
@@ -639,6 +642,13 @@ impl Subscription {
             checkpoint(&mut out, name, place.partial(), &self.shared.clock);
             self.ready.push(out.into());
         }
+    }
+
+    fn note_gap(&mut self, index: usize, gap: Gap) {
+        let source = &mut self.sources[index];
+        source.gap = Some(gap);
+        source.held.counters.gap(gap.reason);
+        self.shared.counters.gap(gap.reason);
     }
 
     fn is_ended(&self) -> bool {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    OnLag, Subscription,
+    OnGap, OnLag, Subscription,
     gap::{Gap, GapReason, LostFrom, Notice, Part},
     source::{Awaited, version_at},
 };
@@ -120,7 +120,9 @@ impl Subscription {
         let source = &mut self.sources[index];
         source.start_at(next);
         source.overruns = source.overruns.saturating_add(1);
-        let too_often = source.overruns > 1 && source.held.snapshots.get().is_some();
+        let too_often = source.overruns > 1
+            && self.on_gap == OnGap::Snapshot
+            && source.held.snapshots.get().is_some();
         source.held.counters.gap(GapReason::Lagged);
         source.held.shared.counters.gap(GapReason::Lagged);
         if self.on_lag == OnLag::End || too_often {
@@ -154,7 +156,13 @@ impl Subscription {
                 None => newest,
             };
             let (is_large, is_news) = match next.is_snapshot {
-                true => self.take_snapshot(next.index, &mut out),
+                true => {
+                    // It may have been asked for just now, since its client was overtaken.
+                    if self.many {
+                        self.catch_up.get_or_insert(newest);
+                    }
+                    self.take_snapshot(next.index, &mut out)
+                }
                 false => self.take_events(next.index, up_to, &mut out),
             };
             said |= is_news;
@@ -364,7 +372,11 @@ impl Subscription {
                 continue;
             };
             let log = source.held.lock();
-            let missed = gap.missed(&log, source.position);
+            // Up to a snapshot that is still being made, nobody knows.
+            let missed = match source.is_waiting() {
+                true => None,
+                false => gap.missed(&log, source.position),
+            };
             let next = log.id_at(source.position);
             drop(log);
             // The snapshot stands early enough.

@@ -1,8 +1,6 @@
 //! Seeking: where a client's id stands in its channels, before the response starts and again when
 //! its body is first polled.
 
-use std::cmp::Ordering;
-
 use crate::{
     hub::core::Held,
     id::EventId,
@@ -140,14 +138,7 @@ impl Subscription {
         let found = match self.start {
             From::Fresh { start, newest } => match start {
                 Start::Snapshot | Start::Live => self.position_after(&held, newest),
-                Start::Oldest => self.look(&held, |log| match log.oldest() {
-                    0 => Ok(0),
-                    oldest => {
-                        let reason = GapReason::Truncated;
-                        let from = LostFrom::Position(0);
-                        Err((Gap { reason, from }, oldest))
-                    }
-                }),
+                Start::Oldest => self.oldest(&held),
                 Start::Newest(n) => {
                     Ok(self.look(&held, |log| log.oldest().max(log.end().saturating_sub(n))))
                 }
@@ -174,7 +165,7 @@ impl Subscription {
             }
         }
         if let Some(id) = self.not_before {
-            position = position.max(self.first_allowed(&held, id));
+            position = position.max(self.first_allowed(&held, id).unwrap_or(0));
         }
         let source = &mut self.sources[index];
         source.start_at(position);
@@ -188,13 +179,32 @@ impl Subscription {
         self.seek_after(held, id).map(|(position, _)| position)
     }
 
-    /// The position of the first event after `id`, which may be of another life.
-    fn first_allowed(&self, held: &Held, id: EventId) -> u64 {
-        let newest = self.shared.clock.newest();
-        match id.hi().cmp(&newest.hi()) {
-            Ordering::Less => 0,
-            Ordering::Equal => self.position_after(held, id).unwrap_or(0),
-            Ordering::Greater => self.look(held, Log::end),
+    /// The oldest event that is retained, and what is gone of all that the client may have.
+    fn oldest(&self, held: &Held) -> Result<u64, (Gap, u64)> {
+        let oldest = self.look(held, Log::oldest);
+        let from = match self
+            .not_before
+            .filter(|id| self.shared.clock.check(*id).is_ok())
+        {
+            Some(id) if self.first_allowed(held, id).is_some() => return Ok(oldest),
+            Some(id) => LostFrom::Event(id),
+            None => LostFrom::Position(0),
+        };
+        match oldest {
+            0 => Ok(0),
+            _ => {
+                let reason = GapReason::Truncated;
+                Err((Gap { reason, from }, oldest))
+            }
+        }
+    }
+
+    /// The position of the first event after `id`, which may be of an earlier life; `None` if that
+    /// event is gone.
+    fn first_allowed(&self, held: &Held, id: EventId) -> Option<u64> {
+        match self.shared.clock.check(id) {
+            Ok(id) => self.position_after(held, id).ok(),
+            Err(_) => Some(0),
         }
     }
 }

@@ -83,7 +83,12 @@ impl Source {
     pub(super) fn await_snapshot(&mut self, snapshot: Awaited) {
         self.snapshot = snapshot;
         if let Some((_, place)) = &self.registered {
-            place.waits.store(self.is_waiting(), Ordering::Relaxed);
+            let limit = self.held.shared.settings.snapshot_timeout.as_millis();
+            let waits = match self.is_waiting() {
+                true => u64::try_from(limit).unwrap_or(u64::MAX),
+                false => 0,
+            };
+            place.waits.store(waits, Ordering::Relaxed);
         }
     }
 

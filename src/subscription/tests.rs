@@ -621,7 +621,8 @@ impl World {
             }
             while self.poll(at, None) {}
             let client = &self.clients[at];
-            if client.subscription.is_some() {
+            if let Some(subscription) = &client.subscription {
+                assert_eq!((subscription.owed, subscription.catch_up), (0, None));
                 for (channel, expect) in client.expect.iter().enumerate() {
                     assert!(
                         expect.is_none_or(|e| e == Expect::Exactly(self.published[channel])),
@@ -808,4 +809,136 @@ fn only_logs_with_news_are_locked() {
         // To see what is next, and to read it.
         assert!(locked.iter().all(|times| *times <= 2), "{locked:?}");
     }
+}
+
+fn read(subscription: &mut Subscription) -> String {
+    let mut all = String::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(chunk)) = subscription.poll_chunk(&mut cx) {
+        all += std::str::from_utf8(&chunk).unwrap();
+    }
+    all
+}
+
+/// What the wake task does to the logs.
+fn round(shared: &Shared, now: u64) {
+    for core in shared.registry.cores() {
+        core.dequeued();
+        let (mut round, mut wakers) = (core.begin_round(), Vec::new());
+        while core.go_on(&mut round, usize::MAX, now, &mut wakers) == Progress::More {}
+    }
+}
+
+async fn let_others_run() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The snapshot is there already when the client learns that it needs one.
+#[tokio::test]
+async fn a_client_that_is_overtaken_gets_whole_ids_again() {
+    let hub = Hub::builder().capacity(4).build();
+    let chat: Channel<u32> = hub.channel("chat").unwrap();
+    let sum = hub.channel("sum").unwrap();
+    let board = crate::Board::on(sum, 0, |sum: &mut u32, n: &u32| *sum += n).unwrap();
+    let mut slow = hub.subscribe(["sum", "chat"], LastEventId::Absent);
+    read(&mut slow);
+    let_others_run().await;
+    read(&mut slow);
+    for _ in 0..10 {
+        board.publish(&1).unwrap();
+    }
+    (0..3).for_each(|n| round(hub.shared(), 2 * n * PATIENCE));
+    let mut other = board.subscribe(LastEventId::Absent);
+    read(&mut other);
+    let_others_run().await;
+    assert!(read(&mut other).contains("event: snapshot"));
+    chat.publish(&7).unwrap();
+    let all = read(&mut slow);
+    let place = chat.newest();
+    assert!(
+        all.contains("\"lagged\"") && all.contains("event: snapshot"),
+        "{all}"
+    );
+    assert!(all.ends_with(&format!("id: {place}\ndata: \n\n")), "{all}");
+    let next = board.publish(&1).unwrap();
+    assert_eq!(read(&mut slow), format!("id: {next}\ndata: 1\n\n"));
+}
+
+/// Between the last look at the clock and the moment when the channel comes in, something is
+/// published and evicted.
+#[test]
+fn a_channel_that_comes_in_says_what_is_gone_already() {
+    let hub = Hub::builder().capacity(0).build();
+    let late: Channel<u32> = hub.channel("late").unwrap();
+    let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
+    let control = subscription.control();
+    read(&mut subscription);
+    control.add("late").unwrap();
+    assert!(!subscription.advance());
+    late.publish(&1).unwrap();
+    let Phase::Live(reader) = &subscription.phase else {
+        panic!("it has begun");
+    };
+    let reader = reader.clone();
+    subscription.change_channels(&reader);
+    late.publish(&2).unwrap();
+    let all = read(&mut subscription);
+    assert!(
+        all.starts_with("event: gap\ndata: {\"reason\":\"evicted\",\"missed\":1,"),
+        "{all}"
+    );
+    assert!(all.contains("data: 2\n\n"), "{all}");
+}
+
+/// A client that waits for a snapshot and is never polled again does not keep the log for ever.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_snapshot_keeps_the_log_for_a_time_only() {
+    let channel: Channel<u32> = Channel::builder().capacity(8).build();
+    let id = channel.newest();
+    let made = channel.snapshot(move || async move { Ok::<_, BoxError>((id, "state")) });
+    made.unwrap();
+    let mut subscription = channel.subscribe(LastEventId::Absent);
+    read(&mut subscription);
+    let core = channel.shared().registry.cores()[0].clone();
+    let kept = || {
+        let log = core.lock();
+        let kept = (0..log.end()).filter(|at| log.id_at(*at).is_some());
+        kept.count()
+    };
+    for n in 0..300 {
+        channel.publish(&n).unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(kept(), 300);
+    assert_eq!(channel.stats().lag, 0, "waiting is not lagging");
+    for n in 0..100 {
+        channel.publish(&n).unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(kept() <= 9, "{}", kept());
+}
+
+#[test]
+fn wishes_are_bounded() {
+    let hub = Hub::new();
+    let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
+    let control = subscription.control();
+    for n in 0..1000 {
+        let name = n.to_string();
+        control.add(&name).unwrap();
+        control.remove(&name);
+        control.remove("never there");
+    }
+    control.remove("a");
+    control.add("a").unwrap();
+    assert!(control.0.take().is_empty());
+    // One that cannot be added is not made either.
+    for n in 0..255 {
+        control.add(format!("room {n}")).unwrap();
+    }
+    let channels = hub.stats().channels;
+    assert!(control.add("one more").is_err());
+    assert_eq!(hub.stats().channels, channels);
 }

@@ -269,6 +269,14 @@ mod resume {
                 .collect();
             assert_eq!(events, ["9"], "{last:?}: {all}");
         }
+        // What lies before is no gap for this client.
+        let oldest = channel.subscribe(LastEventId::Absent).start(Start::Oldest);
+        let all = Wire::new(oldest.not_before(ids[7])).all_at_once().await;
+        assert!(!all.contains("gap"), "{all}");
+        let oldest = channel.subscribe(LastEventId::Absent).start(Start::Oldest);
+        let all = Wire::new(oldest.not_before(ids[2])).all_at_once().await;
+        let told = gap("truncated", Some(3), Some(ids[6]));
+        assert!(all.starts_with(&format!("{PRELUDE}{told}")), "{all}");
         // Whoever has seen more goes on from there, and an id of an earlier life excludes nothing.
         let later = channel.subscribe(ids[9]).not_before(ids[8]);
         assert_eq!(later.resume(), Resume::Exact { pending: 0 });
@@ -537,8 +545,9 @@ mod publishing {
         renamed.publish_event(&named("checkpoint")).unwrap();
         renamed.publish_event(&named("lost")).unwrap_err();
         renamed.publish_event(&named("snapshot")).unwrap_err();
+        // On one connection, it would be taken for that of another channel.
         renamed.set_snapshot_name(None).unwrap();
-        renamed.publish_event(&named("snapshot")).unwrap();
+        renamed.publish_event(&named("snapshot")).unwrap_err();
     }
 
     #[test]
@@ -730,7 +739,7 @@ mod publishing {
         }
         named.set_snapshot_name(event_name!("state")).unwrap();
         assert!(named.publish(&Value::State).is_err());
-        named.publish(&Value::Snapshot).unwrap();
+        assert!(named.publish(&Value::Snapshot).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use std::{
 use axum::{body::Body, response::IntoResponse};
 use axum_sse::{
     Board, BoxError, Channel, ErrorKind, Event, EventId, Hub, LastEventId, OnGap, OnLag, Start,
-    testing::Message,
+    event_name, testing::Message,
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -435,7 +435,7 @@ async fn a_channel_that_is_added_brings_its_snapshot() {
         .map(|m| (m.event, m.data))
         .collect();
     assert_eq!(story[0].0, "gap");
-    assert!(story[0].1.contains(r#""missed":1"#), "{all}");
+    assert!(story[0].1.contains(r#""missed":null"#), "{all}");
     assert!(
         story.contains(&("snapshot".to_owned(), "43".to_owned())),
         "{all}"
@@ -641,4 +641,39 @@ fn a_state_that_cannot_be_serialised_is_no_board() {
     assert!(Board::on(changes, Pairs::new(), apply).is_ok());
     // Nobody can be told here; the log says it.
     Board::new(pairs, apply).publish(&1).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_from_before_a_client_was_let_in_is_made_anew() {
+    let board = board(1000);
+    Wire::new(board.subscribe(LastEventId::Absent))
+        .all_at_once()
+        .await;
+    board.publish(&1).unwrap();
+    let joined = board.channel().newest();
+    board.publish(&2).unwrap();
+    let subscription = board.subscribe(LastEventId::Absent).not_before(joined);
+    let all = Wire::new(subscription).all_at_once().await;
+    assert_eq!(
+        state(&all),
+        (vec![1, 2], vec!["snapshot".to_owned()]),
+        "{all}"
+    );
+    // The next one is served from there.
+    let all = Wire::new(board.subscribe(LastEventId::Absent).not_before(joined))
+        .all_at_once()
+        .await;
+    assert_eq!(state(&all).1, ["snapshot"]);
+}
+
+#[test]
+fn nobody_forges_the_snapshot_of_another_channel() {
+    let hub = Hub::new();
+    let prices: Channel<u32> = hub.channel("prices").unwrap();
+    prices.set_snapshot_name(event_name!("prices")).unwrap();
+    for name in [event_name!("prices"), event_name!("snapshot")] {
+        let forged = Event::text("[]").unwrap().with_name(name);
+        let error = prices.publish_event(&forged).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotPublishable);
+    }
 }

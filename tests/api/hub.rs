@@ -7,7 +7,7 @@ use axum_sse::{
     BoxError, Builder, Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, Hub, LastEventId,
     OnLag, Resume, Start, event_name,
 };
-use tokio::time::{advance, sleep};
+use tokio::time::{advance, sleep, timeout};
 
 use serde_json::json;
 
@@ -358,7 +358,7 @@ async fn a_control_keeps_nothing_for_a_stream_that_is_over() {
     });
     tokio::task::yield_now().await;
     drop(subscription);
-    waiting.await.unwrap();
+    timeout(secs(1), waiting).await.unwrap().unwrap();
     control.ended().await;
     assert!(control.is_ended());
     assert_eq!(control.add("b").unwrap_err().kind(), ErrorKind::Closed);

@@ -659,6 +659,25 @@ async fn a_snapshot_from_before_a_client_was_let_in_is_made_anew() {
         (vec![1, 2], vec!["snapshot".to_owned()]),
         "{all}"
     );
+    // Nor does one serve that was under way.
+    let hub = Hub::new();
+    let (channel, made) = slow_state(&hub, "slow", secs(2));
+    let mut early = Wire::new(channel.subscribe(LastEventId::Absent));
+    early.all_at_once().await;
+    channel.publish(&1).unwrap();
+    let joined = channel.newest();
+    let mut late = Wire::new(channel.subscribe(LastEventId::Absent).not_before(joined));
+    late.all_at_once().await;
+    sleep(secs(5)).await;
+    assert!(early.all_at_once().await.ends_with("data: 1\n\n"));
+    let all = late.all_at_once().await;
+    sleep(secs(5)).await;
+    let all = all + &late.all_at_once().await;
+    assert!(
+        all.contains(&format!("event: snapshot\nid: {joined}\n")),
+        "{all}"
+    );
+    assert_eq!(made.load(Ordering::SeqCst), 2);
     // The next one is served from there.
     let all = Wire::new(board.subscribe(LastEventId::Absent).not_before(joined))
         .all_at_once()

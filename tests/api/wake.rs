@@ -296,3 +296,31 @@ async fn lag_is_that_of_connections_that_are_there() {
     drop(slow);
     assert_eq!(channel.stats().lag, 0);
 }
+
+/// The signal that the last reader has gone comes while others are still to be woken.
+#[tokio::test(start_paused = true)]
+async fn the_task_ends_although_everybody_leaves_during_a_round() {
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    for turns in 0..12 {
+        let channel = Channel::<u32>::new();
+        let mut wires = Vec::new();
+        for _ in 0..10 * SLICE {
+            let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
+            wire.chunk().await.unwrap();
+            wires.push(wire);
+        }
+        settle().await;
+        assert_eq!(tasks(), 1);
+        channel.publish(&1).unwrap();
+        for _ in 0..turns {
+            yield_now().await;
+        }
+        drop(wires);
+        sleep(millis(500)).await;
+        assert_eq!(tasks(), 0, "after {turns} turns");
+    }
+}

@@ -257,48 +257,15 @@ mod tests {
         }
     }
 
-    /// Keeps the messages of errors.
-    #[cfg(feature = "tracing")]
-    #[derive(Default)]
-    struct Logged(std::sync::Mutex<String>);
-
-    #[cfg(feature = "tracing")]
-    impl tracing::Subscriber for Logged {
-        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-            *metadata.level() == tracing::Level::ERROR
-        }
-
-        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-            tracing::span::Id::from_u64(1)
-        }
-
-        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-        fn event(&self, event: &tracing::Event<'_>) {
-            let mut log = self.0.lock().unwrap();
-            event.record(
-                &mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
-                    log.push_str(&format!("{field}={value:?};"));
-                },
-            );
-        }
-
-        fn enter(&self, _: &tracing::span::Id) {}
-
-        fn exit(&self, _: &tracing::span::Id) {}
-    }
-
     #[cfg(feature = "tracing")]
     #[test]
     fn what_is_the_servers_fault_is_logged() {
-        let logged = std::sync::Arc::new(Logged::default());
+        let logged = crate::logged::Logged::new(tracing::Level::ERROR);
         let _guard = tracing::subscriber::set_default(logged.clone());
         drop(Error::new(InvalidId, "client's").into_response());
-        assert_eq!(*logged.0.lock().unwrap(), "");
+        assert!(logged.take().is_empty());
         drop(Error::new(Serialize, "channel \"prices\"").into_response());
-        let log = logged.0.lock().unwrap();
-        assert!(log.contains("error=channel \"prices\";"), "{log}");
+        let log = logged.take().concat();
+        assert!(log.contains("error: channel \"prices\";"), "{log}");
     }
 }

@@ -110,6 +110,8 @@ pub mod layer;
 #[cfg(feature = "listener")]
 pub mod listener;
 mod log;
+#[cfg(all(test, feature = "tracing"))]
+mod logged;
 mod named;
 mod payload;
 #[cfg(feature = "metrics")]

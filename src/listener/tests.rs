@@ -429,45 +429,12 @@ async fn an_answer_that_waits_is_not_cut_for_the_next_head() {
     assert_eq!(begun.elapsed(), STALL);
 }
 
-/// Keeps the warnings of this thread.
-#[cfg(feature = "tracing")]
-#[derive(Clone, Default)]
-struct Warnings(Arc<std::sync::Mutex<Vec<String>>>);
-
-#[cfg(feature = "tracing")]
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut text = String::new();
-        let mut field = |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            text.push_str(&format!("{field}: {value:?}; "));
-        };
-        event.record(&mut field);
-        self.0.lock().unwrap().push(text);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[cfg(feature = "tracing")]
 #[tokio::test(start_paused = true)]
 async fn connections_that_a_shutdown_does_not_end_are_warned_of() {
-    let warnings = Warnings::default();
+    let warnings = crate::logged::Logged::new(tracing::Level::WARN);
     let _guard = tracing::subscriber::set_default(warnings.clone());
-    let logged = || std::mem::take(&mut *warnings.0.lock().unwrap());
+    let logged = || warnings.take();
     let no_layer = "give the `Shutdown` to `SseLayer::shutdown` too";
     for (begun_elsewhere, drain, with_layer, what) in [
         // First, while the clock of other threads has not been left behind.

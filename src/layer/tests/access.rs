@@ -305,39 +305,16 @@ async fn access_is_taken_off_every_response() {
     assert!(about(start.elapsed(), SECOND));
 }
 
-/// Counts warnings.
-#[cfg(feature = "tracing")]
-struct Warnings(Arc<AtomicUsize>);
-
-#[cfg(feature = "tracing")]
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, _: &tracing::Event<'_>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn access_that_no_layer_sees_is_warned_of_and_no_other() {
-    let warnings = Arc::new(AtomicUsize::new(0));
-    let counted = || warnings.load(Ordering::SeqCst);
-    let _guard = tracing::subscriber::set_default(Warnings(warnings.clone()));
+    let warnings = crate::logged::Logged::new(tracing::Level::WARN);
+    let mut count = 0;
+    let mut counted = || {
+        count += warnings.take().len();
+        count
+    };
+    let _guard = tracing::subscriber::set_default(warnings.clone());
     let access = || Access::new().expires_in(SECOND);
     let head = ask(Method::HEAD, &[]);
     drop(through(SseLayer::new(), head, (access(), of_another())).await);

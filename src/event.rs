@@ -1,9 +1,11 @@
-//! [`Event`]: one event and what may stand in its fields; [`EventName`]: a checked name.
+//! [`Event`]: one event and what its fields may hold.
 //!
 //! Whatever a user's text holds, it stays inside its field: an event that can be built can be
 //! sent (law 11).
 
-use std::{borrow::Cow, fmt, time::Duration};
+mod name;
+
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -15,39 +17,7 @@ use crate::{
     named, retry,
 };
 
-/// The longest id that [`Event::id`] takes, in bytes: longer ones would make browsers ask the
-/// server's permission (a CORS preflight) before they reconnect, once the proposals for that are
-/// adopted (rule 82).
-///
-/// ```
-/// use axum_sse::{Event, MAX_ID_LEN};
-///
-/// assert!(Event::empty().id("7".repeat(MAX_ID_LEN)).is_ok());
-/// assert!(Event::empty().id("7".repeat(MAX_ID_LEN + 1)).is_err());
-/// ```
-pub const MAX_ID_LEN: usize = 128;
-
-/// The shortest reconnection time that is ever sent. Firefox takes no less, and Chromium would
-/// honour 0 with a reconnect every few milliseconds (rule 24).
-///
-/// ```
-/// use axum_sse::{Event, MIN_RETRY};
-/// use std::time::Duration;
-///
-/// let event = Event::empty().retry(Duration::ZERO);
-/// assert_eq!(event.to_bytes(), Event::empty().retry(MIN_RETRY).to_bytes());
-/// ```
-pub const MIN_RETRY: Duration = Duration::from_millis(500);
-
-/// The longest reconnection time that is ever sent: a day. Firefox counts in 32 bits (rule 25).
-///
-/// ```
-/// use axum_sse::{Event, MAX_RETRY};
-///
-/// let event = Event::empty().retry(MAX_RETRY * 2);
-/// assert_eq!(event.to_bytes(), Event::empty().retry(MAX_RETRY).to_bytes());
-/// ```
-pub const MAX_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+pub use name::EventName;
 
 /// One event: data, and optionally a name, an id, a reconnection time and a comment.
 ///
@@ -92,6 +62,42 @@ pub struct Event {
 }
 
 impl Event {
+    /// The longest id that [`Event::id`] takes, in bytes. Browsers may one day ask permission (a
+    /// CORS preflight) before they reconnect with a longer one.
+    ///
+    /// ```
+    /// use axum_sse::Event;
+    ///
+    /// assert!(Event::empty().id("7".repeat(Event::MAX_ID_LEN)).is_ok());
+    /// assert!(Event::empty().id("7".repeat(Event::MAX_ID_LEN + 1)).is_err());
+    /// ```
+    // Rule 82.
+    pub const MAX_ID_LEN: usize = 128;
+
+    /// The shortest reconnection time that is sent. Firefox takes no less, and Chromium would
+    /// honour 0 with a reconnect every few milliseconds.
+    ///
+    /// ```
+    /// use axum_sse::Event;
+    /// use std::time::Duration;
+    ///
+    /// let event = Event::empty().retry(Duration::ZERO);
+    /// assert_eq!(event.to_bytes(), Event::empty().retry(Event::MIN_RETRY).to_bytes());
+    /// ```
+    // Rule 24.
+    pub const MIN_RETRY: Duration = retry::MIN;
+
+    /// The longest reconnection time that is sent: a day. Firefox counts in 32 bits.
+    ///
+    /// ```
+    /// use axum_sse::Event;
+    ///
+    /// let event = Event::empty().retry(Event::MAX_RETRY * 2);
+    /// assert_eq!(event.to_bytes(), Event::empty().retry(Event::MAX_RETRY).to_bytes());
+    /// ```
+    // Rule 25.
+    pub const MAX_RETRY: Duration = retry::MAX;
+
     fn with_data(data: Option<Vec<u8>>) -> Self {
         Self {
             comment: None,
@@ -372,8 +378,12 @@ fn check_id(id: &str) -> Result<(), Error> {
     if id.is_empty() {
         return refuse("empty; clear_id() makes a client forget its id".to_owned());
     }
-    if id.len() > MAX_ID_LEN {
-        return refuse(format!("{} bytes, more than {MAX_ID_LEN}", id.len()));
+    if id.len() > Event::MAX_ID_LEN {
+        return refuse(format!(
+            "{} bytes, more than {}",
+            id.len(),
+            Event::MAX_ID_LEN
+        ));
     }
     match id.char_indices().find(|(_, char)| !id_char(*char)) {
         None => Ok(()),
@@ -385,171 +395,6 @@ fn check_id(id: &str) -> Result<(), Error> {
 
 fn id_char(char: char) -> bool {
     char.is_ascii_graphic() && !"\"():<>?@[\\]{}".contains(char)
-}
-
-/// The name of an event, checked: not empty, no line break, no NUL, and neither `error` nor
-/// `open`, which are `EventSource`'s own.
-///
-/// Made from a literal by [`event_name!`](crate::event_name), which checks it when the program
-/// is compiled, or from text by [`EventName::new`].
-///
-/// ```
-/// use axum_sse::{Event, EventName, event_name};
-///
-/// const PRICE: EventName = event_name!("price");
-/// assert_eq!(PRICE, EventName::new("price")?);
-/// let event = Event::text("1205")?.with_name(PRICE);
-/// # let _ = event;
-/// # Ok::<(), axum_sse::Error>(())
-/// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct EventName(Cow<'static, str>);
-
-impl EventName {
-    /// The name `error`, for protocols that are read by other clients than `EventSource`. A
-    /// browser's `EventSource` fires an `error` event of its own whenever the connection is
-    /// lost, and a listener cannot tell the two apart by their type (rule 65); hence no other
-    /// way leads to this name.
-    pub const ERROR: Self = Self(Cow::Borrowed("error"));
-
-    /// A name from text.
-    ///
-    /// ```
-    /// use axum_sse::{ErrorKind, EventName};
-    ///
-    /// assert_eq!(EventName::new("price")?.as_str(), "price");
-    /// for bad in ["", "two\nlines", "nul\0", "error", "open"] {
-    ///     assert_eq!(EventName::new(bad).unwrap_err().kind(), ErrorKind::InvalidName);
-    /// }
-    /// # Ok::<(), axum_sse::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidName`] if the name is empty, holds CR, LF or NUL, or is `error` (see
-    /// [`EventName::ERROR`]) or `open`: `EventSource` fires events of these names itself, and a
-    /// page's `onerror` or `onopen` would run for yours (rule 65).
-    pub fn new(name: impl Into<String>) -> Result<Self, Error> {
-        let name = name.into();
-        match flaw_in_name(&name) {
-            None => Ok(Self(Cow::Owned(name))),
-            Some(flaw) => Err(Error::new(
-                ErrorKind::InvalidName,
-                format!("event name {}: {}", shown(&name), flaw.text(&name)),
-            )),
-        }
-    }
-
-    /// A name from a literal, as [`event_name!`](crate::event_name) calls it.
-    ///
-    /// ```
-    /// use axum_sse::EventName;
-    ///
-    /// const PRICE: EventName = EventName::from_static("price");
-    /// assert_eq!(PRICE.as_str(), "price");
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// If the name is not one that [`EventName::new`] takes. In a `const`, that is an error of
-    /// the compiler's.
-    #[must_use]
-    #[allow(clippy::panic)] // For literals only, in a const: see `event_name!`.
-    pub const fn from_static(name: &'static str) -> Self {
-        match flaw_in_name(name) {
-            None => Self(Cow::Borrowed(name)),
-            Some(Flaw::Empty) => panic!("an event name must not be empty"),
-            Some(Flaw::Error) => panic!("`error` is EventSource's own event: see EventName::ERROR"),
-            Some(Flaw::Open) => panic!("`open` is EventSource's own event"),
-            Some(Flaw::Byte(_)) => panic!("an event name must not hold CR, LF or NUL"),
-        }
-    }
-
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for EventName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Display for EventName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-enum Flaw {
-    Empty,
-    Error,
-    Open,
-    Byte(usize),
-}
-
-impl Flaw {
-    fn text(&self, name: &str) -> String {
-        match self {
-            Self::Empty => "it is empty".to_owned(),
-            Self::Error => "EventSource fires `error` itself when the connection is lost; \
-                            EventName::ERROR is for other clients"
-                .to_owned(),
-            Self::Open => "EventSource fires `open` itself when the connection is there".to_owned(),
-            Self::Byte(at) => {
-                let what = match name.as_bytes()[*at] {
-                    b'\n' => "a line feed",
-                    b'\r' => "a carriage return",
-                    _ => "a NUL",
-                };
-                format!("{what} at byte {at} would end the field")
-            }
-        }
-    }
-}
-
-const fn flaw_in_name(name: &str) -> Option<Flaw> {
-    let bytes = name.as_bytes();
-    if bytes.is_empty() {
-        return Some(Flaw::Empty);
-    }
-    let mut at = 0;
-    while at < bytes.len() {
-        if matches!(bytes[at], b'\n' | b'\r' | 0) {
-            return Some(Flaw::Byte(at));
-        }
-        at += 1;
-    }
-    match bytes {
-        b"error" => Some(Flaw::Error),
-        b"open" => Some(Flaw::Open),
-        _ => None,
-    }
-}
-
-/// The [`EventName`] of a literal, checked when the program is compiled.
-///
-/// ```
-/// use axum_sse::{EventName, event_name};
-///
-/// const PRICE: EventName = event_name!("price");
-/// assert_eq!(PRICE.as_str(), "price");
-/// ```
-///
-/// A bad name does not compile:
-///
-/// ```compile_fail
-/// let name = axum_sse::event_name!("two\nlines");
-/// ```
-#[macro_export]
-macro_rules! event_name {
-    ($name:expr) => {{
-        const NAME: $crate::EventName = $crate::EventName::from_static($name);
-        NAME
-    }};
 }
 
 #[cfg(test)]

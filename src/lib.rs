@@ -133,7 +133,7 @@ pub use board::Board;
 #[cfg(feature = "cors")]
 pub use cors::OriginAllowlist;
 pub use error::{BoxError, Error, ErrorKind};
-pub use event::{Event, EventName, MAX_ID_LEN, MAX_RETRY, MIN_RETRY};
+pub use event::{Event, EventName};
 pub use heartbeat::Heartbeat;
 pub use hub::{Hub, builder::Builder, channel::Channel};
 pub use id::EventId;

@@ -170,7 +170,7 @@ impl<S: Stream> Sse<S> {
     }
 
     /// Tells the client how long to wait before it reconnects, in front of the first event;
-    /// within [`MIN_RETRY`](crate::MIN_RETRY) and [`MAX_RETRY`](crate::MAX_RETRY) (rule 27).
+    /// within [`Event::MIN_RETRY`](crate::Event::MIN_RETRY) and [`Event::MAX_RETRY`](crate::Event::MAX_RETRY) (rule 27).
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};

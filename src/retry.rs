@@ -1,21 +1,26 @@
 //! Reconnection times: what is ever sent, and how clients are spread that must come back.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
-use crate::{
-    event::{MAX_RETRY, MIN_RETRY},
-    frame,
-    hub::clock::random,
-};
+use crate::frame;
+
+/// The shortest reconnection time that is sent (rule 24).
+pub(crate) const MIN: Duration = Duration::from_millis(500);
+
+/// The longest (rule 25).
+pub(crate) const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Clients that are sent away come back between once and twice this long afterwards.
 pub(crate) const RETURN: Duration = Duration::from_secs(2);
 
 /// Milliseconds within what every client understands; rounded up, so never to 0 (rules 24-26).
 pub(crate) fn millis(time: Duration) -> u32 {
-    let time = time.clamp(MIN_RETRY, MAX_RETRY);
+    let time = time.clamp(MIN, MAX);
     u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 
@@ -36,4 +41,9 @@ pub(crate) fn come_back(after: Duration) -> Bytes {
     frame::retry(&mut out, spread(after));
     out.extend_from_slice(&frame::HEARTBEAT);
     out.into()
+}
+
+/// 64 bits that differ from call to call and from process to process. Not for secrets.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(0)
 }

@@ -219,11 +219,11 @@ mod bytes {
             (Duration::ZERO, 500),
             (Duration::from_nanos(1), 500),
             (Duration::from_micros(499_999), 500),
-            (MIN_RETRY, 500),
+            (Event::MIN_RETRY, 500),
             (Duration::from_nanos(500_000_001), 501),
             (Duration::from_micros(1_000_001), 1001),
-            (MAX_RETRY, 86_400_000),
-            (MAX_RETRY + Duration::from_nanos(1), 86_400_000),
+            (Event::MAX_RETRY, 86_400_000),
+            (Event::MAX_RETRY + Duration::from_nanos(1), 86_400_000),
             (Duration::from_millis(4_294_967_896), 86_400_000),
             (Duration::MAX, 86_400_000),
         ] {
@@ -438,9 +438,9 @@ mod errors {
                 assert_eq!(kind(result), ErrorKind::InvalidId, "{char:?}");
             }
         }
-        assert!(text("x").id("x".repeat(MAX_ID_LEN)).is_ok());
+        assert!(text("x").id("x".repeat(Event::MAX_ID_LEN)).is_ok());
         assert_eq!(
-            message(text("x").id("x".repeat(MAX_ID_LEN + 1))),
+            message(text("x").id("x".repeat(Event::MAX_ID_LEN + 1))),
             format!("event id {:?}…: 129 bytes, more than 128", "x".repeat(40))
         );
         assert_eq!(
@@ -786,7 +786,7 @@ mod round_trip {
         prop_oneof![
             any_text(),
             "[!#-'*-9;=A-Z^-z|~]{1,20}",
-            Just("x".repeat(MAX_ID_LEN + 1))
+            Just("x".repeat(Event::MAX_ID_LEN + 1))
         ]
     }
 
@@ -897,7 +897,7 @@ mod round_trip {
         if let Some(given) = *retry {
             event = event.retry(given);
             let millis = given
-                .clamp(MIN_RETRY, MAX_RETRY)
+                .clamp(Event::MIN_RETRY, Event::MAX_RETRY)
                 .as_nanos()
                 .div_ceil(1_000_000);
             items.push(Item::Retry(u64::try_from(millis).unwrap()));

@@ -109,7 +109,7 @@ impl<Target> Builder<Target> {
     }
 
     /// The reconnection time that every client is told when it connects, within
-    /// [`MIN_RETRY`](crate::MIN_RETRY) and [`MAX_RETRY`](crate::MAX_RETRY).
+    /// [`Event::MIN_RETRY`](crate::Event::MIN_RETRY) and [`Event::MAX_RETRY`](crate::Event::MAX_RETRY).
     pub fn retry(mut self, time: Duration) -> Self {
         self.settings.retry = Some(retry::millis(time));
         self

@@ -1,12 +1,10 @@
 //! [`Clock`]: draws the ids of one life of a hub, and says whether an id is one of them.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{
     id::{EventId, write_number},
+    retry::random,
     subscription::GapReason,
     sync::{AtomicU64, Ordering},
 };
@@ -76,9 +74,4 @@ impl Clock {
             Ok(id)
         }
     }
-}
-
-/// 64 bits that differ from call to call and from process to process. Not for secrets.
-pub(crate) fn random() -> u64 {
-    RandomState::new().hash_one(0)
 }

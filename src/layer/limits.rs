@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, time::Duration};
 use http::request::Parts;
 
 use crate::{
-    event::{MAX_RETRY, MIN_RETRY},
+    retry,
     sync::{Arc, AtomicUsize, Mutex, Ordering, lock},
 };
 
@@ -158,7 +158,7 @@ impl Limits {
     /// # let _ = limits;
     /// ```
     pub fn return_after(mut self, time: Duration) -> Self {
-        self.return_after = time.clamp(MIN_RETRY, MAX_RETRY);
+        self.return_after = time.clamp(retry::MIN, retry::MAX);
         self
     }
 

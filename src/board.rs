@@ -10,11 +10,9 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, ErrorKind},
-    frame,
+    event::{EventId, NotAResult, encode},
     hub::channel::Channel,
-    id::EventId,
     last_event_id::LastEventId,
-    payload::NotAResult,
     subscription::Subscription,
 };
 
@@ -240,7 +238,7 @@ where
 /// Serialises the state as its snapshots do. Maps whose keys are no strings, for instance, compile
 /// and cannot be sent.
 fn try_out<S: Serialize>(state: &S) -> Result<(), Error> {
-    frame::json(&mut Vec::new(), state)
+    encode::json(&mut Vec::new(), state)
 }
 
 /// A panic of a `look` or a `Serialize` leaves the state as it was; only one in the middle of a

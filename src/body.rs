@@ -20,7 +20,9 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    error::BoxError, event::Event, frame, heartbeat::Heartbeat, subscription::Subscription,
+    error::BoxError,
+    event::{Event, Heartbeat, encode},
+    subscription::Subscription,
 };
 
 /// A chunk goes out once it is this large, or holds this many events: a source that is always
@@ -66,9 +68,9 @@ impl<S: Stream> StreamBody<S> {
         retry: Option<u32>,
         heartbeat: Heartbeat,
     ) -> Self {
-        let mut prelude = frame::HEARTBEAT.to_vec();
+        let mut prelude = encode::HEARTBEAT.to_vec();
         if let Some(millis) = retry {
-            frame::retry(&mut prelude, millis);
+            encode::retry(&mut prelude, millis);
         }
         Self {
             source: Some(source),

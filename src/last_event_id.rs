@@ -16,7 +16,7 @@ use bytes::Bytes;
 use headers::{Header, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Uri, request::Parts};
 
-use crate::id::EventId;
+use crate::event::EventId;
 
 static NAME: HeaderName = HeaderName::from_static("last-event-id");
 

@@ -99,11 +99,8 @@ mod connection;
 mod cors;
 mod error;
 mod event;
-mod frame;
 mod head;
-mod heartbeat;
 mod hub;
-mod id;
 mod last_event_id;
 #[cfg(feature = "layer")]
 pub mod layer;
@@ -112,12 +109,9 @@ pub mod listener;
 mod log;
 #[cfg(all(test, feature = "tracing"))]
 mod logged;
-mod named;
-mod payload;
 #[cfg(feature = "metrics")]
 mod report;
 mod respond;
-mod retry;
 mod run;
 mod shutdown;
 mod snapshot;
@@ -133,14 +127,11 @@ pub use board::Board;
 #[cfg(feature = "cors")]
 pub use cors::OriginAllowlist;
 pub use error::{BoxError, Error, ErrorKind};
-pub use event::{Event, EventName};
-pub use heartbeat::Heartbeat;
+pub use event::{Event, EventId, EventName, Heartbeat, NotAResult, Payload};
 pub use hub::{Hub, builder::Builder, channel::Channel};
-pub use id::EventId;
 pub use last_event_id::{LastEventId, StrictLastEventId, UnknownId, UnknownIdRejection};
 #[cfg(feature = "layer")]
 pub use layer::SseLayer;
-pub use payload::{NotAResult, Payload};
 pub use respond::Sse;
 pub use run::{RunId, RunResponse, Runs, RunsBuilder};
 pub use shutdown::Shutdown;

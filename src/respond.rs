@@ -15,11 +15,12 @@ use std::time::Duration;
 use crate::{
     body::{ChunkBody, EncodeItem, LazyBody, OnError, StreamBody, SubscriptionBody},
     error::BoxError,
-    event::Event,
+    event::{
+        Event, Heartbeat, NotAResult, Payload,
+        payload::{encode_named, sealed::Encode as _},
+        retry,
+    },
     head::{self, WholeChunks},
-    heartbeat::Heartbeat,
-    payload::{NotAResult, Payload, encode_named, sealed::Encode as _},
-    retry,
     subscription::Subscription,
 };
 

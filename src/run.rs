@@ -23,14 +23,14 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     error::{Error, ErrorKind},
-    event::{Event, EventName},
-    frame,
-    heartbeat::Heartbeat,
+    event::{
+        Event, EventId, EventName, Heartbeat, NotAResult, encode,
+        id::{DIGITS, digit, from_string, parse_number, shown, write_number},
+        retry,
+    },
     hub::{Settings, Shared, channel::Channel, clock::Clock},
-    id::{DIGITS, EventId, digit, from_string, parse_number, shown, write_number},
     last_event_id::LastEventId,
-    payload::NotAResult,
-    respond, retry,
+    respond,
     subscription::Subscription,
     sync::{Arc, AtomicBool, Mutex, Ordering, lock},
 };
@@ -79,15 +79,15 @@ impl EndReason {
 /// All that a client gets whose id is not of a run that is here. It is the same for runs that
 /// never were, that are gone, and that are another owner's.
 fn unknown_run(token: u128, retry: Option<u32>) -> Bytes {
-    let mut out = frame::HEARTBEAT.to_vec();
+    let mut out = encode::HEARTBEAT.to_vec();
     if let Some(millis) = retry {
-        frame::retry(&mut out, millis);
+        encode::retry(&mut out, millis);
     }
-    frame::name(&mut out, END.as_str());
+    encode::name(&mut out, END.as_str());
     let lo = AFTER_ALL;
-    frame::id(&mut out, |out| RunId { token, lo }.write(out));
-    frame::text(&mut out, EndReason::Unknown.json());
-    frame::end(&mut out);
+    encode::id(&mut out, |out| RunId { token, lo }.write(out));
+    encode::text(&mut out, EndReason::Unknown.json());
+    encode::end(&mut out);
     out.into()
 }
 

@@ -18,9 +18,11 @@ use tokio::{runtime::Handle, sync::watch, time::timeout};
 
 use crate::{
     error::{BoxError, Error},
-    frame::{self, Ids},
+    event::{
+        EventId,
+        encode::{self, Ids},
+    },
     hub::core::Held,
-    id::EventId,
     sync::{Arc, Mutex, lock},
 };
 
@@ -34,7 +36,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn of<S: Serialize + ?Sized>(id: EventId, state: &S) -> Result<Self, Error> {
         let mut data = Vec::new();
-        frame::json(&mut data, state)?;
+        encode::json(&mut data, state)?;
         Ok(Self { id, data })
     }
 }
@@ -57,19 +59,19 @@ impl Snapshot {
         })?;
         let mut event = Vec::with_capacity(data.len() + 256);
         if let Some(name) = held.snapshot_name(settings) {
-            frame::name(&mut event, name.as_str());
+            encode::name(&mut event, name.as_str());
         }
-        frame::id(&mut event, |out| clock.write(*id, out));
+        encode::id(&mut event, |out| clock.write(*id, out));
         if settings.snapshot_channel {
             // Lines of data are joined by line feeds, which are nothing in JSON.
             let channel = serde_json::to_string(held.name())?;
-            frame::text(&mut event, &format!("{{\"channel\":{channel},\"state\":"));
+            encode::text(&mut event, &format!("{{\"channel\":{channel},\"state\":"));
             event.extend_from_slice(data);
-            frame::text(&mut event, "}");
+            encode::text(&mut event, "}");
         } else {
             event.extend_from_slice(data);
         }
-        frame::end(&mut event);
+        encode::end(&mut event);
         Ok(Self {
             id: *id,
             event: event.into(),
@@ -86,7 +88,7 @@ impl Snapshot {
     pub(crate) fn without_id(&self) -> Bytes {
         let make = || {
             let mut out = Vec::new();
-            frame::events(&mut out, &self.event, Ids::Remove);
+            encode::events(&mut out, &self.event, Ids::Remove);
             out.into()
         };
         self.without_id.get_or_init(make).clone()

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    id::shown,
+    event::id::shown,
 };
 
 /// How many bad entries an error names before it only counts them.

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use crate::{
     error::{Error, ErrorKind},
-    id::shown,
+    event::id::shown,
 };
 
 /// The name of an event, checked: not empty, no line break, no NUL, and neither `error` nor

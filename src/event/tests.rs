@@ -305,17 +305,17 @@ mod bytes {
         assert!(std::error::Error::source(&error).is_some());
 
         let mut out = b"before\n".to_vec();
-        frame::json(&mut out, &Half).unwrap_err();
+        encode::json(&mut out, &Half).unwrap_err();
         assert_eq!(out, b"before\n");
         let mut out = b"before\n".to_vec();
-        crate::payload::sealed::Encode::encode(&Half, &mut out).unwrap_err();
+        crate::event::payload::sealed::Encode::encode(&Half, &mut out).unwrap_err();
         assert_eq!(out, b"before\n");
         #[derive(Serialize)]
         enum Named {
             Broken(Half),
         }
         let mut out = b"before\n".to_vec();
-        crate::payload::encode_named(&Named::Broken(Half), &mut out).unwrap_err();
+        crate::event::payload::encode_named(&Named::Broken(Half), &mut out).unwrap_err();
         assert_eq!(out, b"before\n");
     }
 
@@ -760,7 +760,7 @@ mod named {
         let cell = std::cell::Cell::new(0);
         let mut out = b"before\n".to_vec();
         let error =
-            crate::payload::encode_named(&Fickle(&cell, PhantomData), &mut out).unwrap_err();
+            crate::event::payload::encode_named(&Fickle(&cell, PhantomData), &mut out).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Serialize);
         assert_eq!(out, b"before\n");
     }
@@ -862,7 +862,7 @@ mod round_trip {
         } = part
         else {
             return (
-                frame::HEARTBEAT.to_vec(),
+                encode::HEARTBEAT.to_vec(),
                 vec![Item::Comment(String::new())],
             );
         };
@@ -991,7 +991,7 @@ mod round_trip {
             let mut out = Vec::new();
             let place = event.encode_without_id(&mut out);
             let data = out.split_off(place);
-            frame::id(&mut out, |out| out.extend(id.bytes()));
+            encode::id(&mut out, |out| out.extend(id.bytes()));
             out.extend(data);
             prop_assert_eq!(&out[..], &event.id(&id).unwrap().to_bytes()[..]);
         }

@@ -5,7 +5,10 @@ use std::{marker::PhantomData, time::Duration};
 use serde::Serialize;
 
 use super::{Hub, Settings, Shared, channel::Channel, clock::Clock};
-use crate::{event::EventName, heartbeat::Heartbeat, retry, sync::Arc};
+use crate::{
+    event::{EventName, Heartbeat, retry},
+    sync::Arc,
+};
 
 const MAX_COALESCE: Duration = Duration::from_secs(60);
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);

@@ -20,11 +20,13 @@ use super::{
 };
 use crate::{
     error::{BoxError, Error, ErrorKind},
-    event::{Event, EventName},
-    frame::IdPlace,
-    id::{EventId, shown},
+    event::{
+        Event, EventId, EventName, NotAResult,
+        encode::IdPlace,
+        id::shown,
+        payload::{Encode, encode_named, sealed::Encode as _},
+    },
     last_event_id::LastEventId,
-    payload::{Encode, NotAResult, encode_named, sealed::Encode as _},
     snapshot::{Snapshots, State},
     stats::Stats,
     subscription::Subscription,

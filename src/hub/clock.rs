@@ -3,8 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{
-    id::{EventId, write_number},
-    retry::random,
+    event::{EventId, id::write_number, retry::random},
     subscription::GapReason,
     sync::{AtomicU64, Ordering},
 };

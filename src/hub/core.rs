@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind},
-    event::EventName,
-    frame::{self, IdPlace},
-    id::EventId,
+    event::{
+        EventId, EventName,
+        encode::{self, IdPlace},
+    },
     log::{Evicted, Limits, Log},
     snapshot::Snapshots,
     stats::Counters,
@@ -290,7 +291,7 @@ impl Core {
         // Odd before the id is drawn: the draw is a release, so who sees the id sees this too.
         self.version.store(version + 1, Ordering::Relaxed);
         let id = clock.draw();
-        frame::id(bytes, |out| clock.write(id, out));
+        encode::id(bytes, |out| clock.write(id, out));
         let (head, rest) = bytes.split_at(place);
         let (data, id_line) = rest.split_at(size - place);
         // A reader registers before it takes this lock for the first time. So either it is

@@ -43,7 +43,10 @@ use super::{
     wake::{Guard, Wake},
 };
 use crate::{
-    event::Event, id::EventId, last_event_id::LastEventId, subscription::Subscription, sync::Arc,
+    event::{Event, EventId},
+    last_event_id::LastEventId,
+    subscription::Subscription,
+    sync::Arc,
 };
 
 /// A task that was woken and has not been polled since. As real runtimes do it, with nothing

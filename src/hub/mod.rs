@@ -21,12 +21,9 @@ use tokio::time::Instant;
 
 use crate::{
     error::Error,
-    event::EventName,
-    heartbeat::Heartbeat,
-    id::{EventId, shown},
+    event::{EventId, EventName, Heartbeat, id::shown, variant},
     last_event_id::LastEventId,
     log::Limits,
-    named,
     stats::{Counters, Stats},
     subscription::Subscription,
     sync::Arc,
@@ -481,7 +478,7 @@ impl Default for Settings {
             },
             retry: None,
             heartbeat: Heartbeat::default(),
-            gap: named::GAP,
+            gap: variant::GAP,
             checkpoint: Some(crate::event_name!("checkpoint")),
             snapshot: Some(crate::event_name!("snapshot")),
             snapshot_channel: false,

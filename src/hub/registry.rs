@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind},
-    id::{EventId, shown},
+    event::{EventId, id::shown},
     sync::{Arc, Mutex, lock},
 };
 

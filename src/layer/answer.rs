@@ -7,7 +7,7 @@ use super::{
     body::SseBody,
     limits::{Full, Reason},
 };
-use crate::{head, retry};
+use crate::{event::retry, head};
 
 /// A status, and a line for whoever looks into it.
 pub(super) fn text<B>(status: StatusCode, line: &'static str) -> Response<SseBody<B>> {

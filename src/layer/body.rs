@@ -17,7 +17,7 @@ use super::{life::Life, limits::Slot, tail::Tail};
 use crate::connection::{self, Peer};
 use crate::{
     access::{Access, earliest},
-    retry,
+    event::retry,
     shutdown::Shutdown,
 };
 

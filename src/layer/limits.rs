@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, time::Duration};
 use http::request::Parts;
 
 use crate::{
-    retry,
+    event::retry,
     sync::{Arc, AtomicUsize, Mutex, Ordering, lock},
 };
 

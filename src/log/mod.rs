@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::id::EventId;
+use crate::event::EventId;
 use segment::Segment;
 
 /// A segment is sealed at this size, or earlier while the log holds little: what eviction leaves

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::id::EventId;
+use crate::event::EventId;
 
 /// One event, or, where no bytes lie between it and the entry before, a hole.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 
 use crate::{
     error::{Error, ErrorKind},
+    event::{EventId, id::shown},
     hub::{Shared, core::Held},
-    id::{EventId, shown},
     sync::{Arc, AtomicBool, Mutex, Ordering, WakerSlot, lock},
 };
 

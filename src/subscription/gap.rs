@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::{event::EventName, frame, hub::clock::Clock, id::EventId, log::Log};
+use crate::{
+    event::{EventId, EventName, encode},
+    hub::clock::Clock,
+    log::Log,
+};
 
 /// Why there is a gap.
 ///
@@ -111,16 +115,16 @@ pub(super) struct Part<'a> {
 impl Notice<'_> {
     /// Appends the gap event. It has no id, so that it does not move the client's (rule 89).
     pub(super) fn encode(&self, out: &mut Vec<u8>, name: &EventName, clock: &Clock, many: bool) {
-        frame::name(out, name.as_str());
+        encode::name(out, name.as_str());
         let data = Data {
             notice: self,
             clock,
             many,
         };
         // Of strings and numbers only: it serialises.
-        let written = frame::json(out, &data);
+        let written = encode::json(out, &data);
         debug_assert!(written.is_ok());
-        frame::end(out);
+        encode::end(out);
     }
 }
 

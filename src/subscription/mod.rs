@@ -31,13 +31,10 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    event::EventName,
-    frame,
+    event::{EventId, EventName, encode, retry},
     hub::{Shared, clock::Clock, core::Held, wake::Reader},
-    id::EventId,
     last_event_id::LastEventId,
     log::{SMALL, Seek},
-    retry,
     snapshot::{Asked, Snapshot},
     sync::{Arc, AtomicBool, Ordering},
 };
@@ -395,9 +392,9 @@ impl Subscription {
                 return;
             }
         }
-        let mut prelude = frame::HEARTBEAT.to_vec();
+        let mut prelude = encode::HEARTBEAT.to_vec();
         if let Some(millis) = self.shared.settings.retry {
-            frame::retry(&mut prelude, millis);
+            encode::retry(&mut prelude, millis);
         }
         // In one chunk: a client that has the head of its first response has its checkpoint
         // too (law 4).
@@ -692,10 +689,10 @@ impl Subscription {
 }
 
 fn checkpoint(out: &mut Vec<u8>, name: &EventName, id: EventId, clock: &Clock) {
-    frame::name(out, name.as_str());
-    frame::id(out, |out| clock.write(id, out));
-    frame::text(out, "");
-    frame::end(out);
+    encode::name(out, name.as_str());
+    encode::id(out, |out| clock.write(id, out));
+    encode::text(out, "");
+    encode::end(out);
 }
 
 impl Drop for Subscription {

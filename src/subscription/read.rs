@@ -10,9 +10,11 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use bytes::Bytes;
 
 use crate::{
-    frame::{self, Ids},
+    event::{
+        EventId,
+        encode::{self, Ids},
+    },
     hub::Shared,
-    id::EventId,
     log::{GATHER, Read, SMALL},
 };
 
@@ -256,7 +258,7 @@ impl Subscription {
                         index,
                     });
                 }
-                frame::events(out, &copied, ids);
+                encode::events(out, &copied, ids);
                 if chunk.is_empty() {
                     return (false, true);
                 }
@@ -264,7 +266,7 @@ impl Subscription {
                 match ids {
                     Ids::Leave => self.push_events(chunk),
                     Ids::Partial | Ids::Remove => {
-                        frame::events(out, &chunk, ids);
+                        encode::events(out, &chunk, ids);
                         self.push_merged(out);
                     }
                 }

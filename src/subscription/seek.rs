@@ -2,8 +2,8 @@
 //! its body is first polled.
 
 use crate::{
+    event::EventId,
     hub::core::Held,
-    id::EventId,
     log::{Log, Seek},
 };
 

@@ -2,14 +2,14 @@
 //!
 //! Every function appends whole lines, each ended by one line feed. No byte 0x0D is ever written
 //! (rule 4), every line has a colon (rule 15), and one space stands after it, so that a value's
-//! own first space survives (rule 6). Nothing here decides what a field may hold: `event.rs` does.
+//! own first space survives (rule 6). Nothing here decides what a field may hold: `Event` does.
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
     error::{Error, ErrorKind},
-    id::PARTIAL,
+    event::id::PARTIAL,
 };
 
 /// One comment line and nothing else: with a blank line behind it, several widely used clients

@@ -3,21 +3,27 @@
 //! Whatever a user's text holds, it stays inside its field: an event that can be built can be
 //! sent (law 11).
 
+pub(crate) mod encode;
+mod heartbeat;
+pub(crate) mod id;
 mod name;
+pub(crate) mod payload;
+pub(crate) mod retry;
+pub(crate) mod variant;
 
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::{
-    error::{Error, ErrorKind},
-    frame::{self, IdPlace},
-    id::shown,
-    named, retry,
-};
+use crate::error::{Error, ErrorKind};
+use encode::IdPlace;
+use id::shown;
 
+pub use heartbeat::Heartbeat;
+pub use id::EventId;
 pub use name::EventName;
+pub use payload::{NotAResult, Payload};
 
 /// One event: data, and optionally a name, an id, a reconnection time and a comment.
 ///
@@ -116,7 +122,7 @@ impl Event {
     /// JSON cannot hold.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
         let mut data = Vec::new();
-        frame::json(&mut data, value)?;
+        encode::json(&mut data, value)?;
         Ok(Self::with_data(Some(data)))
     }
 
@@ -130,7 +136,7 @@ impl Event {
         let text = text.as_ref();
         refuse_nul("text", text)?;
         let mut data = Vec::with_capacity(text.len() + 8);
-        frame::text(&mut data, text);
+        encode::text(&mut data, text);
         Ok(Self::with_data(Some(data)))
     }
 
@@ -167,9 +173,9 @@ impl Event {
     /// event's name or is reserved (`error`, `open`, `gap`, the empty name),
     /// [`ErrorKind::Serialize`] if the content cannot be serialised.
     pub fn named<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
-        let name = named::name(value)?;
+        let name = variant::name(value)?;
         let mut data = Vec::new();
-        named::content(&mut data, value)?;
+        variant::content(&mut data, value)?;
         Ok(Self::with_data(Some(data)).with_name(name))
     }
 
@@ -292,7 +298,7 @@ impl Event {
         let place = self.encode_without_id(out);
         if let (Some(id), Some(_)) = (&self.id, &self.data) {
             let data = out.split_off(place);
-            frame::id(out, |out| out.extend_from_slice(id.as_bytes()));
+            encode::id(out, |out| out.extend_from_slice(id.as_bytes()));
             out.extend_from_slice(&data);
         }
     }
@@ -306,21 +312,21 @@ impl Event {
             data,
         } = self;
         if let Some(comment) = comment {
-            frame::comment(out, comment);
+            encode::comment(out, comment);
         }
         if let Some(millis) = retry {
-            frame::retry(out, *millis);
+            encode::retry(out, *millis);
         }
         let Some(data) = data else {
             // A blank line would dispatch nothing in browsers, and something in other clients.
             return out.len();
         };
         if let Some(name) = name {
-            frame::name(out, name.as_str());
+            encode::name(out, name.as_str());
         }
         let place = out.len();
         out.extend_from_slice(data);
-        frame::end(out);
+        encode::end(out);
         place
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::frame;
+use crate::event::encode;
 
 /// The shortest reconnection time that is sent (rule 24).
 pub(crate) const MIN: Duration = Duration::from_millis(500);
@@ -38,8 +38,8 @@ pub(crate) fn spread(after: Duration) -> u32 {
 /// The last lines of a stream whose client should return (rule 68).
 pub(crate) fn come_back(after: Duration) -> Bytes {
     let mut out = Vec::with_capacity(24);
-    frame::retry(&mut out, spread(after));
-    out.extend_from_slice(&frame::HEARTBEAT);
+    encode::retry(&mut out, spread(after));
+    out.extend_from_slice(&encode::HEARTBEAT);
     out.into()
 }
 

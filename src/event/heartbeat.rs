@@ -6,8 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{Error, ErrorKind},
-    event::Event,
-    frame, named,
+    event::{Event, encode, variant},
 };
 
 /// Bytes that go out on a connection that has been silent for a while, so that no proxy takes it
@@ -39,7 +38,7 @@ impl Heartbeat {
     /// No heartbeat at all: for tests, or where another layer sends one.
     pub const OFF: Self = Self {
         interval: None,
-        bytes: frame::HEARTBEAT,
+        bytes: encode::HEARTBEAT,
         name: None,
     };
 
@@ -100,7 +99,10 @@ impl Heartbeat {
                 "a heartbeat event needs a name of its own: without, it would reach onmessage",
             ));
         }
-        if let Some(name) = event.name_str().filter(|name| named::is_a_channel_s(name)) {
+        if let Some(name) = event
+            .name_str()
+            .filter(|name| variant::is_a_channel_s(name))
+        {
             return Err(Error::new(
                 ErrorKind::InvalidName,
                 format!(

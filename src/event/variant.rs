@@ -10,9 +10,7 @@ use serde::ser::{self, Impossible, Serialize, SerializeStruct, SerializeTuple, S
 
 use crate::{
     error::{Error, ErrorKind},
-    event::EventName,
-    frame,
-    id::shown,
+    event::{EventName, encode, id::shown},
 };
 
 /// The default name of the gap event. It stands here because no variant may forge it.
@@ -57,7 +55,7 @@ pub(crate) fn name<T: Serialize + ?Sized>(value: &T) -> Result<EventName, Error>
 
 /// Appends the variant's content as `data` lines; on an error, `out` is as it was.
 pub(crate) fn content<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Error> {
-    frame::data_written_by(out, |out| {
+    encode::data_written_by(out, |out| {
         value.serialize(Content(&mut serde_json::Serializer::new(out)))
     })
 }

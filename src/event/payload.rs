@@ -5,9 +5,11 @@ use serde::Serialize;
 
 use crate::{
     error::Error,
-    event::Event,
-    frame::{self, IdPlace},
-    named,
+    event::{
+        Event,
+        encode::{self, IdPlace},
+        variant,
+    },
 };
 
 /// What becomes one event: any [`Serialize`] value (its JSON is the data), or an [`Event`].
@@ -75,8 +77,8 @@ pub(crate) mod sealed {
 impl<T: Serialize + ?Sized> sealed::Encode for T {
     fn encode(&self, out: &mut Vec<u8>) -> Result<IdPlace, Error> {
         let place = out.len();
-        frame::json(out, self)?;
-        frame::end(out);
+        encode::json(out, self)?;
+        encode::end(out);
         Ok(place)
     }
 }
@@ -94,14 +96,14 @@ pub(crate) fn encode_named<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<IdPlace, Error> {
-    let name = named::name(value)?;
+    let name = variant::name(value)?;
     let start = out.len();
-    frame::name(out, name.as_str());
+    encode::name(out, name.as_str());
     let place = out.len();
-    if let Err(error) = named::content(out, value) {
+    if let Err(error) = variant::content(out, value) {
         out.truncate(start);
         return Err(error);
     }
-    frame::end(out);
+    encode::end(out);
     Ok(place)
 }

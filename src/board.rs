@@ -9,11 +9,10 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    channel::{Channel, subscription::Subscription},
     error::{Error, ErrorKind},
     event::{EventId, NotAResult, encode},
-    hub::channel::Channel,
     last_event_id::LastEventId,
-    subscription::Subscription,
 };
 
 /// A state `S` that clients see whole when they arrive, and then event by event (`E`).
@@ -131,7 +130,7 @@ where
         channel: Channel<E>,
         state: S,
         apply: impl Fn(&mut S, &E) + Send + Sync + 'static,
-    ) -> (Self, crate::snapshot::Snapshots) {
+    ) -> (Self, crate::channel::snapshot::Snapshots) {
         let id = channel.hub_newest();
         let state = Arc::new(Mutex::new(At {
             state,
@@ -140,9 +139,9 @@ where
         }));
         // Holds the state, and not the channel, which holds this.
         let of_state = state.clone();
-        let snapshots = crate::snapshot::Snapshots::new(move || {
-            let made =
-                locked(&of_state).and_then(|at| crate::snapshot::State::of(at.id, &at.state));
+        let snapshots = crate::channel::snapshot::Snapshots::new(move || {
+            let made = locked(&of_state)
+                .and_then(|at| crate::channel::snapshot::State::of(at.id, &at.state));
             Box::pin(std::future::ready(made.map_err(Into::into)))
         });
         let apply = Arc::new(apply);

@@ -20,9 +20,9 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
+    channel::subscription::Subscription,
     error::BoxError,
     event::{Event, Heartbeat, encode},
-    subscription::Subscription,
 };
 
 /// A chunk goes out once it is this large, or holds this many events: a source that is always

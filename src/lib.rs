@@ -93,6 +93,7 @@
 mod access;
 mod board;
 mod body;
+mod channel;
 #[cfg(feature = "listener")]
 mod connection;
 #[cfg(feature = "cors")]
@@ -100,23 +101,16 @@ mod cors;
 mod error;
 mod event;
 mod head;
-mod hub;
 mod last_event_id;
 #[cfg(feature = "layer")]
 pub mod layer;
 #[cfg(feature = "listener")]
 pub mod listener;
-mod log;
 #[cfg(all(test, feature = "tracing"))]
 mod logged;
-#[cfg(feature = "metrics")]
-mod report;
 mod respond;
 mod run;
 mod shutdown;
-mod snapshot;
-mod stats;
-mod subscription;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -124,19 +118,22 @@ pub mod testing;
 #[cfg(feature = "layer")]
 pub use access::Access;
 pub use board::Board;
+pub use channel::stats::{Gaps, Stats};
+pub use channel::{Channel, builder::Builder, hub::Hub};
+pub use channel::{
+    gap::GapReason,
+    subscription::{Control, OnGap, OnLag, Resume, Start, Subscription},
+};
 #[cfg(feature = "cors")]
 pub use cors::OriginAllowlist;
 pub use error::{BoxError, Error, ErrorKind};
 pub use event::{Event, EventId, EventName, Heartbeat, NotAResult, Payload};
-pub use hub::{Hub, builder::Builder, channel::Channel};
 pub use last_event_id::{LastEventId, StrictLastEventId, UnknownId, UnknownIdRejection};
 #[cfg(feature = "layer")]
 pub use layer::SseLayer;
 pub use respond::Sse;
 pub use run::{RunId, RunResponse, Runs, RunsBuilder};
 pub use shutdown::Shutdown;
-pub use stats::{Gaps, Stats};
-pub use subscription::{Control, GapReason, OnGap, OnLag, Resume, Start, Subscription};
 
 // The README's examples must compile, and the one that can run must pass; nothing else needs the
 // README here, so it exists for rustdoc's tests only.

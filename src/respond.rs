@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::{
     body::{ChunkBody, EncodeItem, LazyBody, OnError, StreamBody, SubscriptionBody},
+    channel::subscription::Subscription,
     error::BoxError,
     event::{
         Event, Heartbeat, NotAResult, Payload,
@@ -21,7 +22,6 @@ use crate::{
         retry,
     },
     head::{self, WholeChunks},
-    subscription::Subscription,
 };
 
 /// A stream of values as an event stream: each item becomes one whole event.

@@ -22,16 +22,20 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    channel::{
+        Channel,
+        clock::Clock,
+        hub::{Settings, Shared},
+        subscription::Subscription,
+    },
     error::{Error, ErrorKind},
     event::{
         Event, EventId, EventName, Heartbeat, NotAResult, encode,
         id::{DIGITS, digit, from_string, parse_number, shown, write_number},
         retry,
     },
-    hub::{Settings, Shared, channel::Channel, clock::Clock},
     last_event_id::LastEventId,
     respond,
-    subscription::Subscription,
     sync::{Arc, AtomicBool, Mutex, Ordering, lock},
 };
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{
+    channel::gap::GapReason,
     event::{EventId, id::write_number, retry::random},
-    subscription::GapReason,
     sync::{AtomicU64, Ordering},
 };
 

@@ -8,20 +8,20 @@ use std::{collections::BTreeMap, ops::Deref, sync::OnceLock, task::Waker};
 
 use tokio::time::Instant;
 
-use super::{
-    Settings, Shared,
-    clock::Clock,
-    wake::{Reader, Wake},
-};
 use crate::{
+    channel::{
+        clock::Clock,
+        hub::{Settings, Shared},
+        log::{Evicted, Limits, Log},
+        snapshot::Snapshots,
+        stats::Counters,
+        wake::{Reader, Wake},
+    },
     error::{Error, ErrorKind},
     event::{
         EventId, EventName,
         encode::{self, IdPlace},
     },
-    log::{Evicted, Limits, Log},
-    snapshot::Snapshots,
-    stats::Counters,
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
 

@@ -3,7 +3,7 @@
 //! The wake task reports once per heartbeat interval (every 16 seconds if there are no
 //! heartbeats), while there are subscribers, and when the last one has left. Nothing is counted on the way of an event.
 
-use crate::stats::{Gaps, Stats};
+use crate::channel::stats::{Gaps, Stats};
 
 /// Reports as `axum_sse_*`, with the label `hub`.
 ///

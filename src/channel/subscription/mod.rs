@@ -6,18 +6,17 @@
 //!
 //! **Several channels** (law 5). The hub's newest id is loaded *before* any log is locked, and
 //! nothing beyond it is read: so no event with a smaller id can still turn up on a channel that
-//! was read before. What was read is merged by id (`read.rs`).
+//! was read before. What was read is merged by id (`merge.rs`).
 //!
 //! **Going to sleep.** The waker is stored first, then the logs' versions are compared with those
 //! last read. A publisher changes the version first, and the wake task takes the waker after.
 
-mod control;
-mod gap;
+mod chunks;
+mod cursor;
+mod handle;
+mod merge;
 mod policy;
-mod read;
-mod ready;
 mod seek;
-mod source;
 #[cfg(test)]
 mod tests;
 
@@ -31,21 +30,25 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    channel::{
+        clock::Clock,
+        gap::{Gap, GapReason, LostFrom},
+        hub::Shared,
+        log::{SMALL, Seek},
+        snapshot::{Asked, Snapshot},
+        state::Held,
+        wake::Reader,
+    },
     event::{EventId, EventName, encode, retry},
-    hub::{Shared, clock::Clock, core::Held, wake::Reader},
     last_event_id::LastEventId,
-    log::{SMALL, Seek},
-    snapshot::{Asked, Snapshot},
     sync::{Arc, AtomicBool, Ordering},
 };
 
-pub use control::Control;
-pub use gap::GapReason;
-use gap::{Gap, LostFrom};
+use chunks::Ready;
+use cursor::{Awaited, Source};
+pub use handle::Control;
+use merge::Queue;
 pub use policy::{OnGap, OnLag, Resume, Start};
-use read::Queue;
-use ready::Ready;
-use source::{Awaited, Source};
 
 /// One client's place in one or more channels: a response that streams events from there.
 ///
@@ -572,12 +575,12 @@ impl Subscription {
                 .iter()
                 .position(|source| source.held.name() == &*name);
             match (wanted, at) {
-                (control::Wanted::Out, Some(at)) => self.take_out(at),
-                (control::Wanted::In { held, since }, None) => {
+                (handle::Wanted::Out, Some(at)) => self.take_out(at),
+                (handle::Wanted::In { held, since }, None) => {
                     self.sources.push(Source::new(held));
                     self.come_in(self.sources.len() - 1, since, reader);
                 }
-                (control::Wanted::Out, None) | (control::Wanted::In { .. }, Some(_)) => {}
+                (handle::Wanted::Out, None) | (handle::Wanted::In { .. }, Some(_)) => {}
             }
             if self.is_ended() {
                 return;

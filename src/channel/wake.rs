@@ -25,8 +25,10 @@ use std::{
 
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Shared, core::Core, rounds::Rounds};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, Weak, lock};
+use crate::{
+    channel::{hub::Shared, rounds::Rounds, state::Core},
+    sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, Weak, lock},
+};
 
 /// Ticks in a heartbeat's interval: a heartbeat is at most one tick late, unless more are due in
 /// one tick than [`Wake::most_beats`] allows.
@@ -375,7 +377,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
     let mut pause = pin!(tokio::time::sleep(Duration::ZERO));
     let mut rounds = Rounds::new(wake.coalesce);
     #[cfg(feature = "metrics")]
-    let mut tally: Option<super::Tally> = None;
+    let mut tally: Option<super::hub::Tally> = None;
 
     loop {
         #[cfg(feature = "metrics")]
@@ -409,7 +411,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     }
                     #[cfg(feature = "metrics")]
                     if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) && !tallies {
-                        tally = shared.is_reported().then(super::Tally::default);
+                        tally = shared.is_reported().then(super::hub::Tally::default);
                     }
                 }
             }
@@ -423,7 +425,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     #[cfg(feature = "metrics")]
                     {
                         if shared.upgrade().is_some_and(|shared| shared.is_reported()) {
-                            tally = Some(super::Tally::default());
+                            tally = Some(super::hub::Tally::default());
                         }
                         while let (Some(_), Some(shared)) = (&tally, shared.upgrade()) {
                             tally_on(&mut tally, &shared);
@@ -459,11 +461,11 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
 
 /// Counts some more channels, and reports behind the last.
 #[cfg(feature = "metrics")]
-fn tally_on(tally: &mut Option<super::Tally>, shared: &Shared) {
+fn tally_on(tally: &mut Option<super::hub::Tally>, shared: &Shared) {
     if let Some(counting) = tally
         && let Some(stats) = shared.tally(counting)
     {
-        crate::report::report(&shared.settings.name, || stats);
+        crate::channel::metrics::report(&shared.settings.name, || stats);
         *tally = None;
     }
 }

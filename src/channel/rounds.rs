@@ -15,11 +15,13 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    core::{Core, Progress, Round},
-    wake::{SLICE, Wake},
+use crate::{
+    channel::{
+        state::{Core, Progress, Round},
+        wake::{SLICE, Wake},
+    },
+    sync::{Arc, Weak, lock},
 };
-use crate::sync::{Arc, Weak, lock};
 
 /// Readers of one channel that are woken before it is another channel's turn.
 const QUANTUM: usize = if SLICE < 4 { 1 } else { SLICE / 4 };
@@ -285,7 +287,7 @@ mod tests {
             });
             (looks.count(), wakers.len())
         };
-        assert!(rounds().0 >= 10_000 / super::super::core::LOOKS);
+        assert!(rounds().0 >= 10_000 / super::super::state::LOOKS);
         drop(crowd);
         assert_eq!(rounds().0, 0, "one look");
         drop(stays);
@@ -372,7 +374,7 @@ mod tests {
         for channel in &channels {
             channel.publish(&1).unwrap();
         }
-        let mut tally = super::super::Tally::default();
+        let mut tally = super::super::hub::Tally::default();
         let mut steps = 1;
         let stats = loop {
             match hub.shared().tally(&mut tally) {

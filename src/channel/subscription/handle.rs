@@ -8,9 +8,9 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
+    channel::{hub::Shared, state::Held},
     error::{Error, ErrorKind},
     event::{EventId, id::shown},
-    hub::{Shared, core::Held},
     sync::{Arc, AtomicBool, Mutex, Ordering, WakerSlot, lock},
 };
 

@@ -17,12 +17,12 @@ use serde::Serialize;
 use tokio::{runtime::Handle, sync::watch, time::timeout};
 
 use crate::{
+    channel::state::Held,
     error::{BoxError, Error},
     event::{
         EventId,
         encode::{self, Ids},
     },
-    hub::core::Held,
     sync::{Arc, Mutex, lock},
 };
 

@@ -1,13 +1,14 @@
 //! [`Source`]: one cursor into one channel.
 
 use crate::{
-    hub::core::{Held, Place},
-    log::Log,
-    snapshot::{Pending, Snapshot},
+    channel::{
+        gap::Gap,
+        log::Log,
+        snapshot::{Pending, Snapshot},
+        state::{Held, Place},
+    },
     sync::{Arc, Ordering},
 };
-
-use super::gap::Gap;
 
 /// No version that a channel ever has: the cursor is not known to be at its end.
 const NEVER: u64 = u64::MAX;
@@ -55,7 +56,7 @@ impl Source {
 
     /// To be called before the log is locked for a seek: a publisher that comes later counts
     /// this reader, one that came before is seen in the log.
-    pub(super) fn register(&mut self, reader: &Arc<crate::hub::wake::Reader>) {
+    pub(super) fn register(&mut self, reader: &Arc<crate::channel::wake::Reader>) {
         self.registered = Some(self.held.add_reader(reader.clone()));
     }
 

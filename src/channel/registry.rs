@@ -14,11 +14,11 @@ use std::{
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::{
-    Shared,
-    core::{Core, Held},
-};
 use crate::{
+    channel::{
+        hub::Shared,
+        state::{Core, Held},
+    },
     error::{Error, ErrorKind},
     event::{EventId, id::shown},
     sync::{Arc, Mutex, lock},

@@ -20,7 +20,7 @@ use tokio::{
 use super::*;
 use crate::{
     BoxError, Channel, Hub,
-    hub::core::{PATIENCE, Progress},
+    channel::state::{PATIENCE, Progress},
     testing::{Item, Message, Parser},
 };
 
@@ -787,7 +787,7 @@ fn only_logs_with_news_are_locked() {
     while poll().is_ready() {}
     let locked = || -> Vec<usize> {
         let cores = hub.shared().registry.cores();
-        let locked = |core: &Arc<crate::hub::core::Core>| {
+        let locked = |core: &Arc<crate::channel::state::Core>| {
             core.locked.swap(0, std::sync::atomic::Ordering::Relaxed)
         };
         cores

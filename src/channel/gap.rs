@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::{
+    channel::{clock::Clock, log::Log},
     event::{EventId, EventName, encode},
-    hub::clock::Clock,
-    log::Log,
 };
 
 /// Why there is a gap.

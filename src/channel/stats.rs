@@ -2,7 +2,7 @@
 //! published.
 
 use crate::{
-    subscription::{GapReason, Resume},
+    channel::{gap::GapReason, subscription::Resume},
     sync::{AtomicU64, Ordering},
 };
 

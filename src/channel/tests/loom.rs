@@ -36,16 +36,16 @@ use std::{
 
 use ::loom::{model, thread};
 
-use super::{
-    Hub,
-    channel::Channel,
-    rounds::Rounds,
-    wake::{Guard, Wake},
-};
 use crate::{
+    channel::{
+        Channel,
+        hub::Hub,
+        rounds::Rounds,
+        subscription::Subscription,
+        wake::{Guard, Wake},
+    },
     event::{Event, EventId},
     last_event_id::LastEventId,
-    subscription::Subscription,
     sync::Arc,
 };
 

@@ -4,8 +4,12 @@ use std::{marker::PhantomData, time::Duration};
 
 use serde::Serialize;
 
-use super::{Hub, Settings, Shared, channel::Channel, clock::Clock};
 use crate::{
+    channel::{
+        Channel,
+        clock::Clock,
+        hub::{Hub, Settings, Shared},
+    },
     event::{EventName, Heartbeat, retry},
     sync::Arc,
 };

@@ -2,15 +2,13 @@
 //! its body is first polled.
 
 use crate::{
+    channel::{
+        gap::{Gap, GapReason, LostFrom},
+        log::{Log, Seek},
+        state::Held,
+        subscription::{From, OnGap, Resume, Start, Subscription, cursor::Source},
+    },
     event::EventId,
-    hub::core::Held,
-    log::{Log, Seek},
-};
-
-use super::{
-    From, OnGap, Resume, Start, Subscription,
-    gap::{Gap, GapReason, LostFrom},
-    source::Source,
 };
 
 impl Subscription {

@@ -1,18 +1,7 @@
 //! [`Hub`]: many channels, one id clock, one task for wake-ups and heartbeats.
 //!
-//! `core.rs` is one channel, `registry.rs` finds it by name, `clock.rs` draws its ids, `wake.rs`
-//! wakes its readers. [`Shared`] is what they have in common; a channel made without a hub has
-//! one of its own.
-
-pub(crate) mod builder;
-pub(crate) mod channel;
-pub(crate) mod clock;
-pub(crate) mod core;
-#[cfg(all(test, axum_sse_loom))]
-mod loom;
-mod registry;
-mod rounds;
-pub(crate) mod wake;
+//! [`Shared`] is what the channels of a hub have in common. A stand-alone channel has a `Shared`
+//! to itself.
 
 use std::{any::TypeId, collections::HashSet, fmt, time::Duration};
 
@@ -20,20 +9,22 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
+    channel::{
+        Channel,
+        builder::Builder,
+        clock::Clock,
+        log::Limits,
+        registry::{Bounds, Published, Registry},
+        state::{Core, Held},
+        stats::{Counters, Stats},
+        subscription::Subscription,
+        wake::Wake,
+    },
     error::Error,
     event::{EventId, EventName, Heartbeat, id::shown, variant},
     last_event_id::LastEventId,
-    log::Limits,
-    stats::{Counters, Stats},
-    subscription::Subscription,
     sync::Arc,
 };
-use builder::Builder;
-use channel::Channel;
-use clock::Clock;
-use core::{Core, Held};
-use registry::{Bounds, Published, Registry};
-use wake::Wake;
 
 /// Many channels of which one connection can carry any set, resumed by the one id it saw last.
 ///
@@ -71,7 +62,7 @@ use wake::Wake;
 ///
 /// Cheap to clone; may live in a `static` and serve several runtimes.
 #[derive(Clone)]
-pub struct Hub(Arc<Shared>);
+pub struct Hub(pub(super) Arc<Shared>);
 
 impl Hub {
     /// A hub with the defaults of [`Builder`].
@@ -297,7 +288,7 @@ impl fmt::Debug for Hub {
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Two of the channel's own events have one name: nothing can be published.
-    name_conflict: Option<String>,
+    pub(super) name_conflict: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) wake: Arc<Wake>,
     pub(crate) registry: Registry,
@@ -307,7 +298,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Of a hub.
-    fn hub(settings: Settings) -> Self {
+    pub(super) fn hub(settings: Settings) -> Self {
         let bounds = Bounds {
             channels: settings.max_channels,
             idle: settings.retire_after,
@@ -437,7 +428,7 @@ impl Settings {
 }
 
 /// Names that no event of ours may have: an `EventSource` fires events of these names itself.
-const RESERVED: [&str; 2] = ["error", "open"];
+pub(super) const RESERVED: [&str; 2] = ["error", "open"];
 
 impl Settings {
     /// Why the channel's own events cannot be told apart, if two of them have one name.

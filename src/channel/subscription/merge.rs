@@ -10,18 +10,19 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use bytes::Bytes;
 
 use crate::{
+    channel::{
+        gap::{Gap, GapReason, LostFrom, Notice, Part},
+        hub::Shared,
+        log::{GATHER, Read, SMALL},
+        subscription::{
+            OnGap, OnLag, Subscription,
+            cursor::{Awaited, version_at},
+        },
+    },
     event::{
         EventId,
         encode::{self, Ids},
     },
-    hub::Shared,
-    log::{GATHER, Read, SMALL},
-};
-
-use super::{
-    OnGap, OnLag, Subscription,
-    gap::{Gap, GapReason, LostFrom, Notice, Part},
-    source::{Awaited, version_at},
 };
 
 /// What a channel goes on with: an event, or the snapshot in front of its events. A snapshot may

@@ -1,6 +1,6 @@
 //! What a handler can choose, and what it is told: [`Start`], [`OnGap`], [`OnLag`], [`Resume`].
 
-use super::gap::GapReason;
+use crate::channel::gap::GapReason;
 
 /// Where a client begins that brings no id.
 ///

@@ -1,4 +1,26 @@
-//! [`Channel<T>`]: the typed handle on one log.
+//! [`Channel<T>`]: the typed handle on one log. The folder: one log, many cursors; no HTTP.
+//!
+//! `state.rs` is one channel, `registry.rs` finds it by name, `clock.rs` draws its ids, `wake.rs`
+//! wakes its readers, and `hub.rs` holds many channels together.
+
+pub(crate) mod builder;
+pub(crate) mod clock;
+pub(crate) mod gap;
+pub(crate) mod hub;
+pub(crate) mod log;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod registry;
+mod rounds;
+pub(crate) mod snapshot;
+pub(crate) mod state;
+pub(crate) mod stats;
+pub(crate) mod subscription;
+#[cfg(all(test, axum_sse_loom))]
+mod tests {
+    mod loom;
+}
+pub(crate) mod wake;
 
 use std::{
     cell::Cell,
@@ -12,12 +34,6 @@ use std::{
 use futures_core::Stream;
 use serde::Serialize;
 
-use super::{
-    RESERVED, Shared,
-    builder::Builder,
-    core::{Frame, Held},
-    wake::behind_all_others,
-};
 use crate::{
     error::{BoxError, Error, ErrorKind},
     event::{
@@ -27,11 +43,15 @@ use crate::{
         payload::{Encode, encode_named, sealed::Encode as _},
     },
     last_event_id::LastEventId,
-    snapshot::{Snapshots, State},
-    stats::Stats,
-    subscription::Subscription,
     sync::{Arc, Ordering},
 };
+use builder::Builder;
+use hub::{RESERVED, Shared};
+use snapshot::{Snapshots, State};
+use state::{Frame, Held};
+use stats::Stats;
+use subscription::Subscription;
+use wake::behind_all_others;
 
 /// How many items [`Channel::forward`] takes from its source before other tasks get a turn.
 const FORWARD_SLICE: usize = 64;
@@ -528,7 +548,7 @@ impl<T: ?Sized> Channel<T> {
     pub fn set_snapshot_name(&self, name: impl Into<Option<EventName>>) -> Result<(), Error> {
         let name = name.into();
         let settings = &self.held.shared.settings;
-        let named = super::Settings {
+        let named = hub::Settings {
             snapshot: name.clone(),
             ..settings.clone()
         };

@@ -96,8 +96,6 @@ mod body;
 mod channel;
 #[cfg(feature = "listener")]
 mod connection;
-#[cfg(feature = "cors")]
-mod cors;
 mod error;
 mod event;
 mod head;
@@ -124,13 +122,13 @@ pub use channel::{
     gap::GapReason,
     subscription::{Control, OnGap, OnLag, Resume, Start, Subscription},
 };
-#[cfg(feature = "cors")]
-pub use cors::OriginAllowlist;
 pub use error::{BoxError, Error, ErrorKind};
 pub use event::{Event, EventId, EventName, Heartbeat, NotAResult, Payload};
 pub use last_event_id::{LastEventId, StrictLastEventId, UnknownId, UnknownIdRejection};
 #[cfg(feature = "layer")]
 pub use layer::SseLayer;
+#[cfg(feature = "cors")]
+pub use layer::cors::OriginAllowlist;
 pub use respond::Sse;
 pub use run::{RunId, RunResponse, Runs, RunsBuilder};
 pub use shutdown::Shutdown;

@@ -12,12 +12,12 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::{life::Life, limits::Slot, tail::Tail};
 #[cfg(feature = "listener")]
 use crate::connection::{self, Peer};
 use crate::{
     access::{Access, earliest},
     event::retry,
+    layer::{boundary::Tail, life::Life, limits::Slot},
     shutdown::Shutdown,
 };
 

@@ -8,8 +8,8 @@ use super::{limits::Limits, service::SseService};
 use crate::shutdown::Shutdown;
 #[cfg(feature = "cors")]
 use crate::{
-    cors::{Cors, Hosts, OriginAllowlist},
     error::Error,
+    layer::cors::{Cors, OriginAllowlist, hosts::Hosts},
 };
 
 /// Gives every event stream the head it needs, says who may read it from another origin, how

@@ -34,21 +34,23 @@
 mod accept;
 mod answer;
 mod body;
+mod boundary;
 #[cfg(feature = "cors")]
-mod guard;
+pub(crate) mod cors;
+#[cfg(feature = "cors")]
+mod cors_service;
 #[allow(clippy::module_inception)] // A file per tower role, as tower-http has them.
 mod layer;
 mod life;
 mod limits;
 mod service;
 mod streams;
-mod tail;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "cors")]
-pub use crate::cors::Cors;
 pub use body::SseBody;
+#[cfg(feature = "cors")]
+pub use cors::Cors;
 pub use layer::SseLayer;
 #[cfg(feature = "listener")]
 pub(crate) use life::{GRACE, Life};

@@ -21,12 +21,12 @@ use super::{
 };
 
 #[cfg(feature = "cors")]
-type Front<S> = super::guard::Guarded<Streams<S>>;
+type Front<S> = super::cors_service::Guarded<Streams<S>>;
 #[cfg(not(feature = "cors"))]
 type Front<S> = Streams<S>;
 
 #[cfg(feature = "cors")]
-type FrontFuture<F> = super::guard::GuardedFuture<StreamsFuture<F>>;
+type FrontFuture<F> = super::cors_service::GuardedFuture<StreamsFuture<F>>;
 #[cfg(not(feature = "cors"))]
 type FrontFuture<F> = StreamsFuture<F>;
 
@@ -54,7 +54,7 @@ impl<S> SseService<S> {
         let (cors, hosts) = (settings.cors.clone(), settings.hosts.clone());
         let front = Streams::new(inner, settings);
         #[cfg(feature = "cors")]
-        let front = super::guard::Guarded::new(front, cors, hosts);
+        let front = super::cors_service::Guarded::new(front, cors, hosts);
         Self { front }
     }
 }

@@ -36,6 +36,7 @@ use crate::{Channel, LastEventId, Shutdown, Sse, testing::Parser};
 
 mod access;
 mod bodies;
+mod boundary;
 #[cfg(feature = "cors")]
 mod cors;
 mod ends;
@@ -47,7 +48,6 @@ mod hosts;
 mod limits;
 mod mounting;
 mod shutdown;
-mod tail;
 
 type Answer = Response<SseBody<Body>>;
 

@@ -1,7 +1,6 @@
 //! Rules 110 to 117, as tables; in `laws`, against a model.
 
-use super::OriginAllowlist;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, layer::cors::allowlist::OriginAllowlist};
 
 mod laws;
 

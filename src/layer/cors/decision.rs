@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName, Method, Request, Uri, header};
 
-use super::settings::{Cors, Origins};
+use crate::layer::cors::{Cors, Origins};
 
 pub(super) const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub(super) const DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");

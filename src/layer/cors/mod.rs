@@ -1,11 +1,23 @@
-//! [`Cors`]: who may read from other origins, and what they may ask for.
+//! [`Cors`]: who may read from other origins, and what they may ask for. Knows http and
+//! tower-http, and no body.
+//!
+//! `allowlist.rs` holds the origins that may read, `origin.rs` checks one of them, `decision.rs`
+//! decides about one request, and `hosts.rs` does the same for the names of this server.
+
+mod allowlist;
+pub(super) mod decision;
+mod flaws;
+pub(super) mod hosts;
+mod origin;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-use super::OriginAllowlist;
+pub use allowlist::OriginAllowlist;
 
 /// What Chromium caps it at; Firefox allows a day (rule 108).
 const MAX_MAX_AGE: Duration = Duration::from_secs(7200);
@@ -239,10 +251,10 @@ impl Cors {
             names.push(header::ORIGIN);
         }
         if self.guards() || self.metadata || (self.refuse && listed) {
-            names.push(super::guard::SITE);
+            names.push(decision::SITE);
         }
         if self.guards() {
-            names.push(super::guard::DEST);
+            names.push(decision::DEST);
         }
         names
     }

@@ -1,6 +1,7 @@
 //! Law 9: where a stream of someone else's may end.
 
-use super::{super::tail::Tail, *};
+use super::*;
+use crate::layer::boundary::Tail;
 
 /// The same question, asked of the whole text at once.
 fn may_end_behind(text: &str) -> bool {

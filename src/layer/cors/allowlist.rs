@@ -8,12 +8,12 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 
-use super::{
-    entry::{Entry, MAX_LABEL_LEN, canonical},
-    flaws::Flaws,
-};
 use crate::{
     error::{Error, ErrorKind},
+    layer::cors::{
+        flaws::Flaws,
+        origin::{Entry, MAX_LABEL_LEN, canonical},
+    },
     sync::Arc,
 };
 

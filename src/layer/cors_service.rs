@@ -17,10 +17,13 @@ use tower_http::cors;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{answer, body::SseBody};
 use crate::{
-    cors::{Cors, Hosts, Verdict},
     head,
+    layer::{
+        answer,
+        body::SseBody,
+        cors::{Cors, decision::Verdict, hosts::Hosts},
+    },
 };
 
 /// axum clones its routes for every connection, with the layers around them, and a `cors::Cors`

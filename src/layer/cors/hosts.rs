@@ -10,12 +10,14 @@ use std::{
 
 use http::{HeaderMap, Request, header, uri::Authority};
 
-use super::{
-    OriginAllowlist,
-    entry::{Flaw, name_or_ipv4, other_part, refuse_if_long},
-    flaws::Flaws,
+use crate::{
+    error::{Error, ErrorKind},
+    layer::cors::{
+        allowlist::OriginAllowlist,
+        flaws::Flaws,
+        origin::{Flaw, name_or_ipv4, other_part, refuse_if_long},
+    },
 };
-use crate::error::{Error, ErrorKind};
 
 /// Names in ASCII and lower case, without port; patterns with their `*`.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use std::{
 use tokio::task::{self, Id};
 
 use crate::{
-    layer::Life,
+    lifetime::end::Life,
     sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock},
 };
 

@@ -89,8 +89,6 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "layer")]
-mod access;
 mod board;
 mod body;
 mod channel;
@@ -102,19 +100,17 @@ mod head;
 mod last_event_id;
 #[cfg(feature = "layer")]
 pub mod layer;
+mod lifetime;
 #[cfg(feature = "listener")]
 pub mod listener;
 #[cfg(all(test, feature = "tracing"))]
 mod logged;
 mod respond;
 mod run;
-mod shutdown;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-#[cfg(feature = "layer")]
-pub use access::Access;
 pub use board::Board;
 pub use channel::stats::{Gaps, Stats};
 pub use channel::{Channel, builder::Builder, hub::Hub};
@@ -129,9 +125,11 @@ pub use last_event_id::{LastEventId, StrictLastEventId, UnknownId, UnknownIdReje
 pub use layer::SseLayer;
 #[cfg(feature = "cors")]
 pub use layer::cors::OriginAllowlist;
+#[cfg(feature = "layer")]
+pub use lifetime::Access;
+pub use lifetime::Shutdown;
 pub use respond::Sse;
 pub use run::{RunId, RunResponse, Runs, RunsBuilder};
-pub use shutdown::Shutdown;
 
 // The README's examples must compile, and the one that can run must pass; nothing else needs the
 // README here, so it exists for rustdoc's tests only.

@@ -15,10 +15,13 @@ use tokio::time::Instant;
 #[cfg(feature = "listener")]
 use crate::connection::{self, Peer};
 use crate::{
-    access::{Access, earliest},
     event::retry,
-    layer::{boundary::Tail, life::Life, limits::Slot},
-    shutdown::Shutdown,
+    layer::{boundary::Tail, limits::Slot},
+    lifetime::{
+        access::{Access, earliest},
+        end::Life,
+        shutdown::Shutdown,
+    },
 };
 
 pin_project! {

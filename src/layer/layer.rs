@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{limits::Limits, service::SseService};
-use crate::shutdown::Shutdown;
+use crate::lifetime::shutdown::Shutdown;
 #[cfg(feature = "cors")]
 use crate::{
     error::Error,

@@ -41,7 +41,6 @@ pub(crate) mod cors;
 mod cors_service;
 #[allow(clippy::module_inception)] // A file per tower role, as tower-http has them.
 mod layer;
-mod life;
 mod limits;
 mod service;
 mod streams;
@@ -52,7 +51,5 @@ pub use body::SseBody;
 #[cfg(feature = "cors")]
 pub use cors::Cors;
 pub use layer::SseLayer;
-#[cfg(feature = "listener")]
-pub(crate) use life::{GRACE, Life};
 pub use limits::Limits;
 pub use service::{ResponseFuture, SseService};

@@ -26,8 +26,8 @@ use super::{
 #[cfg(feature = "listener")]
 use crate::connection::Peer;
 use crate::{
-    access::Carried,
     head::{self, WholeChunks},
+    lifetime::access::Carried,
 };
 
 #[derive(Clone, Debug)]

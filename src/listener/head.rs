@@ -11,8 +11,8 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{
-    layer::GRACE,
+use crate::lifetime::{
+    end::GRACE,
     shutdown::{Shutdown, Waiting},
 };
 

@@ -25,8 +25,10 @@ use super::{
 };
 use crate::{
     connection::{Connection, Registration},
-    layer::GRACE,
-    shutdown::{Shutdown, Waiting},
+    lifetime::{
+        end::GRACE,
+        shutdown::{Shutdown, Waiting},
+    },
 };
 
 /// What every HTTP/2 connection begins with, and no HTTP/1 request does (RFC 9113, 3.4).
@@ -59,7 +61,7 @@ pub struct StreamIo<S> {
     heads: Option<Heads>,
     _open: OpenConnection,
     #[cfg(feature = "tracing")]
-    _counted: Option<crate::shutdown::OpenConnection>,
+    _counted: Option<crate::lifetime::shutdown::OpenConnection>,
 }
 
 /// What is known of the protocol, and what follows if it is HTTP/2.

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::net::{UnixListener, UnixStream, unix};
 
 use super::io::StreamIo;
-use crate::shutdown::Shutdown;
+use crate::lifetime::shutdown::Shutdown;
 
 const BACKLOG: u32 = 4096;
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -10,9 +10,8 @@ use tokio::{
 use super::*;
 use crate::{
     Shutdown,
-    access::Revocations,
     connection::{self, Peer},
-    layer::Life,
+    lifetime::{access::Revocations, end::Life},
 };
 
 const STALL: Duration = Duration::from_secs(60);

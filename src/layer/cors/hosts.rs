@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, header, uri::Authority};
 use crate::{
     error::{Error, ErrorKind},
     layer::cors::{
-        allowlist::OriginAllowlist,
+        OriginAllowlist,
         flaws::Flaws,
         origin::{Flaw, name_or_ipv4, other_part, refuse_if_long},
     },

@@ -9,7 +9,7 @@ use std::{borrow::Cow, net::Ipv4Addr};
 
 use url::Host;
 
-use crate::layer::cors::allowlist::OriginAllowlist;
+use crate::layer::cors::OriginAllowlist;
 
 /// The longest label that DNS carries, in bytes.
 pub(super) const MAX_LABEL_LEN: usize = 63;

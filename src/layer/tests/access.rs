@@ -12,7 +12,7 @@ use super::{
     ends::{FOREVER, SECOND, gzipped, of_another, own, rest, subscription, under},
     *,
 };
-use crate::{Access, access::Carried};
+use crate::{Access, lifetime::access::Carried};
 
 async fn with(access: Access) -> Answer {
     under(SseLayer::new(), (access, of_another())).await

@@ -1,6 +1,6 @@
 //! Rules 110 to 117, as tables; in `laws`, against a model.
 
-use crate::{Error, ErrorKind, layer::cors::allowlist::OriginAllowlist};
+use crate::{Error, ErrorKind, layer::cors::OriginAllowlist};
 
 mod laws;
 

@@ -13,8 +13,10 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
-    access::{Revocations, earliest},
-    shutdown::{Shutdown, Waiting},
+    lifetime::{
+        access::{Revocations, earliest},
+        shutdown::{Shutdown, Waiting},
+    },
     sync::{AtomicBool, Mutex, Ordering, lock},
 };
 

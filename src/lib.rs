@@ -90,13 +90,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod board;
-mod body;
 mod channel;
 #[cfg(feature = "listener")]
 mod connection;
 mod error;
 mod event;
-mod head;
 mod last_event_id;
 #[cfg(feature = "layer")]
 pub mod layer;
@@ -105,8 +103,8 @@ mod lifetime;
 pub mod listener;
 #[cfg(all(test, feature = "tracing"))]
 mod logged;
-mod respond;
 mod run;
+mod sse;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -128,8 +126,8 @@ pub use layer::cors::OriginAllowlist;
 #[cfg(feature = "layer")]
 pub use lifetime::Access;
 pub use lifetime::Shutdown;
-pub use respond::Sse;
 pub use run::{RunId, RunResponse, Runs, RunsBuilder};
+pub use sse::Sse;
 
 // The README's examples must compile, and the one that can run must pass; nothing else needs the
 // README here, so it exists for rustdoc's tests only.

@@ -35,7 +35,7 @@ use crate::{
         retry,
     },
     last_event_id::LastEventId,
-    respond,
+    sse,
     sync::{Arc, AtomicBool, Mutex, Ordering, lock},
 };
 
@@ -805,10 +805,10 @@ impl RunResponse {
 impl IntoResponse for RunResponse {
     fn into_response(self) -> Response {
         match self.0 {
-            Answer::Gone => respond::no_content(),
-            Answer::Unknown(chunk) => respond::whole_stream(chunk),
+            Answer::Gone => sse::no_content(),
+            Answer::Unknown(chunk) => sse::whole_stream(chunk),
             Answer::Resume(_, subscription) => subscription.into_response(),
-            Answer::Start(_, begin) => respond::begun_when_polled(begin),
+            Answer::Start(_, begin) => sse::begun_when_polled(begin),
         }
     }
 }

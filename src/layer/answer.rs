@@ -7,13 +7,13 @@ use super::{
     body::SseBody,
     limits::{Full, Reason},
 };
-use crate::{event::retry, head};
+use crate::{event::retry, sse::headers};
 
 /// A status, and a line for whoever looks into it.
 pub(super) fn text<B>(status: StatusCode, line: &'static str) -> Response<SseBody<B>> {
     let mut response = Response::new(SseBody::default());
     *response.status_mut() = status;
-    head::no_store(response.headers_mut());
+    headers::no_store(response.headers_mut());
     if !line.is_empty() {
         *response.body_mut() = SseBody::text(Bytes::from([line, "\n"].concat()));
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -39,6 +39,6 @@ pub(super) fn full<B>(full: Full) -> Response<SseBody<B>> {
         return response;
     }
     let mut response = Response::new(SseBody::answer(retry::come_back(full.return_after)));
-    head::apply(response.headers_mut());
+    headers::apply(response.headers_mut());
     response
 }

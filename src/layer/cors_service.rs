@@ -18,12 +18,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    head,
     layer::{
         answer,
         body::SseBody,
         cors::{Cors, decision::Verdict, hosts::Hosts},
     },
+    sse::headers,
 };
 
 /// axum clones its routes for every connection, with the layers around them, and a `cors::Cors`
@@ -192,7 +192,7 @@ where
             KindProj::Answered { status, reason } => answer::text(*status, reason),
         };
         if let Some(settings) = this.settings {
-            head::vary(response.headers_mut(), &settings.vary);
+            headers::vary(response.headers_mut(), &settings.vary);
         }
         Poll::Ready(Ok(response))
     }

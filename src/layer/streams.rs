@@ -26,8 +26,8 @@ use super::{
 #[cfg(feature = "listener")]
 use crate::connection::Peer;
 use crate::{
-    head::{self, WholeChunks},
     lifetime::access::Carried,
+    sse::headers::{self, WholeChunks},
 };
 
 #[derive(Clone, Debug)]
@@ -199,10 +199,10 @@ where
         };
         #[cfg(feature = "cors")]
         if settings.cors.is_some() {
-            head::remove_cors(response.headers_mut());
+            headers::remove_cors(response.headers_mut());
         }
         if settings.strict_accept {
-            head::vary(response.headers_mut(), &[ACCEPT]);
+            headers::vary(response.headers_mut(), &[ACCEPT]);
         }
         Poll::Ready(Ok(response))
     }
@@ -220,7 +220,7 @@ fn finish<B: Body>(
         && parts.status == StatusCode::OK
         && !parts.headers.contains_key(CONTENT_TYPE)
         && body.size_hint().exact().is_none();
-    if !bare && !head::is_event_stream(&parts.headers) {
+    if !bare && !headers::is_event_stream(&parts.headers) {
         return Response::from_parts(parts, SseBody::untouched(body));
     }
 
@@ -242,7 +242,7 @@ fn finish<B: Body>(
         let promise = settings.keep_alive && asked.keep_alive && !ending;
         promise.then_some(HeaderValue::from_static("keep-alive"))
     };
-    head::apply(&mut parts.headers);
+    headers::apply(&mut parts.headers);
     if let Some(keep_alive) = keep_alive {
         parts.headers.insert(CONNECTION, keep_alive);
     }

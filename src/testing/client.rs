@@ -23,7 +23,7 @@ use super::{
     reader::{Reader, TIMEOUT},
     wait::{Wait, within},
 };
-use crate::head::{EVENT_STREAM, is_event_stream};
+use crate::sse::headers::{EVENT_STREAM, is_event_stream};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 

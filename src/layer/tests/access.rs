@@ -234,7 +234,9 @@ async fn nothing_that_is_published_after_the_withdrawal_arrives() {
             });
             let mut response = event_stream(body);
             if ours {
-                response.extensions_mut().insert(crate::head::WholeChunks);
+                response
+                    .extensions_mut()
+                    .insert(crate::sse::headers::WholeChunks);
             }
             let mut answer = under(SseLayer::new(), (access, response)).await;
             assert_eq!(poll(&mut answer), chunk("data: for all\n\n"));

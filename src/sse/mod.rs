@@ -1,5 +1,8 @@
 //! [`Sse`]: any stream of values as a response; and how our types become responses.
 
+mod body;
+pub(crate) mod headers;
+
 use std::fmt;
 
 use axum_core::{
@@ -13,7 +16,6 @@ use serde::Serialize;
 use std::time::Duration;
 
 use crate::{
-    body::{ChunkBody, EncodeItem, LazyBody, OnError, StreamBody, SubscriptionBody},
     channel::subscription::Subscription,
     error::BoxError,
     event::{
@@ -21,8 +23,9 @@ use crate::{
         payload::{encode_named, sealed::Encode as _},
         retry,
     },
-    head::{self, WholeChunks},
 };
+use body::{ChunkBody, EncodeItem, LazyBody, OnError, StreamBody, SubscriptionBody};
+use headers::WholeChunks;
 
 /// A stream of values as an event stream: each item becomes one whole event.
 ///
@@ -260,7 +263,7 @@ impl IntoResponse for Subscription {
 /// cache may answer others with it; and what is not stored needs no `Vary` (rule 128).
 pub(crate) fn no_content() -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    head::no_store(response.headers_mut());
+    headers::no_store(response.headers_mut());
     response
 }
 
@@ -276,7 +279,7 @@ pub(crate) fn whole_stream(chunk: Bytes) -> Response {
 
 fn event_stream(body: Body) -> Response {
     let mut headers = HeaderMap::with_capacity(4);
-    head::apply(&mut headers);
+    headers::apply(&mut headers);
     let mut response = Response::new(body);
     *response.headers_mut() = headers;
     response.extensions_mut().insert(WholeChunks);

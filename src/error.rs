@@ -260,7 +260,7 @@ mod tests {
     #[cfg(feature = "tracing")]
     #[test]
     fn what_is_the_servers_fault_is_logged() {
-        let logged = crate::logged::Logged::new(tracing::Level::ERROR);
+        let logged = crate::testing::logged::Logged::new(tracing::Level::ERROR);
         let _guard = tracing::subscriber::set_default(logged.clone());
         drop(Error::new(InvalidId, "client's").into_response());
         assert!(logged.take().is_empty());

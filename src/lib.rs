@@ -89,7 +89,6 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod board;
 mod channel;
 #[cfg(feature = "listener")]
 mod connection;
@@ -101,15 +100,13 @@ pub mod layer;
 mod lifetime;
 #[cfg(feature = "listener")]
 pub mod listener;
-#[cfg(all(test, feature = "tracing"))]
-mod logged;
-mod run;
+mod runs;
 mod sse;
+mod state_channel;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use board::Board;
 pub use channel::stats::{Gaps, Stats};
 pub use channel::{Channel, builder::Builder, hub::Hub};
 pub use channel::{
@@ -126,8 +123,9 @@ pub use layer::cors::OriginAllowlist;
 #[cfg(feature = "layer")]
 pub use lifetime::Access;
 pub use lifetime::Shutdown;
-pub use run::{RunId, RunResponse, Runs, RunsBuilder};
+pub use runs::{RunId, RunResponse, Runs, RunsBuilder};
 pub use sse::Sse;
+pub use state_channel::Board;
 
 // The README's examples must compile, and the one that can run must pass; nothing else needs the
 // README here, so it exists for rustdoc's tests only.

@@ -431,7 +431,7 @@ async fn an_answer_that_waits_is_not_cut_for_the_next_head() {
 #[cfg(feature = "tracing")]
 #[tokio::test(start_paused = true)]
 async fn connections_that_a_shutdown_does_not_end_are_warned_of() {
-    let warnings = crate::logged::Logged::new(tracing::Level::WARN);
+    let warnings = crate::testing::logged::Logged::new(tracing::Level::WARN);
     let _guard = tracing::subscriber::set_default(warnings.clone());
     let logged = || warnings.take();
     let no_layer = "give the `Shutdown` to `SseLayer::shutdown` too";

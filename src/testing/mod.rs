@@ -65,6 +65,8 @@
 
 mod client;
 mod http1;
+#[cfg(all(test, feature = "tracing"))]
+pub(crate) mod logged;
 mod parser;
 mod reader;
 mod wait;

@@ -310,7 +310,7 @@ async fn access_is_taken_off_every_response() {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn access_that_no_layer_sees_is_warned_of_and_no_other() {
-    let warnings = crate::logged::Logged::new(tracing::Level::WARN);
+    let warnings = crate::testing::logged::Logged::new(tracing::Level::WARN);
     let mut count = 0;
     let mut counted = || {
         count += warnings.take().len();

@@ -1,4 +1,4 @@
-//! [`Connection`]: lets a stream's [`Life`] reach the socket that carries it.
+//! [`Connection`]: lets a stream's [`StreamEnd`] reach the socket that carries it.
 //!
 //! A client that does not read is a body that nobody polls, so its end has to come from the
 //! socket's side. Nothing in the HTTP stack tells a response which connection it is written to.
@@ -18,7 +18,7 @@ use std::{
 use tokio::task::{self, Id};
 
 use crate::{
-    lifetime::end::Life,
+    lifetime::end::StreamEnd,
     sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock},
 };
 
@@ -35,7 +35,7 @@ struct Entry {
 #[derive(Default)]
 pub(crate) struct Connection {
     /// Of the stream that is being written; several if there are layers upon layers.
-    lives: Mutex<Vec<Arc<Life>>>,
+    lives: Mutex<Vec<Arc<StreamEnd>>>,
     /// Whether there are any. Changes in the connection's own task.
     carries: AtomicBool,
     /// Its requests can name it, so that `http_2_streams` are all of them.
@@ -90,7 +90,7 @@ impl Drop for Carried {
 
 /// A stream has begun, with its first poll. Its connection is the one that its request has
 /// named, or else the one that this task polls.
-pub(crate) fn carries(life: &Arc<Life>, peer: Option<Peer>) -> Option<Carried> {
+pub(crate) fn carries(life: &Arc<StreamEnd>, peer: Option<Peer>) -> Option<Carried> {
     let connection = match peer {
         Some(Peer {
             connection,
@@ -155,7 +155,7 @@ impl Connection {
             return;
         }
         let mut lives = lock(&self.lives);
-        let is_open = |life: &Arc<Life>| Arc::strong_count(life) > 1;
+        let is_open = |life: &Arc<StreamEnd>| Arc::strong_count(life) > 1;
         if lives.iter().all(is_open) {
             return;
         }

@@ -48,11 +48,11 @@
 //! | stream values that belong to one connection | [`Sse`], [`Heartbeat`] |
 //! | name an event, give it an id, send text or nothing | [`Event`], [`event_name!`] |
 //! | publish to many clients, and let them resume | [`Channel`], [`Builder`] |
-//! | carry many channels on one connection | [`Hub`], [`Control`] |
-//! | send a state first, and then its changes | [`Board`], [`Channel::snapshot`] |
+//! | carry many channels on one connection | [`Hub`], [`SubscriptionHandle`] |
+//! | send a state first, and then its changes | [`StateChannel`], [`Channel::snapshot`] |
 //! | run a job that survives its client | [`Runs`] |
 //! | say where a client starts and what follows a gap | [`Subscription`], [`Start`], [`OnGap`], [`OnLag`] |
-//! | know how a resume stands before the response starts | [`Subscription::resume`], [`Resume`] |
+//! | know how a resume stands before the response starts | [`Subscription::resumption`], [`Resumption`] |
 //! | read a client's last id, for a channel or for ids of your own | [`LastEventId`], [`StrictLastEventId`], [`EventId`] |
 //! | set the head of any event stream, end all of them | [`SseLayer`], [`Shutdown`] |
 //! | let pages of other origins read, with cookies, and refuse the rest | [`OriginAllowlist`], [`layer::Cors`] |
@@ -107,11 +107,11 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use channel::stats::{Gaps, Stats};
+pub use channel::stats::{GapCounts, Stats};
 pub use channel::{Channel, builder::Builder, hub::Hub};
 pub use channel::{
     gap::GapReason,
-    subscription::{Control, OnGap, OnLag, Resume, Start, Subscription},
+    subscription::{OnGap, OnLag, Resumption, Start, Subscription, SubscriptionHandle},
 };
 pub use error::{BoxError, Error, ErrorKind};
 pub use event::{Event, EventId, EventName, Heartbeat, NotAResult, Payload};
@@ -125,7 +125,7 @@ pub use lifetime::Access;
 pub use lifetime::Shutdown;
 pub use runs::{RunId, RunResponse, Runs, RunsBuilder};
 pub use sse::Sse;
-pub use state_channel::Board;
+pub use state_channel::StateChannel;
 
 // The README's examples must compile, and the one that can run must pass; nothing else needs the
 // README here, so it exists for rustdoc's tests only.

@@ -31,7 +31,7 @@ use crate::{
     error::{Error, ErrorKind},
     event::{
         Event, EventId, EventName, Heartbeat, NotAResult, encode,
-        id::{DIGITS, digit, from_string, parse_number, shown, write_number},
+        id::{DIGITS, digit, from_string, parse_number, quoted, write_number},
         retry,
     },
     last_event_id::LastEventId,
@@ -88,8 +88,8 @@ fn unknown_run(token: u128, retry: Option<u32>) -> Bytes {
         encode::retry(&mut out, millis);
     }
     encode::name(&mut out, END.as_str());
-    let lo = AFTER_ALL;
-    encode::id(&mut out, |out| RunId { token, lo }.write(out));
+    let sequence = AFTER_ALL;
+    encode::id(&mut out, |out| RunId { token, sequence }.write(out));
     encode::text(&mut out, EndReason::Unknown.json());
     encode::end(&mut out);
     out.into()
@@ -116,14 +116,14 @@ fn unknown_run(token: u128, retry: Option<u32>) -> Bytes {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RunId {
     token: u128,
-    lo: u64,
+    sequence: u64,
 }
 
 impl RunId {
     fn write(self, out: &mut Vec<u8>) {
         out.extend(token_digits(self.token));
         out.push(b'-');
-        write_number(self.lo, out);
+        write_number(self.sequence, out);
     }
 }
 
@@ -138,7 +138,7 @@ impl fmt::Display for RunId {
 impl fmt::Debug for RunId {
     /// Does not show the token, which is a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RunId(…-{})", self.lo)
+        write!(f, "RunId(…-{})", self.sequence)
     }
 }
 
@@ -150,14 +150,14 @@ impl FromStr for RunId {
     /// [`ErrorKind::InvalidId`] for anything but the one spelling that is printed.
     fn from_str(text: &str) -> Result<Self, Error> {
         text.split_once('-')
-            .and_then(|(token, lo)| {
+            .and_then(|(token, sequence)| {
                 Some(Self {
                     token: parse_token(token.as_bytes())?,
-                    lo: parse_number(lo.as_bytes())?,
+                    sequence: parse_number(sequence.as_bytes())?,
                 })
             })
             .ok_or_else(|| {
-                let message = format!("{} is not an id of a run", shown(text));
+                let message = format!("{} is not an id of a run", quoted(text));
                 Error::new(ErrorKind::InvalidId, message)
             })
     }
@@ -270,7 +270,7 @@ struct Inner<T, O> {
     bounds: Bounds,
     settings: Settings,
     /// Lends its wire manners to answers that belong to no run.
-    nobody: Arc<Shared>,
+    refusals: Arc<Shared>,
     state: Mutex<State<T, O>>,
 }
 
@@ -393,13 +393,13 @@ impl RunsBuilder {
     #[must_use]
     pub fn build<T, O>(self) -> Runs<T, O> {
         let Self { bounds, settings } = self;
-        let nobody = Shared::single(settings.clone(), Clock::new())
+        let refusals = Shared::single(settings.clone(), Clock::new())
             .shared
             .clone();
         Runs(Arc::new(Inner {
             bounds,
             settings,
-            nobody,
+            refusals,
             state: Mutex::new(State {
                 runs: HashMap::new(),
                 ended: VecDeque::new(),
@@ -480,9 +480,9 @@ where
                 let runs = self.clone();
                 let begin = move || match token {
                     Some(token) => runs.start(token, owner, start),
-                    None => Subscription::refused(runs.0.nobody.clone()),
+                    None => Subscription::refused(runs.0.refusals.clone()),
                 };
-                let id = token.map(|token| RunId { token, lo: 0 });
+                let id = token.map(|token| RunId { token, sequence: 0 });
                 RunResponse(Answer::Start(id, Box::new(begin)))
             }
         }
@@ -496,13 +496,13 @@ where
     }
 
     fn resume(&self, id: RunId, owner: &O) -> RunResponse {
-        if id.lo == AFTER_ALL {
+        if id.sequence == AFTER_ALL {
             return RunResponse(Answer::Gone);
         }
         RunResponse(match self.find(id, owner) {
             None => Answer::Unknown(self.unknown(id.token)),
             Some(run) => {
-                let subscription = run.subscribe(EventId::new(life(id.token), id.lo));
+                let subscription = run.subscribe(EventId::new(epoch(id.token), id.sequence));
                 // It has brought the last id back.
                 if subscription.is_over() {
                     run.read_to_end.store(true, Ordering::Relaxed);
@@ -521,7 +521,7 @@ where
         S: Stream<Item = T> + Send + 'static,
         T: NotAResult<Kind>,
     {
-        let clock = Clock::with_prefix(life(token), token_digits(token).collect());
+        let clock = Clock::with_prefix(epoch(token), token_digits(token).collect());
         let channel = Channel::of(Shared::single(self.0.settings.clone(), clock));
         let run = Run {
             channel: channel.clone(),
@@ -532,10 +532,10 @@ where
         };
         let (cancel, subscription) = (
             run.cancel.clone(),
-            run.subscribe(EventId::new(life(token), 0)).announced(),
+            run.subscribe(EventId::new(epoch(token), 0)).announced(),
         );
         if self.0.insert(token, run).is_err() {
-            return Subscription::refused(self.0.nobody.clone());
+            return Subscription::refused(self.0.refusals.clone());
         }
 
         // Made before any code of the job's: however that ends, the run has ended then.
@@ -751,8 +751,8 @@ impl<T, O> Drop for UnderWay<T, O> {
     }
 }
 
-/// The `hi` of a run's ids. Never printed: the token is.
-fn life(token: u128) -> u64 {
+/// The `epoch` of a run's ids. Never printed: the token is.
+fn epoch(token: u128) -> u64 {
     u64::try_from(token >> 64).unwrap_or(u64::MAX)
 }
 
@@ -847,8 +847,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_prints_and_parses(token: u128, lo: u64) {
-            let id = RunId { token, lo };
+        fn an_id_prints_and_parses(token: u128, sequence: u64) {
+            let id = RunId { token, sequence };
             let text = id.to_string();
             prop_assert_eq!(text.parse::<RunId>().unwrap(), id);
             let json = serde_json::to_string(&id).unwrap();

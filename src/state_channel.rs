@@ -1,4 +1,4 @@
-//! [`Board<S, E>`]: a state and the channel of its changes, changed under one lock.
+//! [`StateChannel<S, E>`]: a state and the channel of its changes, changed under one lock.
 
 use std::{
     borrow::Borrow,
@@ -23,7 +23,7 @@ use crate::{
 ///
 /// ```
 /// use axum::{extract::State, response::IntoResponse};
-/// use axum_sse::{Board, LastEventId};
+/// use axum_sse::{StateChannel, LastEventId};
 /// use std::collections::BTreeMap;
 ///
 /// #[derive(serde::Serialize)]
@@ -31,11 +31,11 @@ use crate::{
 ///
 /// type Scores = BTreeMap<String, u32>;
 ///
-/// async fn scores(State(board): State<Board<Scores, Goal>>, last: LastEventId) -> impl IntoResponse {
+/// async fn scores(State(board): State<StateChannel<Scores, Goal>>, last: LastEventId) -> impl IntoResponse {
 ///     board.subscribe(last)
 /// }
 ///
-/// let board = Board::new(Scores::new(), |scores, goal: &Goal| {
+/// let board = StateChannel::new(Scores::new(), |scores, goal: &Goal| {
 ///     *scores.entry(goal.team.clone()).or_default() += 1;
 /// });
 /// board.publish(&Goal { team: "blue".into() })?;
@@ -54,7 +54,7 @@ use crate::{
 /// they must not use the board itself.
 ///
 /// Cheap to clone; all clones are one board.
-pub struct Board<S, E> {
+pub struct StateChannel<S, E> {
     state: Arc<Mutex<At<S>>>,
     apply: Apply<S, E>,
     channel: Channel<E>,
@@ -70,7 +70,7 @@ struct At<S> {
     broken: bool,
 }
 
-impl<S, E> Board<S, E>
+impl<S, E> StateChannel<S, E>
 where
     S: Serialize + Send + 'static,
     E: Serialize,
@@ -78,7 +78,7 @@ where
     /// A board with a channel of its own.
     ///
     /// `state` is serialised once, to see whether it can be. If not, no client will ever get it:
-    /// with the feature `tracing` that is logged as an error. [`on`](Board::on) returns the
+    /// with the feature `tracing` that is logged as an error. [`on`](StateChannel::on) returns the
     /// error.
     #[must_use]
     pub fn new(state: S, apply: impl Fn(&mut S, &E) + Send + Sync + 'static) -> Self {
@@ -101,10 +101,10 @@ where
     /// never have their events.
     ///
     /// ```
-    /// use axum_sse::{Board, Channel};
+    /// use axum_sse::{StateChannel, Channel};
     ///
     /// let changes: Channel<u32> = Channel::builder().capacity(100).build();
-    /// let sum = Board::on(changes.clone(), 0, |sum, change: &u32| *sum += change)?;
+    /// let sum = StateChannel::on(changes.clone(), 0, |sum, change: &u32| *sum += change)?;
     /// sum.publish(&7)?;
     /// assert_eq!(sum.channel().newest(), changes.newest());
     /// # Ok::<(), axum_sse::Error>(())
@@ -172,9 +172,9 @@ where
     /// between. With an `Err` nothing happens.
     ///
     /// ```
-    /// use axum_sse::{Board, BoxError};
+    /// use axum_sse::{StateChannel, BoxError};
     ///
-    /// let seats = Board::new(3u32, |free, taken: &u32| *free -= taken);
+    /// let seats = StateChannel::new(3u32, |free, taken: &u32| *free -= taken);
     /// let take = |wanted: u32| {
     ///     seats.update(|free| match wanted <= *free {
     ///         true => Ok(wanted),
@@ -187,7 +187,7 @@ where
     ///
     /// # Errors
     ///
-    /// That of `decide`, or those of [`publish`](Board::publish), as an `X`.
+    /// That of `decide`, or those of [`publish`](StateChannel::publish), as an `X`.
     pub fn update<B, X, Kind>(&self, decide: impl FnOnce(&S) -> Result<B, X>) -> Result<EventId, X>
     where
         B: Borrow<E>,
@@ -215,7 +215,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Poisoned`] as for [`publish`](Board::publish).
+    /// [`ErrorKind::Poisoned`] as for [`publish`](StateChannel::publish).
     pub fn read<R>(&self, look: impl FnOnce(&S) -> R) -> Result<R, Error> {
         Ok(look(&locked(&self.state)?.state))
     }
@@ -253,7 +253,7 @@ fn locked<S>(state: &Mutex<At<S>>) -> Result<MutexGuard<'_, At<S>>, Error> {
     Ok(at)
 }
 
-impl<S, E> Clone for Board<S, E> {
+impl<S, E> Clone for StateChannel<S, E> {
     fn clone(&self) -> Self {
         let Self {
             state,
@@ -268,9 +268,9 @@ impl<S, E> Clone for Board<S, E> {
     }
 }
 
-impl<S, E> fmt::Debug for Board<S, E> {
+impl<S, E> fmt::Debug for StateChannel<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Board")
+        f.debug_struct("StateChannel")
             .field("channel", &self.channel)
             .finish_non_exhaustive()
     }

@@ -254,7 +254,7 @@ impl Client {
                     last = Some(*id);
                 }
                 Seen::Gap { channel, oldest } => {
-                    let before = oldest.map(|id| EventId::new(id.hi(), id.lo() - 1));
+                    let before = oldest.map(|id| EventId::new(id.epoch(), id.sequence() - 1));
                     if let (Some(known), Some(before)) = (known[*channel], before) {
                         assert!(
                             behind(*channel, known) < behind(*channel, before),

@@ -31,7 +31,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, put},
 };
-use axum_sse::{Board, Channel, EventId, LastEventId, Shutdown, SseLayer};
+use axum_sse::{Channel, EventId, LastEventId, Shutdown, SseLayer, StateChannel};
 use serde::{Deserialize, Serialize};
 use support::setting;
 
@@ -59,7 +59,7 @@ fn apply(seats: &mut Seats, change: &Change) {
 }
 
 struct Theatre {
-    board: Board<Seats, Change>,
+    board: StateChannel<Seats, Change>,
 }
 
 #[tokio::main]
@@ -79,7 +79,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .flat_map(|row| (1..=SEATS_PER_ROW).map(move |number| (format!("{row}{number}"), None)))
         .collect();
     let theatre = Arc::new(Theatre {
-        board: Board::on(channel, seats, apply)?,
+        board: StateChannel::on(channel, seats, apply)?,
     });
 
     let shutdown = Shutdown::new();

@@ -204,7 +204,7 @@ impl<Target> Builder<Target> {
     /// then the end, as with [`Channel::close`]. Without, they stay connected.
     ///
     /// Handles are [`Channel`]s and their clones, also those inside of a
-    /// [`Board`](crate::Board); subscriptions are not. On a hub, a channel that has never had a
+    /// [`StateChannel`](crate::StateChannel); subscriptions are not. On a hub, a channel that has never had a
     /// handle stays open, and [`Hub::channel`] with the name of one that was closed gives a handle
     /// on the closed channel until the name is free (see
     /// [`retire_after`](Builder::retire_after)). So keep a handle for as long as somebody may

@@ -10,10 +10,10 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct Clock {
-    hi: u64,
+    epoch: u64,
     /// What stands in front of the count in a printed id.
     prefix: Box<[u8]>,
-    lo: AtomicU64,
+    sequence: AtomicU64,
 }
 
 impl Clock {
@@ -22,50 +22,50 @@ impl Clock {
     pub(crate) fn new() -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH);
         let seconds = time.unwrap_or(Duration::ZERO).as_secs();
-        let hi = (seconds << 32) | (random() >> 32);
+        let epoch = (seconds << 32) | (random() >> 32);
         let mut prefix = Vec::new();
-        write_number(hi, &mut prefix);
-        Self::with_prefix(hi, prefix)
+        write_number(epoch, &mut prefix);
+        Self::with_prefix(epoch, prefix)
     }
 
-    /// A life whose ids are printed with `prefix` in place of `hi`.
-    pub(crate) fn with_prefix(hi: u64, mut prefix: Vec<u8>) -> Self {
+    /// A life whose ids are printed with `prefix` in place of `epoch`.
+    pub(crate) fn with_prefix(epoch: u64, mut prefix: Vec<u8>) -> Self {
         prefix.push(b'-');
         Self {
-            hi,
+            epoch,
             prefix: prefix.into(),
-            lo: AtomicU64::new(0),
+            sequence: AtomicU64::new(0),
         }
     }
 
     /// Appends an id of this life as it stands on the wire.
     pub(crate) fn write(&self, id: EventId, out: &mut Vec<u8>) {
-        debug_assert_eq!(id.hi(), self.hi);
+        debug_assert_eq!(id.epoch(), self.epoch);
         out.extend_from_slice(&self.prefix);
-        id.write_lo(out);
+        id.write_sequence(out);
     }
 
     /// The id of the next event. Only called under the lock of the log that it is for (law 1).
     pub(crate) fn draw(&self) -> EventId {
         // Release, with the acquire below: who sees this id drawn also sees that its log's
-        // version turned odd before (see `Core::publish`).
-        EventId::new(self.hi, self.lo.fetch_add(1, Ordering::AcqRel) + 1)
+        // version turned odd before (see `ChannelState::publish`).
+        EventId::new(self.epoch, self.sequence.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
     /// The newest id drawn. Its event may not be in its log yet, but whoever locks that log after
     /// this call finds it there.
     pub(crate) fn newest(&self) -> EventId {
-        EventId::new(self.hi, self.lo.load(Ordering::Acquire))
+        EventId::new(self.epoch, self.sequence.load(Ordering::Acquire))
     }
 
     /// The id in front of the first event.
     pub(crate) fn start(&self) -> EventId {
-        EventId::new(self.hi, 0)
+        EventId::new(self.epoch, 0)
     }
 
     /// Whether this clock has drawn `id` (its start counts as drawn), or why not.
     pub(crate) fn check(&self, id: EventId) -> Result<EventId, GapReason> {
-        if id.hi() != self.hi {
+        if id.epoch() != self.epoch {
             Err(GapReason::Restarted)
         } else if id > self.newest() {
             Err(GapReason::Unknown)

@@ -12,13 +12,13 @@ use crate::{
 /// Why there is a gap.
 ///
 /// ```
-/// use axum_sse::{Channel, GapReason, Resume};
+/// use axum_sse::{Channel, GapReason, Resumption};
 ///
 /// let channel = Channel::builder().capacity(1).build();
 /// let seen = channel.publish(&1)?;
 /// channel.publish(&2)?;
 /// channel.publish(&3)?;
-/// let Resume::Gap { reason, missed, .. } = channel.subscribe(seen).resume() else { unreachable!() };
+/// let Resumption::Gap { reason, missed, .. } = channel.subscribe(seen).resumption() else { unreachable!() };
 /// assert_eq!((reason, missed), (GapReason::Evicted, Some(1)));
 /// # Ok::<(), axum_sse::Error>(())
 /// ```

@@ -15,13 +15,13 @@ use crate::{
         clock::Clock,
         log::Limits,
         registry::{Bounds, Published, Registry},
-        state::{Core, Held},
+        state::{ChannelHandle, ChannelState},
         stats::{Counters, Stats},
         subscription::Subscription,
         wake::Wake,
     },
     error::Error,
-    event::{EventId, EventName, Heartbeat, id::shown, variant},
+    event::{EventId, EventName, Heartbeat, id::quoted, variant},
     last_event_id::LastEventId,
     sync::Arc,
 };
@@ -214,7 +214,7 @@ impl Hub {
             }
             names.push(name);
         }
-        let mut sources: Vec<Held> = Vec::with_capacity(names.len());
+        let mut sources: Vec<ChannelHandle> = Vec::with_capacity(names.len());
         for name in names {
             match self.0.registry.look_up(&self.0, name.as_ref(), None) {
                 Ok(held) => sources.push(held),
@@ -293,7 +293,7 @@ pub(crate) struct Shared {
     pub(crate) wake: Arc<Wake>,
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
-    epoch: Instant,
+    started: Instant,
 }
 
 impl Shared {
@@ -308,12 +308,12 @@ impl Shared {
     }
 
     /// Of a channel of its own.
-    pub(crate) fn single(settings: Settings, clock: Clock) -> Held {
+    pub(crate) fn single(settings: Settings, clock: Clock) -> ChannelHandle {
         let shared = Self::new(settings, clock, None);
-        let core = Core::new("", shared.settings.limits, shared.clock.start());
+        let core = ChannelState::new("", shared.settings.limits, shared.clock.start());
         let core = Arc::new(core);
         shared.registry.insert_single(core.clone());
-        Held::new(Arc::new(shared), core)
+        ChannelHandle::new(Arc::new(shared), core)
     }
 
     fn new(settings: Settings, clock: Clock, bounds: Option<Bounds>) -> Self {
@@ -325,7 +325,7 @@ impl Shared {
             clock,
             wake: Arc::new(wake),
             counters: Counters::default(),
-            epoch: Instant::now(),
+            started: Instant::now(),
         }
     }
 
@@ -333,13 +333,13 @@ impl Shared {
     pub(crate) fn now(&self) -> u64 {
         match self.settings.limits.age {
             None => 0,
-            Some(_) => u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX),
+            Some(_) => u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
 
     /// Visits a bounded number of channels, and returns those whose readers should be looked at.
     /// Called by the wake task, once per tick.
-    pub(crate) fn sweep(&self) -> Vec<Arc<Core>> {
+    pub(crate) fn sweep(&self) -> Vec<Arc<ChannelState>> {
         self.registry.sweep(self.now())
     }
 
@@ -368,7 +368,7 @@ impl Shared {
             return None;
         }
         stats.subscribers = self.wake.readers();
-        stats.published = self.clock.newest().lo();
+        stats.published = self.clock.newest().sequence();
         self.counters.read_into(stats);
         Some(*stats)
     }
@@ -445,12 +445,12 @@ impl Settings {
         for (at, (one, name)) in own.iter().enumerate() {
             let Some(name) = name else { continue };
             if RESERVED.contains(name) {
-                return Some(format!("the {one} event may not be named {}", shown(name)));
+                return Some(format!("the {one} event may not be named {}", quoted(name)));
             }
             if let Some((other, _)) = own[..at].iter().find(|(_, taken)| *taken == Some(*name)) {
                 return Some(format!(
                     "the {other} event and the {one} event are both named {}",
-                    shown(name)
+                    quoted(name)
                 ));
             }
         }

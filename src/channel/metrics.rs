@@ -3,7 +3,7 @@
 //! The wake task reports once per heartbeat interval (every 16 seconds if there are no
 //! heartbeats), while there are subscribers, and when the last one has left. Nothing is counted on the way of an event.
 
-use crate::channel::stats::{Gaps, Stats};
+use crate::channel::stats::{GapCounts, Stats};
 
 /// Reports as `axum_sse_*`, with the label `hub`.
 ///
@@ -49,7 +49,7 @@ pub(crate) fn report(hub: &str, stats: impl FnOnce() -> Stats) {
     ] {
         metrics::counter!(name, "hub" => hub.clone()).absolute(value);
     }
-    let Gaps {
+    let GapCounts {
         evicted,
         unknown,
         restarted,
@@ -151,7 +151,7 @@ mod tests {
         for n in 0..5 {
             channel.publish(&n).unwrap();
         }
-        let start = crate::EventId::new(channel.newest().hi(), 0);
+        let start = crate::EventId::new(channel.newest().epoch(), 0);
         let mut reader = crate::testing::Reader::new(channel.subscribe(start));
         for _ in 0..3 {
             reader.next().await.unwrap();

@@ -38,8 +38,8 @@ use crate::{
     error::{BoxError, Error, ErrorKind},
     event::{
         Event, EventId, EventName, NotAResult,
-        encode::IdPlace,
-        id::shown,
+        encode::IdOffset,
+        id::quoted,
         payload::{Encode, encode_named, sealed::Encode as _},
     },
     last_event_id::LastEventId,
@@ -48,10 +48,10 @@ use crate::{
 use builder::Builder;
 use hub::{RESERVED, Shared};
 use snapshot::{Snapshots, State};
-use state::{Frame, Held};
+use state::{ChannelHandle, EncodedEvent};
 use stats::Stats;
 use subscription::Subscription;
-use wake::behind_all_others;
+use wake::yield_fairly;
 
 /// How many items [`Channel::forward`] takes from its source before other tasks get a turn.
 const FORWARD_SLICE: usize = 64;
@@ -123,12 +123,12 @@ impl<T: Serialize + ?Sized> Channel<T> {
     }
 
     /// A handle that publishes as the settings say.
-    pub(crate) fn of(held: Held) -> Self {
+    pub(crate) fn of(held: ChannelHandle) -> Self {
         let named = held.shared.settings.named;
         Self::with_names(held, named)
     }
 
-    pub(crate) fn with_names(held: Held, named: bool) -> Self {
+    pub(crate) fn with_names(held: ChannelHandle, named: bool) -> Self {
         Self {
             held: Handle::new(held),
             encode: match named {
@@ -160,7 +160,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
     /// that of the channel's own gap, checkpoint or snapshot event. A refused publish uses up no
     /// id.
     ///
-    /// [`ErrorKind::NotPublishable`] if the channel belongs to a [`Board`](crate::Board), which
+    /// [`ErrorKind::NotPublishable`] if the channel belongs to a [`StateChannel`](crate::StateChannel), which
     /// has to publish instead. [`ErrorKind::InvalidName`] on every publish if the builder was
     /// given one name for two of the channel's own events.
     pub fn publish<Kind>(&self, value: &T) -> Result<EventId, Error>
@@ -184,7 +184,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
                     ErrorKind::InvalidName,
                     format!(
                         "event name {}: only the channel itself may send it",
-                        shown(&String::from_utf8_lossy(name))
+                        quoted(&String::from_utf8_lossy(name))
                     ),
                 )),
                 _ => Ok(place),
@@ -225,7 +225,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
                 };
                 published += 1;
             }
-            behind_all_others().await;
+            yield_fairly().await;
         }
     }
 }
@@ -369,7 +369,7 @@ impl<T: ?Sized> Channel<T> {
         let mut bytes = Vec::new();
         let frame = last.map(|event| {
             let place = event.encode_without_id(&mut bytes);
-            Frame {
+            EncodedEvent {
                 bytes: &mut bytes,
                 place,
             }
@@ -420,7 +420,7 @@ impl<T: ?Sized> Channel<T> {
     /// state, as an event with that id, and then every event behind it.
     ///
     /// The id must be one up to which the state contains every event of this channel, and none
-    /// behind; [`Board`](crate::Board) gets that right without thinking.
+    /// behind; [`StateChannel`](crate::StateChannel) gets that right without thinking.
     ///
     /// The function is called when a client needs it, once for all who need it at the same time.
     /// What it returns is also given to clients that come later, with the events that follow it,
@@ -583,7 +583,7 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// ```
     /// let channel = axum_sse::Channel::new();
-    /// assert_eq!(channel.newest().lo(), 0);
+    /// assert_eq!(channel.newest().sequence(), 0);
     /// assert_eq!(channel.publish(&1)?, channel.newest());
     /// # Ok::<(), axum_sse::Error>(())
     /// ```
@@ -594,7 +594,7 @@ impl<T: ?Sized> Channel<T> {
 
     fn append(
         &self,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<IdPlace, Error>,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<IdOffset, Error>,
     ) -> Result<EventId, Error> {
         if let Some(conflict) = &self.held.shared.name_conflict {
             return Err(Error::new(ErrorKind::InvalidName, conflict.as_str()));
@@ -602,7 +602,7 @@ impl<T: ?Sized> Channel<T> {
         with_buffer(|buffer| {
             let place = encode(buffer)?;
             let Shared { clock, wake, .. } = &*self.held.shared;
-            let frame = Frame {
+            let frame = EncodedEvent {
                 bytes: buffer,
                 place,
             };
@@ -620,19 +620,19 @@ impl<T: ?Sized> Channel<T> {
 }
 
 /// What makes a handle of those that publish: with the last of them the channel may close.
-struct Handle(Held);
+struct Handle(ChannelHandle);
 
 impl Handle {
-    fn new(held: Held) -> Self {
+    fn new(held: ChannelHandle) -> Self {
         held.publishers.fetch_add(1, Ordering::AcqRel);
         Self(held)
     }
 }
 
 impl Deref for Handle {
-    type Target = Held;
+    type Target = ChannelHandle;
 
-    fn deref(&self) -> &Held {
+    fn deref(&self) -> &ChannelHandle {
         &self.0
     }
 }

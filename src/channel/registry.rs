@@ -17,10 +17,10 @@ use tokio::time::Instant;
 use crate::{
     channel::{
         hub::Shared,
-        state::{Core, Held},
+        state::{ChannelHandle, ChannelState},
     },
     error::{Error, ErrorKind},
-    event::{EventId, id::shown},
+    event::{EventId, id::quoted},
     sync::{Arc, Mutex, lock},
 };
 
@@ -76,7 +76,7 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
-    core: Arc<Core>,
+    core: Arc<ChannelState>,
     /// What its handles publish, once there has been one.
     published: Option<Published>,
     idle: Option<Idle>,
@@ -104,7 +104,7 @@ impl Registry {
     }
 
     /// Takes in the channel of a hub that has one only.
-    pub(crate) fn insert_single(&self, core: Arc<Core>) {
+    pub(crate) fn insert_single(&self, core: Arc<ChannelState>) {
         lock(&self.state).entries.insert(Entry {
             core,
             published: None,
@@ -124,13 +124,13 @@ impl Registry {
         shared: &Arc<Shared>,
         name: &str,
         wanted: Option<Published>,
-    ) -> Result<Held, Error> {
+    ) -> Result<ChannelHandle, Error> {
         if name.len() > MAX_NAME {
             return Err(Error::new(
                 ErrorKind::InvalidName,
                 format!(
                     "channel name {}: {} bytes, more than {MAX_NAME}",
-                    shown(name),
+                    quoted(name),
                     name.len()
                 ),
             ));
@@ -159,12 +159,12 @@ impl Registry {
                         ErrorKind::TooManyChannels,
                         format!(
                             "no room for channel {}: all {bound} are in use",
-                            shown(name)
+                            quoted(name)
                         ),
                     ));
                 }
                 let limits = shared.settings.limits;
-                let core = Core::new(name, limits, state.watermark);
+                let core = ChannelState::new(name, limits, state.watermark);
                 let key = state.entries.insert(Entry {
                     core: Arc::new(core),
                     published: None,
@@ -180,7 +180,7 @@ impl Registry {
         let held = conflict.is_none().then(|| {
             entry.published = published;
             entry.idle = None;
-            Held::new(shared.clone(), entry.core.clone())
+            ChannelHandle::new(shared.clone(), entry.core.clone())
         });
         drop(state);
         drop(retired);
@@ -197,19 +197,19 @@ impl Registry {
             };
             Error::new(
                 ErrorKind::OtherType,
-                format!("channel {} {why}", shown(name)),
+                format!("channel {} {why}", quoted(name)),
             )
         })
     }
 
     /// Whether a name is free again: its channel was closed long enough ago, and nobody holds it.
-    fn is_free(&self, core: &Core, now: Instant) -> bool {
+    fn is_free(&self, core: &ChannelState, now: Instant) -> bool {
         let closed = self.bounds.map(|bounds| bounds.closed);
         !core.is_held() && core.closed_for(now) >= closed && closed.is_some()
     }
 
     /// Nobody holds `core` any more, or so it seemed a moment ago.
-    pub(crate) fn release(&self, core: &Arc<Core>) {
+    pub(crate) fn release(&self, core: &Arc<ChannelState>) {
         if self.is_single() {
             return;
         }
@@ -240,7 +240,7 @@ impl Registry {
 
     /// Retires what has been idle for long enough. What is returned is to be dropped without the
     /// lock.
-    fn retire_expired(&self, state: &mut State, now: Instant) -> Vec<Arc<Core>> {
+    fn retire_expired(&self, state: &mut State, now: Instant) -> Vec<Arc<ChannelState>> {
         let Some(bounds) = self.bounds else {
             return Vec::new();
         };
@@ -271,7 +271,7 @@ impl Registry {
 
     /// Visits a few channels: what is too old is forgotten, idle channels are retired. Returns
     /// those whose readers should be looked at.
-    pub(crate) fn sweep(&self, now: u64) -> Vec<Arc<Core>> {
+    pub(crate) fn sweep(&self, now: u64) -> Vec<Arc<ChannelState>> {
         let instant = Instant::now();
         let mut state = lock(&self.state);
         let retired = self.retire_expired(&mut state, instant);
@@ -289,7 +289,7 @@ impl Registry {
     }
 
     /// A bounded number of channels, from key `from` on, and the key to go on with.
-    pub(crate) fn some_cores(&self, from: usize) -> (Vec<Arc<Core>>, Option<usize>) {
+    pub(crate) fn some_cores(&self, from: usize) -> (Vec<Arc<ChannelState>>, Option<usize>) {
         let state = lock(&self.state);
         let entries = &state.entries;
         let end = entries.capacity().min(from.saturating_add(AT_A_LOOK));
@@ -298,7 +298,7 @@ impl Registry {
     }
 
     #[cfg(test)]
-    pub(crate) fn cores(&self) -> Vec<Arc<Core>> {
+    pub(crate) fn cores(&self) -> Vec<Arc<ChannelState>> {
         let state = lock(&self.state);
         let entries = state.entries.iter();
         entries.map(|(_, entry)| entry.core.clone()).collect()
@@ -314,7 +314,7 @@ impl State {
     }
 
     /// Open channels first: of a closed one, clients that come back should hear that it is.
-    fn retire_longest_idle(&mut self) -> Option<Arc<Core>> {
+    fn retire_longest_idle(&mut self) -> Option<Arc<ChannelState>> {
         let mut closed = Vec::new();
         let mut open = None;
         while closed.len() < AT_ONCE
@@ -336,7 +336,7 @@ impl State {
         key.map(|key| self.retire(key))
     }
 
-    fn retire(&mut self, key: usize) -> Arc<Core> {
+    fn retire(&mut self, key: usize) -> Arc<ChannelState> {
         let entry = self.entries.remove(key);
         self.names.remove(entry.core.name());
         let newest = entry.core.lock().newest();

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     channel::{
-        state::{Core, Progress, Round},
+        state::{ChannelState, Progress, Round},
         wake::{SLICE, Wake},
     },
     sync::{Arc, Weak, lock},
@@ -40,18 +40,18 @@ pub(super) struct Rounds {
     coalesce: Duration,
     /// Rounds that are to begin. They take turns with those under way, and come first: most are
     /// done at once.
-    fresh: VecDeque<Arc<Core>>,
+    fresh: VecDeque<Arc<ChannelState>>,
     /// Rounds under way.
-    line: VecDeque<(Arc<Core>, Round)>,
+    line: VecDeque<(Arc<ChannelState>, Round)>,
     /// What is known of channels that are in the line or rest, by their address. It is not used
     /// again meanwhile: `line` or `resting` refers to it.
     known: HashMap<usize, Known>,
     /// Channels whose last round began less than `coalesce` ago, the earliest first.
-    resting: VecDeque<(Instant, Weak<Core>)>,
+    resting: VecDeque<(Instant, Weak<ChannelState>)>,
     /// To be looked at after the next tick.
-    unsettled: HashMap<usize, Arc<Core>>,
+    unsettled: HashMap<usize, Arc<ChannelState>>,
     /// To be looked at now.
-    looks: hash_map::IntoValues<usize, Arc<Core>>,
+    looks: hash_map::IntoValues<usize, Arc<ChannelState>>,
     /// The queue holds more than has been taken.
     more: bool,
 }
@@ -61,10 +61,10 @@ struct Known {
     in_line: bool,
     rests: bool,
     /// There has been news since its last round began.
-    news: Option<Arc<Core>>,
+    news: Option<Arc<ChannelState>>,
 }
 
-fn key(core: &Arc<Core>) -> usize {
+fn key(core: &Arc<ChannelState>) -> usize {
     Arc::as_ptr(core).addr()
 }
 
@@ -134,7 +134,7 @@ impl Rounds {
     }
 
     /// The channel is to be looked at after the next tick.
-    pub(super) fn look_later(&mut self, core: Arc<Core>) {
+    pub(super) fn look_later(&mut self, core: Arc<ChannelState>) {
         self.unsettled.insert(key(&core), core);
     }
 
@@ -182,7 +182,7 @@ impl Rounds {
         }
     }
 
-    fn begin_next(&mut self) -> Option<(Arc<Core>, Round)> {
+    fn begin_next(&mut self) -> Option<(Arc<ChannelState>, Round)> {
         let core = self.fresh.pop_front()?;
         let round = core.begin_round();
         Some((core, round))
@@ -190,7 +190,7 @@ impl Rounds {
 
     fn go_on(
         &mut self,
-        core: Arc<Core>,
+        core: Arc<ChannelState>,
         mut round: Round,
         most: usize,
         now: u64,
@@ -232,7 +232,7 @@ impl Rounds {
         }
     }
 
-    fn begin(&mut self, core: Arc<Core>) {
+    fn begin(&mut self, core: Arc<ChannelState>) {
         let rests = !self.coalesce.is_zero();
         let known = self.known.entry(key(&core)).or_default();
         known.in_line = true;

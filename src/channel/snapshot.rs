@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::{runtime::Handle, sync::watch, time::timeout};
 
 use crate::{
-    channel::state::Held,
+    channel::state::ChannelHandle,
     error::{BoxError, Error},
     event::{
         EventId,
@@ -43,14 +43,14 @@ impl State {
 
 /// A state as an event.
 #[derive(Debug)]
-pub(crate) struct Snapshot {
+pub(crate) struct SharedSnapshot {
     pub(crate) id: EventId,
     event: Bytes,
     without_id: OnceLock<Bytes>,
 }
 
-impl Snapshot {
-    fn new(held: &Held, state: &State) -> Result<Self, BoxError> {
+impl SharedSnapshot {
+    fn new(held: &ChannelHandle, state: &State) -> Result<Self, BoxError> {
         let State { id, data } = state;
         let settings = &held.shared.settings;
         let clock = &held.shared.clock;
@@ -97,14 +97,14 @@ impl Snapshot {
 
 pub(crate) type Making = Pin<Box<dyn Future<Output = Result<State, BoxError>> + Send>>;
 
-type Made = Option<Arc<Snapshot>>;
+type Made = Option<Arc<SharedSnapshot>>;
 
 /// `None` while the snapshot is being made.
 type Receiver = watch::Receiver<Option<Made>>;
 
 /// What is to be had of a snapshot.
 pub(crate) enum Asked {
-    Ready(Arc<Snapshot>),
+    Ready(Arc<SharedSnapshot>),
     Pending(Pending),
 }
 
@@ -142,13 +142,13 @@ impl Snapshots {
     /// the others. That takes a runtime: without one, there is no snapshot.
     ///
     /// `not_before` is an id that it has to contain, of those that have been drawn.
-    pub(crate) fn get(&self, held: &Held, not_before: Option<EventId>) -> Asked {
+    pub(crate) fn get(&self, held: &ChannelHandle, not_before: Option<EventId>) -> Asked {
         loop {
             let last = lock(&self.0.last).clone();
             let mut outdated = None;
             if let Some(receiver) = last {
-                let landed = receiver.borrow().clone();
-                match landed {
+                let made = receiver.borrow().clone();
+                match made {
                     // A sender that is gone without a word was dropped with its runtime.
                     None if receiver.has_changed().is_ok() => return pending(receiver),
                     Some(Some(made))
@@ -166,7 +166,7 @@ impl Snapshots {
                 (Some(now), Some(seen)) => now.same_channel(seen),
                 (now, _) => now.is_none(),
             };
-            // Somebody else has just asked for a new one.
+            // Another task has just asked for a new one.
             if !is_first {
                 continue;
             }
@@ -174,12 +174,12 @@ impl Snapshots {
             drop(last);
             // A whole state, maybe the last reference to it.
             drop((before, outdated));
-            self.launch(held.clone(), sender);
+            self.spawn(held.clone(), sender);
             return pending(receiver);
         }
     }
 
-    fn launch(&self, held: Held, sender: watch::Sender<Option<Made>>) {
+    fn spawn(&self, held: ChannelHandle, sender: watch::Sender<Option<Made>>) {
         let snapshots = self.clone();
         let mut unfinished = Unfinished {
             held,
@@ -191,7 +191,7 @@ impl Snapshots {
         runtime.spawn(async move {
             let limit = unfinished.held.shared.settings.snapshot_timeout;
             let made = match timeout(limit, (snapshots.0.make)()).await {
-                Ok(state) => state.and_then(|state| Snapshot::new(&unfinished.held, &state)),
+                Ok(state) => state.and_then(|state| SharedSnapshot::new(&unfinished.held, &state)),
                 Err(_) => Err(format!("it has taken longer than {limit:?}").into()),
             };
             let (made, error) = match made {
@@ -209,14 +209,14 @@ impl Snapshots {
 fn pending(mut receiver: Receiver) -> Asked {
     Asked::Pending(Pending(Box::pin(async move {
         // An error means that the task has panicked, or that its runtime is gone.
-        let landed = receiver.wait_for(Option::is_some).await.ok()?;
-        landed.clone().flatten()
+        let made = receiver.wait_for(Option::is_some).await.ok()?;
+        made.clone().flatten()
     })))
 }
 
 /// Reports a snapshot that failed, also if its task panics.
 struct Unfinished {
-    held: Held,
+    held: ChannelHandle,
     error: Option<BoxError>,
 }
 

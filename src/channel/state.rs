@@ -1,4 +1,4 @@
-//! [`Core`]: one channel without its type: the log, its readers, and the order in which they are
+//! [`ChannelState`]: one channel without its type: the log, its readers, and the order in which they are
 //! touched.
 //!
 //! Lock order: a hub's registry, then `log`; `readers` is taken alone. No code of a user, no
@@ -20,7 +20,7 @@ use crate::{
     error::{Error, ErrorKind},
     event::{
         EventId, EventName,
-        encode::{self, IdPlace},
+        encode::{self, IdOffset},
     },
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
@@ -31,7 +31,7 @@ pub(super) const LOOKS: usize = 4096;
 /// The most bytes that are written under the log's lock: an id's line (law 1).
 const ID_LINE: usize = 64;
 
-pub(crate) struct Core {
+pub(crate) struct ChannelState {
     name: Box<str>,
     log: Mutex<Log>,
     /// Odd while an id is drawn whose event is not in the log yet; another number after each
@@ -66,7 +66,7 @@ pub(crate) struct Core {
 /// those that join meanwhile after the others, and looks at no more than are there.
 #[derive(Default)]
 struct Readers {
-    places: BTreeMap<u64, Arc<Place>>,
+    places: BTreeMap<u64, Arc<CursorProgress>>,
     next: u64,
 }
 
@@ -76,7 +76,7 @@ pub(crate) const PATIENCE: u64 = 3000;
 
 /// Where one connection stands in one channel.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct CursorProgress {
     reader: Arc<Reader>,
     /// The cursor's position, as its reader says; [`NOT_BEGUN`] until it has found it.
     pub(crate) position: AtomicU64,
@@ -92,7 +92,7 @@ pub(crate) struct Place {
 /// The position of a reader that has joined and not looked at the log yet.
 const NOT_BEGUN: u64 = u64::MAX;
 
-impl Place {
+impl CursorProgress {
     /// What is to be kept for this reader: everything from here on, if anything.
     fn floor(&self, end: u64, now: u64) -> Option<u64> {
         let position = match self.position.load(Ordering::Relaxed) {
@@ -148,12 +148,12 @@ pub(crate) enum Progress {
 }
 
 /// A framed event; its id's line belongs at `place`.
-pub(crate) struct Frame<'a> {
+pub(crate) struct EncodedEvent<'a> {
     pub(crate) bytes: &'a mut Vec<u8>,
-    pub(crate) place: IdPlace,
+    pub(crate) place: IdOffset,
 }
 
-impl Core {
+impl ChannelState {
     /// `before` is the id that a first event follows.
     pub(crate) fn new(name: &str, limits: Limits, before: EventId) -> Self {
         Self {
@@ -225,7 +225,7 @@ impl Core {
     /// Appends an event and signals the readers. What `frame` holds afterwards is of no use.
     pub(crate) fn publish(
         self: &Arc<Self>,
-        frame: Frame<'_>,
+        frame: EncodedEvent<'_>,
         now: u64,
         clock: &Clock,
         wake: &Wake,
@@ -243,7 +243,7 @@ impl Core {
     /// Appends a last event, if there is one, and closes the channel, under one lock.
     pub(crate) fn close(
         self: &Arc<Self>,
-        last: Option<Frame<'_>>,
+        last: Option<EncodedEvent<'_>>,
         now: u64,
         clock: &Clock,
         wake: &Wake,
@@ -269,16 +269,16 @@ impl Core {
     fn append(
         &self,
         log: &mut Log,
-        frame: Frame<'_>,
+        frame: EncodedEvent<'_>,
         now: u64,
         clock: &Clock,
     ) -> Result<(EventId, Evicted), Error> {
-        let Frame { bytes, place } = frame;
+        let EncodedEvent { bytes, place } = frame;
         let size = bytes.len();
         if self.is_closed() {
             return Err(self.closed_error());
         }
-        if !log.takes(size + ID_LINE) {
+        if !log.fits(size + ID_LINE) {
             return Err(Error::new(
                 ErrorKind::TooLarge,
                 format!(
@@ -312,8 +312,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn add_reader(&self, reader: Arc<Reader>) -> (u64, Arc<Place>) {
-        let place = Arc::new(Place {
+    pub(crate) fn add_reader(&self, reader: Arc<Reader>) -> (u64, Arc<CursorProgress>) {
+        let place = Arc::new(CursorProgress {
             reader,
             position: AtomicU64::new(NOT_BEGUN),
             goal: AtomicU64::new(0),
@@ -428,9 +428,9 @@ impl Core {
     }
 }
 
-impl std::fmt::Debug for Core {
+impl std::fmt::Debug for ChannelState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core")
+        f.debug_struct("ChannelState")
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
@@ -438,34 +438,34 @@ impl std::fmt::Debug for Core {
 
 /// A channel that somebody uses: it is not idle, and stays in its hub.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct ChannelHandle {
     pub(crate) shared: Arc<Shared>,
-    core: Arc<Core>,
+    core: Arc<ChannelState>,
 }
 
-impl Held {
+impl ChannelHandle {
     /// For a channel in a registry, to be called under the registry's lock.
-    pub(crate) fn new(shared: Arc<Shared>, core: Arc<Core>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, core: Arc<ChannelState>) -> Self {
         core.held.fetch_add(1, Ordering::AcqRel);
         Self { shared, core }
     }
 }
 
-impl Deref for Held {
-    type Target = Arc<Core>;
+impl Deref for ChannelHandle {
+    type Target = Arc<ChannelState>;
 
-    fn deref(&self) -> &Arc<Core> {
+    fn deref(&self) -> &Arc<ChannelState> {
         &self.core
     }
 }
 
-impl Clone for Held {
+impl Clone for ChannelHandle {
     fn clone(&self) -> Self {
         Self::new(self.shared.clone(), self.core.clone())
     }
 }
 
-impl Drop for Held {
+impl Drop for ChannelHandle {
     fn drop(&mut self) {
         if self.core.held.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.registry.release(&self.core);

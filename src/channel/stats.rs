@@ -2,7 +2,7 @@
 //! published.
 
 use crate::{
-    channel::{gap::GapReason, subscription::Resume},
+    channel::{gap::GapReason, subscription::Resumption},
     sync::{AtomicU64, Ordering},
 };
 
@@ -35,9 +35,9 @@ pub struct Stats {
     pub fresh: u64,
     /// Connections that resumed without a gap.
     pub resumed: u64,
-    /// Gaps of each kind, at the start of a connection or (`lagged`) later. A hub counts a gap
+    /// GapCounts of each kind, at the start of a connection or (`lagged`) later. A hub counts a gap
     /// once for each channel concerned.
-    pub gaps: Gaps,
+    pub gaps: GapCounts,
     /// Subscriptions that were refused: too many channels on one connection, a full hub, or a
     /// channel name that is too long.
     pub refused: u64,
@@ -53,7 +53,7 @@ pub struct Stats {
     pub lag: u64,
 }
 
-/// Gaps by [`GapReason`].
+/// GapCounts by [`GapReason`].
 ///
 /// ```
 /// use axum_sse::Channel;
@@ -63,7 +63,7 @@ pub struct Stats {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Gaps {
+pub struct GapCounts {
     /// See [`GapReason::Evicted`].
     pub evicted: u64,
     /// See [`GapReason::Unknown`].
@@ -93,11 +93,11 @@ impl Counters {
     }
 
     /// A connection has begun. A gap counts when it is found.
-    pub(crate) fn began(&self, resume: Resume) {
+    pub(crate) fn began(&self, resume: Resumption) {
         match resume {
-            Resume::Fresh => self.fresh.fetch_add(1, Ordering::Relaxed),
-            Resume::Exact { .. } => self.resumed.fetch_add(1, Ordering::Relaxed),
-            Resume::Gap { .. } => 0,
+            Resumption::Fresh => self.fresh.fetch_add(1, Ordering::Relaxed),
+            Resumption::Exact { .. } => self.resumed.fetch_add(1, Ordering::Relaxed),
+            Resumption::Gap { .. } => 0,
         };
     }
 
@@ -123,7 +123,7 @@ impl Counters {
         stats.delivered = read(&self.delivered);
         stats.fresh = read(&self.fresh);
         stats.resumed = read(&self.resumed);
-        stats.gaps = Gaps {
+        stats.gaps = GapCounts {
             evicted: gaps(GapReason::Evicted),
             unknown: gaps(GapReason::Unknown),
             restarted: gaps(GapReason::Restarted),

@@ -26,7 +26,7 @@ use std::{
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::{
-    channel::{hub::Shared, rounds::Rounds, state::Core},
+    channel::{hub::Shared, rounds::Rounds, state::ChannelState},
     sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, Weak, lock},
 };
 
@@ -75,8 +75,8 @@ pub(crate) struct Wake {
     signalled: AtomicBool,
     task: WakerSlot,
     /// The task died with its runtime. Checked by every reader before it goes to sleep.
-    driverless: AtomicBool,
-    pub(super) queue: Mutex<VecDeque<Arc<Core>>>,
+    orphaned: AtomicBool,
+    pub(super) queue: Mutex<VecDeque<Arc<ChannelState>>>,
     state: Mutex<State>,
 }
 
@@ -138,7 +138,7 @@ impl Wake {
             tick: AtomicU64::new(0),
             signalled: AtomicBool::new(false),
             task: WakerSlot::default(),
-            driverless: AtomicBool::new(false),
+            orphaned: AtomicBool::new(false),
             queue: Mutex::default(),
             state: Mutex::new(State {
                 running: false,
@@ -201,12 +201,12 @@ impl Wake {
     /// To be asked by a reader after it stored its waker and before it sleeps: is there somebody
     /// who will wake it?
     pub(crate) fn is_driverless(&self) -> bool {
-        self.driverless.load(Ordering::Acquire)
+        self.orphaned.load(Ordering::Acquire)
     }
 
     /// Puts a channel with news in the task's queue. The channel's `dirty` flag has just been set
     /// by the caller, so that a channel is queued at most once.
-    pub(crate) fn enqueue(&self, core: Arc<Core>) {
+    pub(crate) fn enqueue(&self, core: Arc<ChannelState>) {
         lock(&self.queue).push_back(core);
         self.signal();
     }
@@ -255,7 +255,7 @@ impl Wake {
             return false;
         }
         state.running = has_runtime;
-        self.driverless.store(!has_runtime, Ordering::Release);
+        self.orphaned.store(!has_runtime, Ordering::Release);
         has_runtime
     }
 
@@ -354,7 +354,7 @@ impl Drop for Guard {
         }
         let mut state = lock(&self.wake.state);
         state.running = false;
-        self.wake.driverless.store(true, Ordering::Release);
+        self.wake.orphaned.store(true, Ordering::Release);
         let readers: Vec<_> = state.wheel.iter().flatten().cloned().collect();
         drop(state);
         self.wakers.drain(..).for_each(Waker::wake);
@@ -430,7 +430,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                         while let (Some(_), Some(shared)) = (&tally, shared.upgrade()) {
                             tally_on(&mut tally, &shared);
                             drop(shared);
-                            behind_all_others().await;
+                            yield_fairly().await;
                         }
                     }
                     return;
@@ -453,7 +453,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     wake.signalled.store(true, Ordering::Release);
                 }
                 // After the last slice, too: whoever was woken should read before the next round.
-                behind_all_others().await;
+                yield_fairly().await;
             }
         }
     }
@@ -474,7 +474,7 @@ fn tally_on(tally: &mut Option<super::hub::Tally>, shared: &Shared) {
 ///
 /// tokio's `yield_now` does not: it wakes the task with the next look at the driver, in front of
 /// all that wait by then. A task that wakes itself goes to the end of the line.
-pub(super) async fn behind_all_others() {
+pub(super) async fn yield_fairly() {
     let mut yielded = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut yielded, true) {

@@ -18,7 +18,7 @@ pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 
 /// An event is encoded without its id, which a channel only knows under its lock: this is the
 /// place where the id's line belongs (rule 18: `retry`, `event`, `id`, `data`).
-pub(crate) type IdPlace = usize;
+pub(crate) type IdOffset = usize;
 
 pub(crate) fn comment(out: &mut Vec<u8>, text: &str) {
     lines(out, b": ", text.as_bytes());

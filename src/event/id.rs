@@ -12,7 +12,7 @@ pub(crate) const DIGITS: &[u8; 64] =
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
 /// The largest count within one life.
-const MAX_LO: u64 = u64::MAX >> 1;
+const MAX_SEQUENCE: u64 = u64::MAX >> 1;
 
 /// Digits of the largest `u64`.
 const MAX_DIGITS: usize = 11;
@@ -26,11 +26,11 @@ pub(crate) const PARTIAL: u8 = b'.';
 
 /// The id of an event in a channel: ordered, short, and of one life of a hub.
 ///
-/// `hi` marks the life (a hub that starts anew gets another one), `lo` counts the events of all
+/// `epoch` marks the life (a hub that starts anew gets another one), `sequence` counts the events of all
 /// channels of the hub. An id seen on one channel therefore is a point in time for every channel
 /// of its hub, and means nothing to any other hub (rules 87, 90).
 ///
-/// Printed as `hi-lo` in base 64 with the digits `0-9A-Z_a-z~`, without leading zeros; there is
+/// Printed as `epoch-sequence` in base 64 with the digits `0-9A-Z_a-z~`, without leading zeros; there is
 /// exactly one spelling of each id, and [`FromStr`] accepts no other (rule 79).
 ///
 /// An id may end with a dot. It is then *partial*: its client has every event up to there, but is
@@ -45,7 +45,7 @@ pub(crate) const PARTIAL: u8 = b'.';
 /// use axum_sse::EventId;
 ///
 /// let id: EventId = "1a-5".parse()?;
-/// assert_eq!((id.hi(), id.lo()), (101, 5));
+/// assert_eq!((id.epoch(), id.sequence()), (101, 5));
 /// assert_eq!(id, EventId::new(101, 5));
 /// assert_eq!(id.to_string(), "1a-5");
 /// assert!("1a-05".parse::<EventId>().is_err());
@@ -54,42 +54,49 @@ pub(crate) const PARTIAL: u8 = b'.';
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    hi: u64,
-    /// Twice `lo`, and one more if the id is partial: this keeps the order, and an entry of a log
-    /// small.
-    lo: u64,
+    epoch: u64,
+    /// Twice the sequence, plus one if the id is partial. This keeps the order, and an entry of a
+    /// log small.
+    ordinal: u64,
 }
 
 impl EventId {
-    /// The id with these two halves. `lo` is less than 2⁶³; a larger number is clamped.
+    /// The id with these two halves. `sequence` is less than 2⁶³; a larger number is clamped.
     #[must_use]
-    pub const fn new(hi: u64, lo: u64) -> Self {
-        let lo = if lo > MAX_LO { MAX_LO } else { lo };
-        Self { hi, lo: lo << 1 }
+    pub const fn new(epoch: u64, sequence: u64) -> Self {
+        let sequence = if sequence > MAX_SEQUENCE {
+            MAX_SEQUENCE
+        } else {
+            sequence
+        };
+        Self {
+            epoch,
+            ordinal: sequence << 1,
+        }
     }
 
-    pub(crate) const MAX: Self = Self::new(u64::MAX, MAX_LO);
+    pub(crate) const MAX: Self = Self::new(u64::MAX, MAX_SEQUENCE);
 
     /// The life of the hub that drew this id.
     #[must_use]
-    pub const fn hi(self) -> u64 {
-        self.hi
+    pub const fn epoch(self) -> u64 {
+        self.epoch
     }
 
     /// The count within that life; 0 is the start, before any event.
     #[must_use]
-    pub const fn lo(self) -> u64 {
-        self.lo >> 1
+    pub const fn sequence(self) -> u64 {
+        self.ordinal >> 1
     }
 
     /// Whether snapshots are still owed to a client with this id.
     pub(crate) const fn is_partial(self) -> bool {
-        self.lo & 1 == 1
+        self.ordinal & 1 == 1
     }
 
     pub(crate) const fn partial(self) -> Self {
         Self {
-            lo: self.lo | 1,
+            ordinal: self.ordinal | 1,
             ..self
         }
     }
@@ -97,7 +104,7 @@ impl EventId {
     /// The same id without the dot.
     pub(crate) const fn whole(self) -> Self {
         Self {
-            lo: self.lo & !1,
+            ordinal: self.ordinal & !1,
             ..self
         }
     }
@@ -105,20 +112,20 @@ impl EventId {
     /// The largest id that is less than this one, which is whole.
     pub(crate) const fn before(self) -> Self {
         Self {
-            lo: self.lo.saturating_sub(2),
+            ordinal: self.ordinal.saturating_sub(2),
             ..self
         }
     }
 
     pub(crate) fn write(self, out: &mut Vec<u8>) {
-        write_number(self.hi, out);
+        write_number(self.epoch, out);
         out.push(b'-');
-        self.write_lo(out);
+        self.write_sequence(out);
     }
 
     /// What follows the hyphen.
-    pub(crate) fn write_lo(self, out: &mut Vec<u8>) {
-        write_number(self.lo(), out);
+    pub(crate) fn write_sequence(self, out: &mut Vec<u8>) {
+        write_number(self.sequence(), out);
         if self.is_partial() {
             out.push(PARTIAL);
         }
@@ -172,17 +179,18 @@ impl FromStr for EventId {
     /// prints.
     fn from_str(text: &str) -> Result<Self, Error> {
         text.split_once('-')
-            .and_then(|(hi, text)| {
+            .and_then(|(epoch, text)| {
                 let digits = text.strip_suffix(char::from(PARTIAL)).unwrap_or(text);
-                let hi = parse_number(hi.as_bytes())?;
-                let lo = parse_number(digits.as_bytes()).filter(|lo| *lo <= MAX_LO)?;
-                let id = Self::new(hi, lo);
+                let epoch = parse_number(epoch.as_bytes())?;
+                let sequence =
+                    parse_number(digits.as_bytes()).filter(|sequence| *sequence <= MAX_SEQUENCE)?;
+                let id = Self::new(epoch, sequence);
                 Some(if digits == text { id } else { id.partial() })
             })
             .ok_or_else(|| {
                 Error::new(
                     ErrorKind::InvalidId,
-                    format!("{} is not an id that a hub has drawn", shown(text)),
+                    format!("{} is not an id that a hub has drawn", quoted(text)),
                 )
             })
     }
@@ -214,7 +222,7 @@ where
 
 /// A value as error messages show it: escaped, and cut after 40 characters, since it may come
 /// from a client (rule 80).
-pub(crate) fn shown(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     match value.char_indices().nth(40) {
         None => format!("{value:?}"),
         Some((cut, _)) => format!("{:?}…", &value[..cut]),
@@ -228,10 +236,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn prints_and_parses(hi: u64, lo in 0..=MAX_LO, small in 0u64..5000) {
-            let id = EventId::new(hi, lo);
-            prop_assert_eq!((id.hi(), id.lo(), id.is_partial()), (hi, lo, false));
-            for id in [id, id.partial(), EventId::new(hi, small), EventId::new(small, 0)] {
+        fn prints_and_parses(epoch: u64, sequence in 0..=MAX_SEQUENCE, small in 0u64..5000) {
+            let id = EventId::new(epoch, sequence);
+            prop_assert_eq!((id.epoch(), id.sequence(), id.is_partial()), (epoch, sequence, false));
+            for id in [id, id.partial(), EventId::new(epoch, small), EventId::new(small, 0)] {
                 let text = id.to_string();
                 prop_assert!(text.len() <= MAX_LEN);
                 prop_assert_eq!(text.parse::<EventId>().unwrap(), id);
@@ -244,12 +252,12 @@ mod tests {
         }
 
         #[test]
-        fn a_partial_id_is_the_next_one(hi: u64, lo in 1..MAX_LO) {
-            let id = EventId::new(hi, lo);
-            prop_assert!(id < id.partial() && id.partial() < EventId::new(hi, lo + 1));
+        fn a_partial_id_is_the_next_one(epoch: u64, sequence in 1..MAX_SEQUENCE) {
+            let id = EventId::new(epoch, sequence);
+            prop_assert!(id < id.partial() && id.partial() < EventId::new(epoch, sequence + 1));
             prop_assert_eq!(id.partial().whole(), id);
-            prop_assert_eq!(id.before(), EventId::new(hi, lo - 1));
-            prop_assert_eq!((id.partial().hi(), id.partial().lo()), (hi, lo));
+            prop_assert_eq!(id.before(), EventId::new(epoch, sequence - 1));
+            prop_assert_eq!((id.partial().epoch(), id.partial().sequence()), (epoch, sequence));
         }
 
         #[test]

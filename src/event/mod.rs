@@ -17,8 +17,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
-use encode::IdPlace;
-use id::shown;
+use encode::IdOffset;
+use id::quoted;
 
 pub use heartbeat::Heartbeat;
 pub use id::EventId;
@@ -303,7 +303,7 @@ impl Event {
         }
     }
 
-    pub(crate) fn encode_without_id(&self, out: &mut Vec<u8>) -> IdPlace {
+    pub(crate) fn encode_without_id(&self, out: &mut Vec<u8>) -> IdOffset {
         let Self {
             comment,
             retry,
@@ -368,7 +368,7 @@ fn refuse_nul(what: &str, text: &str) -> Result<(), Error> {
             ErrorKind::InvalidText,
             format!(
                 "{what} {}: the NUL at byte {at} would be lost in some browsers",
-                shown(text)
+                quoted(text)
             ),
         )),
     }
@@ -378,7 +378,7 @@ fn check_id(id: &str) -> Result<(), Error> {
     let refuse = |why: String| {
         Err(Error::new(
             ErrorKind::InvalidId,
-            format!("event id {}: {why}", shown(id)),
+            format!("event id {}: {why}", quoted(id)),
         ))
     };
     if id.is_empty() {

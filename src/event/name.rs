@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use crate::{
     error::{Error, ErrorKind},
-    event::id::shown,
+    event::id::quoted,
 };
 
 /// The name of an event, checked: not empty, no line break, no NUL, and neither `error` nor
@@ -55,7 +55,7 @@ impl EventName {
             None => Ok(Self(Cow::Owned(name))),
             Some(flaw) => Err(Error::new(
                 ErrorKind::InvalidName,
-                format!("event name {}: {}", shown(&name), flaw.text(&name)),
+                format!("event name {}: {}", quoted(&name), flaw.text(&name)),
             )),
         }
     }

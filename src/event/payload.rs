@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     event::{
         Event,
-        encode::{self, IdPlace},
+        encode::{self, IdOffset},
         variant,
     },
 };
@@ -55,10 +55,10 @@ impl<T, E> NotAResult<sealed::for_a_stream_of_results_call_try_new_instead_of_ne
 }
 
 /// Appends a whole event and tells where its id's line belongs, or appends nothing.
-pub(crate) type Encode<T> = fn(&T, &mut Vec<u8>) -> Result<IdPlace, Error>;
+pub(crate) type Encode<T> = fn(&T, &mut Vec<u8>) -> Result<IdOffset, Error>;
 
 pub(crate) mod sealed {
-    use super::{Error, IdPlace};
+    use super::{Error, IdOffset};
 
     #[derive(Debug)]
     pub enum Value {}
@@ -69,13 +69,13 @@ pub(crate) mod sealed {
 
     pub trait Encode {
         #[doc(hidden)]
-        fn encode(&self, out: &mut Vec<u8>) -> Result<IdPlace, Error>;
+        fn encode(&self, out: &mut Vec<u8>) -> Result<IdOffset, Error>;
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> sealed::Encode for T {
-    fn encode(&self, out: &mut Vec<u8>) -> Result<IdPlace, Error> {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<IdOffset, Error> {
         let place = out.len();
         encode::json(out, self)?;
         encode::end(out);
@@ -84,7 +84,7 @@ impl<T: Serialize + ?Sized> sealed::Encode for T {
 }
 
 impl sealed::Encode for Event {
-    fn encode(&self, out: &mut Vec<u8>) -> Result<IdPlace, Error> {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<IdOffset, Error> {
         let start = out.len();
         Event::encode(self, out);
         Ok(start)
@@ -95,7 +95,7 @@ impl sealed::Encode for Event {
 pub(crate) fn encode_named<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
-) -> Result<IdPlace, Error> {
+) -> Result<IdOffset, Error> {
     let name = variant::name(value)?;
     let start = out.len();
     encode::name(out, name.as_str());

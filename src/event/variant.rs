@@ -10,7 +10,7 @@ use serde::ser::{self, Impossible, Serialize, SerializeStruct, SerializeTuple, S
 
 use crate::{
     error::{Error, ErrorKind},
-    event::{EventName, encode, id::shown},
+    event::{EventName, encode, id::quoted},
 };
 
 /// The default name of the gap event. It stands here because no variant may forge it.
@@ -46,7 +46,7 @@ pub(crate) fn name<T: Serialize + ?Sized>(value: &T) -> Result<EventName, Error>
             ErrorKind::InvalidName,
             format!(
                 "event name {}: it is the name of the gap event",
-                shown(variant)
+                quoted(variant)
             ),
         ));
     }

@@ -1,4 +1,4 @@
-//! [`SseBody`]: passes the inner body through, until its [`Life`] ends it at an event's boundary.
+//! [`SseBody`]: passes the inner body through, until its [`StreamEnd`] ends it at an event's boundary.
 
 use std::{
     fmt,
@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use crate::connection::{self, Peer};
 use crate::{
     event::retry,
-    layer::{boundary::Tail, limits::Slot},
+    layer::{boundary::EventBoundary, limits::Slot},
     lifetime::{
         access::{Access, earliest},
-        end::Life,
+        end::StreamEnd,
         shutdown::Shutdown,
     },
 };
@@ -69,14 +69,14 @@ pin_project! {
 /// What the layer does with an event stream that it may have to end.
 pub(super) struct Stream {
     ends: Ends,
-    life: Option<Arc<Life>>,
+    life: Option<Arc<StreamEnd>>,
     /// Whether the access to it may be withdrawn, and when it expires.
     is_revocable: bool,
     expires: Option<Instant>,
     /// Who was promised to be woken at the end.
     asked_by: Option<Waker>,
     /// Where the stream stands, unless it may end between any two chunks.
-    tail: Option<Tail>,
+    tail: Option<EventBoundary>,
     /// Our bytes would not belong into an encoded body.
     encoded: bool,
     // Behind `life`, which it has to outlive.
@@ -128,7 +128,7 @@ impl Passage {
             asked_by: None,
             // Events cannot be told apart in an encoded body. Its reader sees it cut off, as
             // after a lost connection, and comes back.
-            tail: (!whole_chunks && !encoded).then(Tail::default),
+            tail: (!whole_chunks && !encoded).then(EventBoundary::default),
             encoded,
             #[cfg(feature = "listener")]
             _carried: None,
@@ -160,7 +160,7 @@ impl Stream {
             let time = time.mul_f64(1.0 - retry::share() / 4.0);
             Instant::now().checked_add(time)
         });
-        self.life = Life::new(
+        self.life = StreamEnd::new(
             shutdown.as_ref(),
             earliest(deadline, lifetime),
             revocations,
@@ -187,7 +187,7 @@ impl Stream {
             self.asked_by = life.is_quiet().then(|| cx.waker().clone());
             return Poll::Pending;
         };
-        if self.tail.as_ref().is_none_or(Tail::is_boundary) {
+        if self.tail.as_ref().is_none_or(EventBoundary::is_boundary) {
             let retry = due.retry && !self.encoded;
             return Poll::Ready(retry.then(|| retry::come_back(retry::RETURN)));
         }
@@ -198,7 +198,7 @@ impl Stream {
     /// Whether the access is over by now, so that a frame that has just come must not go out. The
     /// rest of an event that has begun may.
     fn is_withdrawn(&self, cx: &mut Context<'_>) -> bool {
-        if !self.tail.as_ref().is_none_or(Tail::is_boundary) {
+        if !self.tail.as_ref().is_none_or(EventBoundary::is_boundary) {
             return false;
         }
         let life = self.life.as_ref().filter(|_| self.is_revocable);

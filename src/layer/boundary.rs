@@ -1,4 +1,4 @@
-//! [`Tail`]: where a stream of someone else's stands, so that it ends behind a whole event.
+//! [`EventBoundary`]: where a stream of someone else's stands, so that it ends behind a whole event.
 
 use std::mem;
 
@@ -7,13 +7,13 @@ use std::mem;
 /// It may between two lines, unless a field of an event is among those since the last blank one.
 /// Comments do not count: behind a heartbeat, a silent stream may not go on for hours.
 #[derive(Default)]
-pub(super) struct Tail {
+pub(super) struct EventBoundary {
     in_line: bool,
     in_event: bool,
     after_cr: bool,
 }
 
-impl Tail {
+impl EventBoundary {
     pub(super) fn follow(&mut self, mut bytes: &[u8]) {
         while let Some(&first) = bytes.first() {
             if mem::take(&mut self.after_cr) && first == b'\n' {

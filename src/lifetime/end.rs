@@ -1,4 +1,4 @@
-//! [`Life`]: what ends one stream early, and when.
+//! [`StreamEnd`]: what ends one stream early, and when.
 //!
 //! Asked by the stream's body with each poll and, if the client does not read, so that the body
 //! is not polled, by its connection. Both live in one task on HTTP/1.1.
@@ -28,7 +28,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(1);
 ///
 /// The state is out of its place while it is asked, since that runs code of others (wakers, and
 /// what withdraws an access), which never happens under a lock.
-pub(crate) struct Life {
+pub(crate) struct StreamEnd {
     state: Mutex<Option<Box<State>>>,
     /// If nothing but a shutdown ends the stream, that is soon asked.
     only: Option<Shutdown>,
@@ -53,7 +53,7 @@ pub(crate) struct Due {
     pub(crate) retry: bool,
 }
 
-impl Life {
+impl StreamEnd {
     /// `None` if nothing ends the stream early. A stream that starts after the shutdown began
     /// does not wait for its share of the time to drain.
     pub(crate) fn new(

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     Shutdown,
     connection::{self, Peer},
-    lifetime::{access::Revocations, end::Life},
+    lifetime::{access::Revocations, end::StreamEnd},
 };
 
 const STALL: Duration = Duration::from_secs(60);
@@ -89,7 +89,7 @@ async fn a_write_that_waits_fails_a_second_after_its_stream_had_to_end() {
         let shutdown = Shutdown::new();
         let (mut io, _theirs) = pipe(&Options::new());
         assert!(look(&mut io).await.is_pending());
-        let life = Life::new(Some(&shutdown), None, Revocations::default(), 0.0);
+        let life = StreamEnd::new(Some(&shutdown), None, Revocations::default(), 0.0);
         let life = Arc::new(life.unwrap());
         connection::carries(&life, None);
         let begun = Instant::now();
@@ -110,7 +110,7 @@ async fn what_is_left_of_a_stream_that_has_ended_has_a_second() {
         let (mut io, mut theirs) = pipe(&Options::new());
         assert!(look(&mut io).await.is_pending());
         let deadline = Instant::now() + 5 * SECOND;
-        let life = Life::new(None, Some(deadline), Revocations::default(), 0.0);
+        let life = StreamEnd::new(None, Some(deadline), Revocations::default(), 0.0);
         let life = Arc::new(life.unwrap());
         connection::carries(&life, None);
         // Its body is gone, its last bytes are not.
@@ -136,7 +136,7 @@ async fn what_is_left_of_a_stream_that_has_ended_has_a_second() {
 async fn a_stream_finds_the_connection_of_its_own_task_only() {
     let life = || {
         let due = Instant::now();
-        Arc::new(Life::new(None, Some(due), Revocations::default(), 0.0).unwrap())
+        Arc::new(StreamEnd::new(None, Some(due), Revocations::default(), 0.0).unwrap())
     };
     let task = tokio::spawn(async move {
         let (mut one, _theirs) = pipe(&Options::new());
@@ -228,7 +228,7 @@ async fn an_http_2_connection_is_cut_after_a_shutdown_if_it_carries_a_stuck_stre
         let shutdown = Shutdown::new();
         let options = Options::new().shutdown(shutdown.clone());
         let (mut io, mut theirs) = http_2(&options).await;
-        let life = Life::new(Some(&shutdown), None, Revocations::default(), 0.0);
+        let life = StreamEnd::new(Some(&shutdown), None, Revocations::default(), 0.0);
         let life = Arc::new(life.unwrap());
         let _stuck = named.then(|| {
             io.connection().is_named();
@@ -301,7 +301,7 @@ async fn the_first_of_several_ends_cuts() {
             let begun = Instant::now();
             let lives = order.map(|seconds| {
                 let due = Some(begun + seconds * SECOND);
-                let life = Life::new(None, due, Revocations::default(), 0.0);
+                let life = StreamEnd::new(None, due, Revocations::default(), 0.0);
                 let life = Arc::new(life.unwrap());
                 drop(connection::carries(&life, None));
                 life

@@ -266,7 +266,7 @@ impl Client {
         last_event_id: &str,
         caller: &'static Location<'static>,
     ) -> Result<Response, Refused> {
-        let mut shown = format!("GET {path}");
+        let mut quoted = format!("GET {path}");
         let mut request = Request::new(Body::empty());
         match path.parse() {
             Ok(uri) if path.starts_with('/') => *request.uri_mut() = uri,
@@ -274,7 +274,7 @@ impl Client {
         }
         request.headers_mut().clone_from(&self.headers);
         if !last_event_id.is_empty() {
-            shown += &format!(" with Last-Event-ID {}", shortened(last_event_id));
+            quoted += &format!(" with Last-Event-ID {}", shortened(last_event_id));
             let Ok(value) = HeaderValue::from_bytes(last_event_id.as_bytes()) else {
                 panic!("no value of a header: {last_event_id:?}, at {caller}");
             };
@@ -282,15 +282,15 @@ impl Client {
         }
         let response = match within(self.timeout, self.timeout, (self.transport)(request)).await {
             Wait::Done(Ok(response)) => response,
-            Wait::Done(Err(error)) => panic!("{shown}: {error}, at {caller}"),
+            Wait::Done(Err(error)) => panic!("{quoted}: {error}, at {caller}"),
             Wait::Over | Wait::Stuck => {
-                panic!("{shown}: no answer within {:?}, at {caller}", self.timeout)
+                panic!("{quoted}: no answer within {:?}, at {caller}", self.timeout)
             }
         };
         if response.status() == StatusCode::OK && is_event_stream(response.headers()) {
             return Ok(response);
         }
-        Err(Refused::read(shown, response, self.timeout).await)
+        Err(Refused::read(quoted, response, self.timeout).await)
     }
 }
 

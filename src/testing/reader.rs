@@ -524,21 +524,21 @@ struct Arrived {
 
 impl Arrived {
     fn push(&mut self, item: &Item) {
-        let mut shown = String::new();
+        let mut quoted = String::new();
         // Writing to a string cannot fail.
         let _ = match item {
             Item::Message(message) => write!(
-                shown,
+                quoted,
                 "Message {{ event: {}, data: {}, last_event_id: {} }}",
                 shortened(&message.event),
                 shortened(&message.data),
                 shortened(&message.last_event_id)
             ),
-            Item::Comment(text) => write!(shown, "Comment({})", shortened(text)),
-            Item::Retry(millis) => write!(shown, "Retry({millis})"),
+            Item::Comment(text) => write!(quoted, "Comment({})", shortened(text)),
+            Item::Retry(millis) => write!(quoted, "Retry({millis})"),
         };
         self.count += 1;
-        self.newest.push_back(shown);
+        self.newest.push_back(quoted);
         if self.newest.len() > SHOWN {
             self.newest.pop_front();
         }

@@ -14,8 +14,8 @@ use axum::{
     routing::get,
 };
 use axum_sse::{
-    Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, LastEventId, OnGap, Resume, SseLayer,
-    Start, event_name,
+    Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, LastEventId, OnGap, Resumption,
+    SseLayer, Start, event_name,
     testing::{Item, Parser},
 };
 use futures_util::{StreamExt, stream};
@@ -56,7 +56,7 @@ fn gap(reason: &str, missed: Option<u64>, oldest: Option<EventId>) -> String {
 
 /// The id in front of the first event of the channel.
 fn start_of(channel: &Channel<u32>) -> EventId {
-    EventId::new(channel.newest().hi(), 0)
+    EventId::new(channel.newest().epoch(), 0)
 }
 
 fn header(value: &'static str) -> LastEventId {
@@ -77,7 +77,7 @@ mod resume {
         for (seen, after) in ids.iter().enumerate() {
             let subscription = channel.subscribe(*after);
             let pending = 50 - seen as u64;
-            assert_eq!(subscription.resume(), Resume::Exact { pending });
+            assert_eq!(subscription.resumption(), Resumption::Exact { pending });
             let mut expected = PRELUDE.to_owned();
             if pending == 0 {
                 expected += &checkpoint(ids[50]);
@@ -99,7 +99,7 @@ mod resume {
     async fn rule_85_a_client_without_an_id_starts_live_with_a_checkpoint() {
         let (channel, ids) = numbers(3);
         let subscription = channel.subscribe(LastEventId::Absent);
-        assert_eq!(subscription.resume(), Resume::Fresh);
+        assert_eq!(subscription.resumption(), Resumption::Fresh);
         let mut wire = Wire::new(subscription);
         assert_eq!(
             wire.all_at_once().await,
@@ -141,7 +141,10 @@ mod resume {
             let missed = Some(6 - seen as u64);
             let subscription = channel.subscribe(after);
             let reason = GapReason::Evicted;
-            assert_eq!(subscription.resume(), Resume::Gap { reason, missed });
+            assert_eq!(
+                subscription.resumption(),
+                Resumption::Gap { reason, missed }
+            );
             let mut wire = Wire::new(subscription);
             let gap = gap("evicted", missed, Some(ids[6]));
             assert_eq!(
@@ -165,7 +168,7 @@ mod resume {
             (other.newest().into(), GapReason::Restarted, "restarted"),
             (EventId::new(0, 1).into(), GapReason::Restarted, "restarted"),
             (
-                EventId::new(newest.hi(), newest.lo() + 1).into(),
+                EventId::new(newest.epoch(), newest.sequence() + 1).into(),
                 GapReason::Unknown,
                 "unknown",
             ),
@@ -175,7 +178,10 @@ mod resume {
         ] {
             let subscription = channel.subscribe(last);
             let missed = None;
-            assert_eq!(subscription.resume(), Resume::Gap { reason, missed });
+            assert_eq!(
+                subscription.resumption(),
+                Resumption::Gap { reason, missed }
+            );
             let mut wire = Wire::new(subscription);
             let gap = gap(text, None, Some(ids[0]));
             assert_eq!(
@@ -246,7 +252,7 @@ mod resume {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_given_from_before_a_client_was_let_in() {
         let (channel, ids) = numbers(10);
-        let start = EventId::new(ids[0].hi(), 0);
+        let start = EventId::new(ids[0].epoch(), 0);
         let foreign = EventId::new(1, 1);
         for (last, on_gap, begin) in [
             (LastEventId::Absent, OnGap::Replay, Start::Oldest),
@@ -279,11 +285,11 @@ mod resume {
         assert!(all.starts_with(&format!("{PRELUDE}{told}")), "{all}");
         // Whoever has seen more goes on from there, and an id of an earlier life excludes nothing.
         let later = channel.subscribe(ids[9]).not_before(ids[8]);
-        assert_eq!(later.resume(), Resume::Exact { pending: 0 });
+        assert_eq!(later.resumption(), Resumption::Exact { pending: 0 });
         let earlier = channel.subscribe(ids[6]).not_before(foreign);
-        assert_eq!(earlier.resume(), Resume::Exact { pending: 3 });
+        assert_eq!(earlier.resumption(), Resumption::Exact { pending: 3 });
         let bounded = channel.subscribe(start).not_before(ids[8]);
-        assert_eq!(bounded.resume(), Resume::Exact { pending: 1 });
+        assert_eq!(bounded.resumption(), Resumption::Exact { pending: 1 });
     }
 
     #[tokio::test(start_paused = true)]
@@ -433,7 +439,7 @@ mod resume {
             replay.all_at_once().await,
             format!("{PRELUDE}retry: 1000\n{bytes}")
         );
-        let ids: Vec<_> = (1..=5).map(|lo| EventId::new(start.hi(), lo)).collect();
+        let ids: Vec<_> = (1..=5).map(|lo| EventId::new(start.epoch(), lo)).collect();
         assert_eq!(
             bytes,
             format!(
@@ -503,7 +509,7 @@ mod publishing {
         let (channel, ids) = numbers(3);
         let start = start_of(&channel);
         for (n, id) in ids.iter().enumerate() {
-            assert_eq!(*id, EventId::new(start.hi(), n as u64 + 1));
+            assert_eq!(*id, EventId::new(start.epoch(), n as u64 + 1));
         }
         assert_eq!(channel.newest(), ids[2]);
     }
@@ -512,7 +518,7 @@ mod publishing {
     fn rule_87_two_channels_are_two_lives() {
         let (a, _) = numbers(0);
         let (b, _) = numbers(0);
-        assert_ne!(a.newest().hi(), b.newest().hi());
+        assert_ne!(a.newest().epoch(), b.newest().epoch());
     }
 
     #[test]
@@ -652,7 +658,7 @@ mod publishing {
         assert_eq!(error.kind(), ErrorKind::Serialize);
         assert_eq!(channel.newest(), start);
         let id = channel.publish(&Value::Good(1)).unwrap();
-        assert_eq!(id.lo(), 1);
+        assert_eq!(id.sequence(), 1);
         let mut wire = Wire::new(channel.subscribe(start));
         assert_eq!(
             wire.all_at_once().await,
@@ -687,7 +693,7 @@ mod publishing {
         assert_eq!(refused.kind(), ErrorKind::InvalidName);
         let plain = Event::json(&Value::Error).unwrap();
         let second = named.publish_event(&plain).unwrap();
-        assert_eq!(second.lo(), first.lo() + 1);
+        assert_eq!(second.sequence(), first.sequence() + 1);
         assert_eq!(
             Wire::new(named.subscribe(start)).all_at_once().await,
             format!(
@@ -781,11 +787,11 @@ mod publishing {
             depth,
         };
         let id = channel.publish(&outer).unwrap();
-        assert_eq!(id.lo(), 4);
+        assert_eq!(id.sequence(), 4);
         let all = Wire::new(channel.subscribe(start)).all_at_once().await;
         let expected: String = (0..=3u8)
             .map(|depth| {
-                let id = EventId::new(id.hi(), u64::from(depth) + 1);
+                let id = EventId::new(id.epoch(), u64::from(depth) + 1);
                 frame(id, format_args!("\"{depth}{}\"", "x".repeat(100)))
             })
             .collect();
@@ -803,7 +809,7 @@ mod publishing {
         let channel = Channel::<u32>::new();
         assert_eq!(channel.forward(stream::empty()).await.unwrap(), 0);
         assert_eq!(channel.forward(stream::iter(0..1000)).await.unwrap(), 1000);
-        assert_eq!(channel.newest().lo(), 1000);
+        assert_eq!(channel.newest().sequence(), 1000);
 
         let channel = Channel::<Value>::new();
         let mut polled = 0;
@@ -816,7 +822,7 @@ mod publishing {
         .inspect(|_| polled += 1);
         let error = channel.forward(items).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Serialize);
-        assert_eq!((channel.newest().lo(), polled), (2, 3));
+        assert_eq!((channel.newest().sequence(), polled), (2, 3));
     }
 
     #[tokio::test(start_paused = true)]
@@ -962,7 +968,7 @@ mod subscribers {
                 let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
                 let first = format!("{PRELUDE}{}", checkpoint(channel.newest()));
                 assert_eq!(wire.chunk().await.unwrap(), first);
-                let before = channel.newest().lo();
+                let before = channel.newest().sequence();
                 let threads: Vec<_> = (0..4)
                     .map(|_| {
                         thread::spawn(move || {
@@ -980,7 +986,7 @@ mod subscribers {
                         };
                         let id: EventId = message.last_event_id.parse().unwrap();
                         seen += 1;
-                        assert_eq!(id.lo(), seen, "round {round}");
+                        assert_eq!(id.sequence(), seen, "round {round}");
                     }
                 }
                 for thread in threads {

@@ -1,11 +1,11 @@
-//! `Hub`, `Control`, closing and figures, through the public API.
+//! `Hub`, `SubscriptionHandle`, closing and figures, through the public API.
 
 use std::time::Duration;
 
 use axum::{http::StatusCode, response::IntoResponse};
 use axum_sse::{
     BoxError, Builder, Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, Hub, LastEventId,
-    OnLag, Resume, Start, event_name,
+    OnLag, Resumption, Start, event_name,
 };
 use tokio::time::{advance, sleep, timeout};
 
@@ -61,7 +61,7 @@ async fn law_5_one_id_resumes_any_set_of_channels() {
                 .collect();
             let subscription = hub.subscribe(&set, *id);
             let pending = expected.len() as u64;
-            assert_eq!(subscription.resume(), Resume::Exact { pending });
+            assert_eq!(subscription.resumption(), Resumption::Exact { pending });
             let all = Wire::new(subscription).all_at_once().await;
             let seen: Vec<_> = messages(&all)
                 .into_iter()
@@ -87,8 +87,8 @@ async fn rule_90_nothing_of_a_channel_that_was_not_subscribed_to() {
     // An id of another hub.
     let other = publish(&self::hub(), "user/1", 1);
     assert!(matches!(
-        hub.subscribe(["user/1"], other).resume(),
-        Resume::Gap {
+        hub.subscribe(["user/1"], other).resumption(),
+        Resumption::Gap {
             reason: GapReason::Restarted,
             missed: None,
             ..
@@ -127,21 +127,21 @@ async fn law_7_a_channel_made_anew_does_not_hide_what_was_lost() {
     publish(&hub, "y", 4);
     let subscription = hub.subscribe(["room"], first);
     assert_eq!(
-        subscription.resume(),
-        Resume::Gap {
+        subscription.resumption(),
+        Resumption::Gap {
             reason: GapReason::Unknown,
             missed: None
         }
     );
     // It may be a false gap for who has seen everything, but never silence.
     assert!(matches!(
-        hub.subscribe(["room"], last).resume(),
-        Resume::Gap { .. }
+        hub.subscribe(["room"], last).resumption(),
+        Resumption::Gap { .. }
     ));
     let newest = publish(&hub, "room", 5);
     assert_eq!(
-        hub.subscribe(["room"], newest).resume(),
-        Resume::Exact { pending: 0 }
+        hub.subscribe(["room"], newest).resumption(),
+        Resumption::Exact { pending: 0 }
     );
 }
 
@@ -224,7 +224,7 @@ async fn a_subscription_starts_where_it_is_told() {
 async fn channels_come_into_a_running_subscription_and_go() {
     let hub = hub();
     let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
-    let control = subscription.control();
+    let control = subscription.handle();
     let mut wire = Wire::new(subscription);
     wire.all_at_once().await;
     let before = publish(&hub, "b", 1);
@@ -318,7 +318,7 @@ async fn rule_61_no_204_while_something_is_left() {
     let hub = hub();
     hub.channel::<u32>("closed").unwrap().close(None).unwrap();
     let mut subscription = hub.subscribe(["closed"], LastEventId::Absent);
-    subscription.control().add("open").unwrap();
+    subscription.handle().add("open").unwrap();
     assert_eq!(subscription.into_response().status(), StatusCode::OK);
 }
 
@@ -350,7 +350,7 @@ async fn a_closed_channel_keeps_its_rest_for_those_who_come_back() {
 async fn a_control_keeps_nothing_for_a_stream_that_is_over() {
     let hub = builder().max_channels(2).build();
     let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
-    let control = subscription.control();
+    let control = subscription.handle();
     assert!(!control.is_ended());
     let waiting = tokio::spawn({
         let control = control.clone();
@@ -371,12 +371,12 @@ async fn a_control_knows_the_end_whatever_it_is() {
     let hub = builder().max_channels(1).build();
     let _only = hub.channel::<u32>("only").unwrap();
     let mut refused = hub.subscribe(["other"], LastEventId::Absent);
-    let control = refused.control();
+    let control = refused.handle();
     Wire::new(refused).all_at_once().await;
     assert!(control.is_ended());
 
     let mut closed = hub.subscribe(["only"], LastEventId::Absent);
-    let control = closed.control();
+    let control = closed.handle();
     let mut wire = Wire::new(closed);
     wire.all_at_once().await;
     assert!(!control.is_ended());
@@ -389,7 +389,7 @@ async fn a_control_knows_the_end_whatever_it_is() {
 async fn a_control_adds_no_more_than_a_subscription_may_have() {
     let hub = Hub::builder().max_channels_per_subscription(3).build();
     let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
-    let control = subscription.control();
+    let control = subscription.handle();
     let mut wire = Wire::new(subscription);
     wire.all_at_once().await;
     control.add("b").unwrap();
@@ -670,25 +670,25 @@ async fn law_6_age_bounds_what_a_client_can_catch_up_on() {
     let second = channel.publish(&2).unwrap();
     advance(secs(20)).await;
     assert_eq!(
-        channel.subscribe(first).resume(),
-        Resume::Exact { pending: 1 }
+        channel.subscribe(first).resumption(),
+        Resumption::Exact { pending: 1 }
     );
-    let start = EventId::new(first.hi(), 0);
+    let start = EventId::new(first.epoch(), 0);
     assert_eq!(
-        channel.subscribe(start).resume(),
-        Resume::Gap {
+        channel.subscribe(start).resumption(),
+        Resumption::Gap {
             reason: GapReason::Evicted,
             missed: Some(1)
         }
     );
     advance(secs(50)).await;
     assert!(matches!(
-        channel.subscribe(first).resume(),
-        Resume::Gap { .. }
+        channel.subscribe(first).resumption(),
+        Resumption::Gap { .. }
     ));
     assert_eq!(
-        channel.subscribe(second).resume(),
-        Resume::Exact { pending: 0 }
+        channel.subscribe(second).resumption(),
+        Resumption::Exact { pending: 0 }
     );
     assert_eq!(channel.stats().events, 0);
 }

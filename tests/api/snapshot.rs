@@ -11,8 +11,8 @@ use std::{
 
 use axum::{body::Body, response::IntoResponse};
 use axum_sse::{
-    Board, BoxError, Channel, ErrorKind, Event, EventId, Hub, LastEventId, OnGap, OnLag, Start,
-    event_name, testing::Message,
+    BoxError, Channel, ErrorKind, Event, EventId, Hub, LastEventId, OnGap, OnLag, Start,
+    StateChannel, event_name, testing::Message,
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -23,11 +23,11 @@ use tokio::{
 
 use crate::wire::{Wire, assert_time, messages, millis, secs};
 
-type Counts = Board<Vec<u32>, u32>;
+type Counts = StateChannel<Vec<u32>, u32>;
 
 fn board(capacity: usize) -> Counts {
     let channel = Channel::builder().capacity(capacity).build();
-    Board::on(channel, Vec::new(), |all: &mut Vec<u32>, n: &u32| {
+    StateChannel::on(channel, Vec::new(), |all: &mut Vec<u32>, n: &u32| {
         all.push(*n);
     })
     .unwrap()
@@ -98,7 +98,7 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
     let hub = Hub::new();
     let start = hub.newest();
     let other: Channel<u32> = hub.channel("other").unwrap();
-    let board = Board::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
+    let board = StateChannel::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
         *sum += n;
     })
     .unwrap();
@@ -138,11 +138,11 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
 #[tokio::test(start_paused = true)]
 async fn law_4_no_id_stands_for_a_state_that_was_not_sent() {
     let hub = Hub::new();
-    let x = Board::on(hub.channel("x").unwrap(), Vec::new(), |all, n: &u32| {
+    let x = StateChannel::on(hub.channel("x").unwrap(), Vec::new(), |all, n: &u32| {
         all.push(*n);
     })
     .unwrap();
-    let y = Board::on(hub.channel("y").unwrap(), Vec::new(), |all, n: &u32| {
+    let y = StateChannel::on(hub.channel("y").unwrap(), Vec::new(), |all, n: &u32| {
         all.push(*n);
     })
     .unwrap();
@@ -307,7 +307,7 @@ fn a_panic_of_a_reader_leaves_a_board_as_it_is() {
 
 #[test]
 fn a_panic_while_applying_poisons_the_board() {
-    let board = Board::new((), |(), n: &u32| assert!(*n < 2, "broken"));
+    let board = StateChannel::new((), |(), n: &u32| assert!(*n < 2, "broken"));
     board.publish(&1).unwrap();
     let clone = board.clone();
     assert!(
@@ -344,7 +344,7 @@ async fn next_data(body: &mut Body) -> Bytes {
 async fn a_large_snapshot_is_one_piece_of_memory_for_all() {
     let hub = Hub::new();
     let channels = ["x", "y"].map(|name| {
-        let board = Board::on(
+        let board = StateChannel::on(
             hub.channel(name).unwrap(),
             "s".repeat(100_000),
             |_, _: &u32| {},
@@ -405,13 +405,13 @@ async fn clients_that_arrive_one_after_the_other_share_few_snapshots() {
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_is_added_brings_its_snapshot() {
     let hub = Hub::builder().capacity(1).build();
-    let board = Board::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
+    let board = StateChannel::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
         *sum += n;
     })
     .unwrap();
     board.publish(&41).unwrap();
     let mut subscription = hub.subscribe(["lobby"], LastEventId::Absent);
-    let control = subscription.control();
+    let control = subscription.handle();
     let mut wire = Wire::new(subscription);
     wire.all_at_once().await;
     let place = board.publish(&1).unwrap();
@@ -587,7 +587,7 @@ async fn a_gap_before_a_snapshot_counts_up_to_it() {
 async fn two_boards_on_one_connection_can_be_told_apart() {
     let hub = Hub::builder().snapshot_channel(true).build();
     for (name, value) in [("x", 1), ("y\"\n", 2)] {
-        let board = Board::on(hub.channel(name).unwrap(), value, |_, _: &u32| {}).unwrap();
+        let board = StateChannel::on(hub.channel(name).unwrap(), value, |_, _: &u32| {}).unwrap();
         drop(board);
     }
     let all = Wire::new(hub.subscribe(["x", "y\"\n"], LastEventId::Absent))
@@ -611,7 +611,7 @@ async fn two_boards_on_one_connection_can_be_told_apart() {
 #[test]
 fn nobody_publishes_past_a_board() {
     let changes: Channel<u32> = Channel::new();
-    let sum = Board::on(changes.clone(), 0, |sum, change: &u32| *sum += change).unwrap();
+    let sum = StateChannel::on(changes.clone(), 0, |sum, change: &u32| *sum += change).unwrap();
     for refused in [
         changes.publish(&1),
         sum.channel().publish(&1),
@@ -635,12 +635,12 @@ fn a_state_that_cannot_be_serialised_is_no_board() {
     };
     let changes: Channel<u8> = Channel::new();
     let pairs = Pairs::from([((1, 2), 3)]);
-    let error = Board::on(changes.clone(), pairs.clone(), apply).unwrap_err();
+    let error = StateChannel::on(changes.clone(), pairs.clone(), apply).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Serialize);
     changes.publish(&1).unwrap();
-    assert!(Board::on(changes, Pairs::new(), apply).is_ok());
+    assert!(StateChannel::on(changes, Pairs::new(), apply).is_ok());
     // Nobody can be told here; the log says it.
-    Board::new(pairs, apply).publish(&1).unwrap();
+    StateChannel::new(pairs, apply).publish(&1).unwrap();
 }
 
 #[tokio::test(start_paused = true)]

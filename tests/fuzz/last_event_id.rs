@@ -7,7 +7,7 @@ use axum::{
     response::IntoResponse,
 };
 use axum_sse::{
-    Channel, EventId, GapReason, LastEventId, Resume, StrictLastEventId,
+    Channel, EventId, GapReason, LastEventId, Resumption, StrictLastEventId,
     testing::{Item, Message, Parser},
 };
 use futures_util::FutureExt;
@@ -33,7 +33,7 @@ pub(crate) fn body(data: &[u8]) {
     let ids: Vec<EventId> = (0..published)
         .map(|n| channel.publish(&n).unwrap())
         .collect();
-    let hi = channel.newest().hi();
+    let hi = channel.newest().epoch();
 
     let values: Vec<HeaderValue> = (0..input.below(3))
         .filter_map(|_| HeaderValue::from_bytes(&given(&mut input, hi)).ok())
@@ -76,17 +76,17 @@ pub(crate) fn body(data: &[u8]) {
 }
 
 fn resume(channel: &Channel<u64>, ids: &[EventId], last: LastEventId, expected: Expect) {
-    let (hi, published) = (channel.newest().hi(), ids.len() as u64);
+    let (hi, published) = (channel.newest().epoch(), ids.len() as u64);
     let oldest = published.saturating_sub(CAPACITY);
-    let gap = |reason, missed| (Resume::Gap { reason, missed }, oldest);
+    let gap = |reason, missed| (Resumption::Gap { reason, missed }, oldest);
     let (resume, from) = match expected {
-        Expect::Absent => (Resume::Fresh, published),
+        Expect::Absent => (Resumption::Fresh, published),
         Expect::Unknown => gap(GapReason::Unknown, None),
         Expect::Known(life, _) if life != hi => gap(GapReason::Restarted, None),
         Expect::Known(_, lo) if lo > published => gap(GapReason::Unknown, None),
         Expect::Known(_, lo) if lo < oldest => gap(GapReason::Evicted, Some(oldest - lo)),
         Expect::Known(_, lo) => (
-            Resume::Exact {
+            Resumption::Exact {
                 pending: published - lo,
             },
             lo,
@@ -94,11 +94,11 @@ fn resume(channel: &Channel<u64>, ids: &[EventId], last: LastEventId, expected: 
     };
 
     let subscription = channel.subscribe(last);
-    assert_eq!(subscription.resume(), resume);
+    assert_eq!(subscription.resumption(), resume);
     let mut body = subscription.into_response().into_body();
     let mut parser = Parser::new();
     let mut messages = read(&mut body, &mut parser).into_iter();
-    if let Resume::Gap { reason, missed } = resume {
+    if let Resumption::Gap { reason, missed } = resume {
         let gap = messages.next().unwrap();
         let data: serde_json::Value = serde_json::from_str(&gap.data).unwrap();
         let oldest = ids
@@ -207,7 +207,7 @@ fn query(input: &mut Input<'_>, hi: u64) -> Option<Uri> {
 fn check(last: &LastEventId, expected: Expect) {
     let read = match last {
         LastEventId::Absent => Expect::Absent,
-        LastEventId::Known(id) => Expect::Known(id.hi(), id.lo()),
+        LastEventId::Known(id) => Expect::Known(id.epoch(), id.sequence()),
         LastEventId::Unknown(id) => {
             assert!(id.as_bytes().len() <= 1025);
             Expect::Unknown

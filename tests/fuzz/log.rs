@@ -90,8 +90,11 @@ fn given(model: &Model, input: &mut Input<'_>) -> Given {
                 .map_or(model.start, |event| event.id);
             Given::Id(id)
         }
-        4 => Given::Id(EventId::new(model.start.hi(), u64::from(input.byte()))),
-        5 => Given::Id(EventId::new(model.start.hi() ^ 1, u64::from(input.byte()))),
+        4 => Given::Id(EventId::new(model.start.epoch(), u64::from(input.byte()))),
+        5 => Given::Id(EventId::new(
+            model.start.epoch() ^ 1,
+            u64::from(input.byte()),
+        )),
         6 => Given::Garbage,
         _ => Given::Own,
     }

@@ -8,7 +8,7 @@ use axum::{
     response::IntoResponse,
 };
 use axum_sse::{
-    EventId, LastEventId, OnGap, OnLag, Resume, Start,
+    EventId, LastEventId, OnGap, OnLag, Resumption, Start,
     testing::{Item, Message, Parser},
 };
 use headers::Header;
@@ -113,7 +113,7 @@ impl Reader {
         for &channel in &channels {
             expect[channel] = Some(match &last {
                 LastEventId::Absent => Expect::Next(model.count(channel)),
-                LastEventId::Known(id) if id.hi() == newest.hi() && *id <= newest => {
+                LastEventId::Known(id) if id.epoch() == newest.epoch() && *id <= newest => {
                     Expect::Next(model.up_to(channel, *id))
                 }
                 _ => Expect::Gap,
@@ -140,7 +140,7 @@ impl Reader {
         let on_lag = input.pick(&[OnLag::Gap, OnLag::End]);
         let fresh = last.is_absent();
         let subscription = model.subscribe(&channels, last);
-        check_resume(model, &channels, &expect, fresh, subscription.resume());
+        check_resume(model, &channels, &expect, fresh, subscription.resumption());
         let response = subscription
             .start(start)
             .on_gap(on_gap)
@@ -452,7 +452,7 @@ fn check_resume(
     channels: &[usize],
     expect: &[Option<Expect>; 3],
     fresh: bool,
-    resume: Resume,
+    resume: Resumption,
 ) {
     let known: Vec<_> = channels
         .iter()
@@ -465,13 +465,13 @@ fn check_resume(
         .iter()
         .any(|known| known.is_none_or(|(next, gone, _)| next < gone));
     match resume {
-        Resume::Fresh => assert!(fresh),
-        Resume::Exact { pending } => {
+        Resumption::Fresh => assert!(fresh),
+        Resumption::Exact { pending } => {
             assert!(!fresh && !lost, "exact, but {known:?}");
             let behind = known.iter().flatten().map(|(next, _, count)| count - next);
             assert_eq!(usize::try_from(pending).unwrap(), behind.sum::<usize>());
         }
-        Resume::Gap { reason, missed } => {
+        Resumption::Gap { reason, missed } => {
             assert!(!fresh && lost, "{reason:?}, but {known:?}");
             // It is about the first channel that has a gap.
             let first = known.iter().flatten().find(|(next, gone, _)| next < gone);

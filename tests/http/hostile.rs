@@ -20,7 +20,7 @@ use axum::{
     serve::Listener as _,
 };
 use axum_sse::{
-    Board, Channel, EventId, Hub, LastEventId, RunId, Runs, Shutdown, SseLayer,
+    Channel, EventId, Hub, LastEventId, RunId, Runs, Shutdown, SseLayer, StateChannel,
     layer::Limits,
     listener::{Connections, Options},
     testing::{Message, Parser},
@@ -34,7 +34,7 @@ use super::client::Raw;
 pub(crate) struct App {
     /// A channel for each user.
     users: Hub,
-    board: Board<u32, u32>,
+    board: StateChannel<u32, u32>,
     runs: Runs<String, String>,
     pub(crate) flood: Channel<str>,
     /// Requests that have reached a handler.
@@ -54,7 +54,7 @@ impl App {
     fn new() -> Self {
         Self {
             users: Hub::builder().capacity(4).build(),
-            board: Board::new(0, |state, event| *state += event),
+            board: StateChannel::new(0, |state, event| *state += event),
             runs: Runs::new(),
             flood: Channel::builder().bytes(1 << 20).build(),
             asked: Arc::default(),
@@ -382,8 +382,8 @@ async fn rule_90_nothing_of_another_user_is_ever_replayed() {
     let elsewhere = [
         server.app.board.publish(&1).unwrap(),
         server.app.flood.publish("x").unwrap(),
-        EventId::new(ids[0].hi(), 0),
-        EventId::new(ids[0].hi(), u64::MAX),
+        EventId::new(ids[0].epoch(), 0),
+        EventId::new(ids[0].epoch(), u64::MAX),
     ];
     for id in ids.iter().chain(&elsewhere) {
         for name in ["alice", "bob"] {
@@ -406,7 +406,7 @@ async fn rule_90_nothing_of_another_user_is_ever_replayed() {
                     }
                 }
             }
-            assert!(last > *id || id.lo() == u64::MAX >> 1 || id.hi() != last.hi());
+            assert!(last > *id || id.sequence() == u64::MAX >> 1 || id.epoch() != last.epoch());
         }
     }
     // Both at once, to see which one counts: none.

@@ -378,7 +378,7 @@ mod tests {
         let cases: [(Vec<u8>, &str, &str); 6] = [
             (other.to_string().into(), "restarted", "null"),
             (
-                EventId::new(ids[0].hi(), 0).to_string().into(),
+                EventId::new(ids[0].epoch(), 0).to_string().into(),
                 "evicted",
                 "2",
             ),

@@ -72,7 +72,7 @@ impl Client {
         let random = Random::new(seed, number);
         let target = match number % 50 {
             0 => Target::Flood,
-            1..=3 => Target::Board,
+            1..=3 => Target::StateChannel,
             4..=8 => Target::Mixed,
             9..=13 => Target::Run,
             14..=17 => Target::Passing,
@@ -123,7 +123,7 @@ impl Client {
                     vec![world.users[user].clone()],
                 )
             }
-            Target::Board => ("/board".to_owned(), vec![world.board.clone()]),
+            Target::StateChannel => ("/board".to_owned(), vec![world.board.clone()]),
             Target::Mixed => {
                 let set = MIXES[self.random.index(MIXES.len())];
                 let tracks = set.iter().map(|at| world.mixed[*at].clone());

@@ -20,8 +20,8 @@ use axum::{
     serve::Listener as _,
 };
 use axum_sse::{
-    Board, Channel, Error, EventId, Heartbeat, Hub, LastEventId, RunId, Runs, Shutdown, Sse,
-    SseLayer, Start,
+    Channel, Error, EventId, Heartbeat, Hub, LastEventId, RunId, Runs, Shutdown, Sse, SseLayer,
+    Start, StateChannel,
     layer::Limits,
     listener::{Connections, Options, PeerAddr},
 };
@@ -98,10 +98,10 @@ pub(crate) struct App {
     pub(crate) users: Hub,
     pub(crate) passing: Hub,
     pub(crate) flood: Channel<Note>,
-    pub(crate) board: Board<Tally, Note>,
+    pub(crate) board: StateChannel<Tally, Note>,
     pub(crate) mixed: Hub,
-    pub(crate) steady: Board<Tally, Note>,
-    pub(crate) bursts: Board<Tally, Note>,
+    pub(crate) steady: StateChannel<Tally, Note>,
+    pub(crate) bursts: StateChannel<Tally, Note>,
     pub(crate) late: Late,
     runs: Runs<Note, usize>,
     run_count: Arc<AtomicU64>,
@@ -279,7 +279,7 @@ impl App {
         };
         let board = |channel, name: &str| {
             let state = Tally::after(name, 0);
-            Board::on(channel, state, apply).unwrap()
+            StateChannel::on(channel, state, apply).unwrap()
         };
         // Little, so that a slow client of the bursts meets a gap.
         let mixed = of_hub(KEPT).bytes(32 * 1024).build();

@@ -94,12 +94,12 @@ impl Track {
         let mut note = Note::new(&self.name, number, self.longest);
         note.value = self.has_state.then(|| state::value(number));
         let id = publish(&note).unwrap();
-        published.life = Some(id.hi());
+        published.life = Some(id.epoch());
         if published.ids.len() == published.ids.capacity() {
             published.ids.pop_front();
             published.first += 1;
         }
-        published.ids.push_back(id.lo());
+        published.ids.push_back(id.sequence());
     }
 
     /// How many events there were.
@@ -118,10 +118,10 @@ impl Track {
     /// The number of the first event behind that id; `None` if it is too long ago.
     pub(crate) fn after(&self, id: EventId) -> Option<u64> {
         let published = self.lock();
-        if published.life.is_some_and(|life| life != id.hi()) {
+        if published.life.is_some_and(|life| life != id.epoch()) {
             return None;
         }
-        let at = published.ids.partition_point(|lo| *lo <= id.lo());
+        let at = published.ids.partition_point(|lo| *lo <= id.sequence());
         (at > 0 || published.first == 0).then(|| published.first + at as u64)
     }
 

@@ -83,7 +83,7 @@ async fn connection(mut socket: TcpStream, shared: Arc<Shared>) -> io::Result<()
         if text.starts_with("GET") {
             let last = match header(&text, "last-event-id") {
                 None => None,
-                Some(id) => Some(id.parse::<EventId>().map_err(|_| wrong())?.lo()),
+                Some(id) => Some(id.parse::<EventId>().map_err(|_| wrong())?.sequence()),
             };
             return stream(socket, group, last).await;
         }

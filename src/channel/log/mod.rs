@@ -164,7 +164,7 @@ impl Log {
     }
 
     /// Whether an event of that many bytes may be appended at all.
-    pub(crate) fn takes(&self, size: usize) -> bool {
+    pub(crate) fn fits(&self, size: usize) -> bool {
         size <= self.limits.bytes && size <= LARGEST_EVENT
     }
 
@@ -241,7 +241,7 @@ impl Log {
         if !self
             .segments
             .back()
-            .is_some_and(|tail| tail.takes(size, self.now, seal_at))
+            .is_some_and(|tail| tail.fits(size, self.now, seal_at))
         {
             let capacity = match self.segments.back_mut() {
                 Some(tail) => {
@@ -408,10 +408,10 @@ impl Log {
             return None;
         }
         // All that the hub has drawn since the log was made are here: ids count the entries.
-        let is_dense = self.newest.lo() - self.origin.lo() == self.next;
+        let is_dense = self.newest.sequence() - self.origin.sequence() == self.next;
         let after = match self.eldest {
             Some(eldest) if id >= eldest && !is_dense => return None,
-            Some(eldest) if id >= eldest => id.lo() - self.origin.lo(),
+            Some(eldest) if id >= eldest => id.sequence() - self.origin.sequence(),
             _ => 0,
         };
         Some(position.saturating_sub(after))

@@ -64,7 +64,7 @@ impl Segment {
     }
 
     /// Whether an event of this size and time still has its place here.
-    pub(super) fn takes(&self, size: usize, now: u64, seal_at: usize) -> bool {
+    pub(super) fn fits(&self, size: usize, now: u64, seal_at: usize) -> bool {
         let fits = self.len() + size <= seal_at || self.entries.is_empty();
         matches!(self.buffer, Buffer::Open(_))
             && fits

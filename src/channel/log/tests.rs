@@ -91,12 +91,12 @@ impl Model {
     }
 }
 
-fn id(lo: u64) -> EventId {
-    EventId::new(7, lo)
+fn id(sequence: u64) -> EventId {
+    EventId::new(7, sequence)
 }
 
-fn payload(lo: u64, size: usize) -> Vec<u8> {
-    let mark = u8::try_from(lo % 251).unwrap();
+fn payload(sequence: u64, size: usize) -> Vec<u8> {
+    let mark = u8::try_from(sequence % 251).unwrap();
     (0..size)
         .map(|at| mark ^ u8::try_from(at % 7).unwrap())
         .collect()
@@ -117,7 +117,7 @@ fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
     for op in ops {
         match op {
             Op::Append { size } => {
-                if !log.takes(size) {
+                if !log.fits(size) {
                     assert!(size > limits.bytes);
                     continue;
                 }
@@ -168,11 +168,11 @@ fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
         model.trim();
         check_bounds(&log, &model);
         if every_id {
-            (0..=newest).for_each(|lo| check_seek(&log, &model, lo));
+            (0..=newest).for_each(|sequence| check_seek(&log, &model, sequence));
         } else {
             [0, newest / 2, newest]
                 .iter()
-                .for_each(|lo| check_seek(&log, &model, *lo));
+                .for_each(|sequence| check_seek(&log, &model, *sequence));
         }
     }
 }
@@ -184,7 +184,7 @@ fn read(log: &mut Log, model: &Model, position: &mut u64, up_to: u64) {
     let (merged, next_id) = log.read_into(*position, id(up_to), limit, &mut out);
     let copied = out.split_off(6);
     let next = usize::try_from(merged.next(*position)).unwrap();
-    let next_id = next_id.map(EventId::lo);
+    let next_id = next_id.map(EventId::sequence);
     assert_eq!(next_id, model.all.get(next).map(|entry| entry.id));
     match log.read(*position, id(up_to)) {
         Read::End => {
@@ -252,8 +252,8 @@ fn check_bounds(log: &Log, model: &Model) {
     );
 }
 
-fn check_seek(log: &Log, model: &Model, lo: u64) {
-    let behind = model.behind(lo);
+fn check_seek(log: &Log, model: &Model, sequence: u64) {
+    let behind = model.behind(sequence);
     let expected = if behind >= model.replay {
         Seek::Exact {
             position: behind as u64,
@@ -262,24 +262,28 @@ fn check_seek(log: &Log, model: &Model, lo: u64) {
     } else {
         Seek::Evicted
     };
-    assert_eq!(log.seek(id(lo)), expected, "id {lo}");
+    assert_eq!(log.seek(id(sequence)), expected, "id {sequence}");
 
     let is_kept = behind >= model.first;
-    let found = log.seek_kept(id(lo));
-    assert_eq!(matches!(found, Seek::Exact { .. }), is_kept, "id {lo}");
+    let found = log.seek_kept(id(sequence));
+    assert_eq!(
+        matches!(found, Seek::Exact { .. }),
+        is_kept,
+        "id {sequence}"
+    );
     if let Seek::Exact { position, .. } = found {
-        assert_eq!(position, behind as u64, "id {lo}");
+        assert_eq!(position, behind as u64, "id {sequence}");
     }
     // Where it is known how many are missing, it is that many.
     let missed = (model.replay.max(behind) - behind) as u64;
-    let known = log.missed(id(lo), log.oldest());
+    let known = log.missed(id(sequence), log.oldest());
     assert!(
         known.is_none_or(|known| known == missed),
-        "id {lo}: {known:?}"
+        "id {sequence}: {known:?}"
     );
-    let before_all = model.all.first().is_none_or(|first| lo < first.id);
+    let before_all = model.all.first().is_none_or(|first| sequence < first.id);
     let is_told = is_kept || (before_all && !log.had_holes);
-    assert!(!is_told || known.is_some(), "id {lo}");
+    assert!(!is_told || known.is_some(), "id {sequence}");
 
     let (_, bytes) = log.retained();
     let later = &model.all[behind..];
@@ -288,7 +292,7 @@ fn check_seek(log: &Log, model: &Model, lo: u64) {
         && later.len() <= model.limits.events / 2
         && bytes_later <= SEGMENT.min(model.limits.bytes / 2);
     assert!(!recent || bytes_later as u64 <= bytes);
-    assert_eq!(log.is_recent(id(lo), 0), recent, "id {lo}");
+    assert_eq!(log.is_recent(id(sequence), 0), recent, "id {sequence}");
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -377,8 +381,8 @@ fn an_empty_log_allocates_nothing_and_a_small_one_stays_small() {
     };
     let mut log = Log::new(limits, id(0));
     assert_eq!(log.segments.capacity(), 0);
-    for lo in 1..10_000 {
-        drop(log.append(id(lo), &[&[b'x'; 100]], 0, false));
+    for sequence in 1..10_000 {
+        drop(log.append(id(sequence), &[&[b'x'; 100]], 0, false));
         let held: usize = log.segments.len() * SMALLEST_SEGMENT;
         assert!(
             held <= 3 * SMALLEST_SEGMENT,
@@ -411,8 +415,8 @@ fn a_sealed_segment_is_handed_out_without_a_copy() {
         age: None,
     };
     let mut log = Log::new(limits, id(0));
-    for lo in 1..200 {
-        drop(log.append(id(lo), &[&[b'x'; 1000]], 0, true));
+    for sequence in 1..200 {
+        drop(log.append(id(sequence), &[&[b'x'; 1000]], 0, true));
     }
     let mut position = 0;
     let mut shared = 0;

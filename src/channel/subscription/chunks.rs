@@ -1,4 +1,4 @@
-//! [`Ready`]: the chunks that are ready to go out.
+//! [`ChunkQueue`]: the chunks that are ready to go out.
 
 use std::collections::VecDeque;
 
@@ -7,13 +7,13 @@ use bytes::Bytes;
 /// First in, first out. Hardly ever is more than one ready, so one needs no memory of its own:
 /// there is a queue in every connection, and each chunk goes through it.
 #[derive(Debug, Default)]
-pub(super) struct Ready {
+pub(super) struct ChunkQueue {
     /// `None` only if there is nothing.
     first: Option<Bytes>,
     more: VecDeque<Bytes>,
 }
 
-impl Ready {
+impl ChunkQueue {
     pub(super) fn push(&mut self, chunk: Bytes) {
         match self.first {
             None => self.first = Some(chunk),

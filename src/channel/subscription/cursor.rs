@@ -1,11 +1,11 @@
-//! [`Source`]: one cursor into one channel.
+//! [`Cursor`]: one cursor into one channel.
 
 use crate::{
     channel::{
         gap::Gap,
         log::Log,
-        snapshot::{Pending, Snapshot},
-        state::{Held, Place},
+        snapshot::{Pending, SharedSnapshot},
+        state::{ChannelHandle, CursorProgress},
     },
     sync::{Arc, Ordering},
 };
@@ -13,15 +13,15 @@ use crate::{
 /// No version that a channel ever has: the cursor is not known to be at its end.
 const NEVER: u64 = u64::MAX;
 
-pub(super) struct Source {
-    pub(super) held: Held,
+pub(super) struct Cursor {
+    pub(super) held: ChannelHandle,
     /// The position of the next entry that the client has not been given.
     pub(super) position: u64,
     /// The log's version when the cursor was last at its end.
     pub(super) seen: u64,
     /// What is missing in front of `position` and has not been said yet.
     pub(super) gap: Option<Gap>,
-    pub(super) snapshot: Awaited,
+    pub(super) snapshot: Snapshot,
     /// The client is owed this channel's state: a snapshot, and what follows it up to the place
     /// where the connection's other channels are.
     pub(super) owed: bool,
@@ -29,24 +29,24 @@ pub(super) struct Source {
     pub(super) queued: bool,
     /// How often in a row the log overtook the cursor.
     pub(super) overruns: u8,
-    registered: Option<(u64, Arc<Place>)>,
+    registered: Option<(u64, Arc<CursorProgress>)>,
 }
 
 /// The snapshot that stands in front of `position`, if there is to be one.
-pub(super) enum Awaited {
-    Nothing,
-    Coming(Pending),
-    Here(Arc<Snapshot>),
+pub(super) enum Snapshot {
+    None,
+    Pending(Pending),
+    Ready(Arc<SharedSnapshot>),
 }
 
-impl Source {
-    pub(super) fn new(held: Held) -> Self {
+impl Cursor {
+    pub(super) fn new(held: ChannelHandle) -> Self {
         Self {
             held,
             position: 0,
             seen: NEVER,
             gap: None,
-            snapshot: Awaited::Nothing,
+            snapshot: Snapshot::None,
             owed: false,
             queued: false,
             overruns: 0,
@@ -73,15 +73,15 @@ impl Source {
 
     /// Whether the cursor waits for a snapshot.
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.snapshot, Awaited::Coming(_))
+        matches!(self.snapshot, Snapshot::Pending(_))
     }
 
     /// Whether a snapshot is next.
     pub(super) fn has_snapshot(&self) -> bool {
-        matches!(self.snapshot, Awaited::Here(_))
+        matches!(self.snapshot, Snapshot::Ready(_))
     }
 
-    pub(super) fn await_snapshot(&mut self, snapshot: Awaited) {
+    pub(super) fn await_snapshot(&mut self, snapshot: Snapshot) {
         self.snapshot = snapshot;
         if let Some((_, place)) = &self.registered {
             let limit = self.held.shared.settings.snapshot_timeout.as_millis();
@@ -95,7 +95,7 @@ impl Source {
 
     /// Whether the channel is closed and the client has all of it.
     pub(super) fn is_over(&self) -> bool {
-        self.held.is_closed() && !self.has_news() && matches!(self.snapshot, Awaited::Nothing)
+        self.held.is_closed() && !self.has_news() && matches!(self.snapshot, Snapshot::None)
     }
 
     /// Moves the cursor past events that have been delivered.
@@ -125,6 +125,6 @@ impl Source {
 
 /// The version of a log, if `position` is its end. `log` is this channel's: while it is locked,
 /// the version does not change.
-pub(super) fn version_at(held: &Held, log: &Log, position: u64) -> Option<u64> {
+pub(super) fn version_at(held: &ChannelHandle, log: &Log, position: u64) -> Option<u64> {
     (position == log.end()).then(|| held.version())
 }

@@ -1,4 +1,4 @@
-//! [`Control`]: adds channels to a running subscription, takes them away, and knows when it ends.
+//! [`SubscriptionHandle`]: adds channels to a running subscription, takes them away, and knows when it ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,16 +8,16 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    channel::{hub::Shared, state::Held},
+    channel::{hub::Shared, state::ChannelHandle},
     error::{Error, ErrorKind},
-    event::{EventId, id::shown},
+    event::{EventId, id::quoted},
     sync::{Arc, AtomicBool, Mutex, Ordering, WakerSlot, lock},
 };
 
 /// Changes the set of channels of a [`Subscription`](super::Subscription) that is running, and
 /// tells when it has ended.
 ///
-/// Made by [`Subscription::control`](super::Subscription::control); cheap to clone. What is asked
+/// Made by [`Subscription::handle`](super::Subscription::handle); cheap to clone. What is asked
 /// for takes effect when the stream is next polled.
 ///
 /// ```
@@ -25,14 +25,14 @@ use crate::{
 ///
 /// let hub = Hub::new();
 /// let mut lobby = hub.subscribe(["lobby"], LastEventId::Absent);
-/// let control = lobby.control();
+/// let control = lobby.handle();
 /// control.add("room/42")?;
 /// control.add_since("room/43", hub.newest())?;
 /// control.remove("lobby");
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Control(pub(super) Arc<Inner>);
+pub struct SubscriptionHandle(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     shared: Arc<Shared>,
@@ -62,11 +62,14 @@ impl Wishes {
 }
 
 pub(super) enum Wanted {
-    In { held: Held, since: Option<EventId> },
+    In {
+        held: ChannelHandle,
+        since: Option<EventId>,
+    },
     Out,
 }
 
-impl Control {
+impl SubscriptionHandle {
     pub(super) fn new(shared: Arc<Shared>, has: BTreeSet<Box<str>>) -> Self {
         let wishes = Wishes {
             has,
@@ -87,7 +90,7 @@ impl Control {
     ///
     /// For its history, the client reconnects with the larger set, and with the id up to which it
     /// knows *all* of these channels (for a new one that is the start of the hub's life,
-    /// `hi-0`). It then also gets again what it has of the others since, and tells it by the ids.
+    /// `epoch-0`). It then also gets again what it has of the others since, and tells it by the ids.
     ///
     /// # Errors
     ///
@@ -105,7 +108,7 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// As for [`add`](Control::add).
+    /// As for [`add`](SubscriptionHandle::add).
     pub fn add_since(&self, channel: impl AsRef<str>, id: EventId) -> Result<(), Error> {
         self.want_in(channel.as_ref(), Some(id))
     }
@@ -157,7 +160,7 @@ impl Control {
     ///
     /// let hub = Hub::new();
     /// let mut lobby = hub.subscribe(["lobby"], LastEventId::Absent);
-    /// let control = lobby.control();
+    /// let control = lobby.handle();
     /// assert!(!control.is_ended());
     /// drop(lobby);
     /// assert!(control.is_ended());
@@ -175,7 +178,7 @@ impl Control {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// let hub = Hub::new();
     /// let mut lobby = hub.subscribe(["lobby"], LastEventId::Absent);
-    /// let control = lobby.control();
+    /// let control = lobby.handle();
     /// let left = tokio::spawn(async move { control.ended().await });
     /// drop(lobby);
     /// left.await.unwrap();
@@ -205,7 +208,7 @@ impl Inner {
                 ErrorKind::TooManyChannels,
                 format!(
                     "no room for channel {} on this connection: it has {most} already",
-                    shown(name)
+                    quoted(name)
                 ),
             )),
             Some(_) => Ok(()),
@@ -244,8 +247,8 @@ impl Inner {
     }
 }
 
-impl fmt::Debug for Control {
+impl fmt::Debug for SubscriptionHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").finish_non_exhaustive()
+        f.debug_struct("SubscriptionHandle").finish_non_exhaustive()
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         log::{GATHER, Read, SMALL},
         subscription::{
             OnGap, OnLag, Subscription,
-            cursor::{Awaited, version_at},
+            cursor::{Snapshot, version_at},
         },
     },
     event::{
@@ -72,12 +72,12 @@ impl Subscription {
         if self.owed > 0 || !self.queue.is_empty() {
             return self.merge(newest);
         }
-        let mut with_news = (0..self.sources.len()).filter(|at| self.sources[*at].has_news());
+        let mut with_news = (0..self.cursors.len()).filter(|at| self.cursors[*at].has_news());
         match (with_news.next(), with_news.next()) {
             (None, _) => false,
             (Some(only), None) => {
                 // The only channel there is cannot be overtaken by another.
-                let up_to = match self.sources.len() {
+                let up_to = match self.cursors.len() {
                     1 => EventId::MAX,
                     _ => newest,
                 };
@@ -91,17 +91,17 @@ impl Subscription {
     fn read_one(&mut self, index: usize, up_to: EventId) -> bool {
         let mut said = false;
         loop {
-            let source = &mut self.sources[index];
-            let position = source.position;
-            let mut log = source.held.lock();
+            let cursor = &mut self.cursors[index];
+            let position = cursor.position;
+            let mut log = cursor.held.lock();
             let read = log.read(position, up_to);
-            let version = version_at(&source.held, &log, read.next(position));
+            let version = version_at(&cursor.held, &log, read.next(position));
             drop(log);
-            source.note_version(version);
+            cursor.note_version(version);
             match read {
                 Read::End => return said,
                 Read::Events { chunk, next } => {
-                    source.move_to(next);
+                    cursor.move_to(next);
                     self.ready.push(chunk);
                     self.anchored();
                     return true;
@@ -120,25 +120,25 @@ impl Subscription {
 
     /// Something is missing in front of a cursor that was connected.
     fn lagged(&mut self, index: usize, from: LostFrom, next: u64) {
-        let source = &mut self.sources[index];
-        source.start_at(next);
-        source.overruns = source.overruns.saturating_add(1);
-        let too_often = source.overruns > 1
+        let cursor = &mut self.cursors[index];
+        cursor.start_at(next);
+        cursor.overruns = cursor.overruns.saturating_add(1);
+        let too_often = cursor.overruns > 1
             && self.on_gap == OnGap::Snapshot
-            && source.held.snapshots.get().is_some();
-        source.held.counters.gap(GapReason::Lagged);
-        source.held.shared.counters.gap(GapReason::Lagged);
+            && cursor.held.snapshots.get().is_some();
+        cursor.held.counters.gap(GapReason::Lagged);
+        cursor.held.shared.counters.gap(GapReason::Lagged);
         if self.on_lag == OnLag::End || too_often {
             self.send_away(index, "a client reads too slowly");
             return;
         }
-        Gap::widen(&mut source.gap, from);
+        Gap::widen(&mut cursor.gap, from);
         self.ask_for_snapshot(index);
     }
 
     /// Reads several channels, and puts their events into one order.
     fn merge(&mut self, newest: EventId) -> bool {
-        for index in 0..self.sources.len() {
+        for index in 0..self.cursors.len() {
             self.enqueue(index);
             if self.is_ended() {
                 return true;
@@ -152,7 +152,7 @@ impl Subscription {
             && next.id <= newest
         {
             self.queue.pop();
-            self.sources[next.index].queued = false;
+            self.cursors[next.index].queued = false;
             // What this channel has up to here, no other channel has anything in front of.
             let up_to = match self.queue.peek() {
                 Some(other) => other.id.before().min(newest).max(next.id),
@@ -182,21 +182,21 @@ impl Subscription {
 
     /// Puts a channel into the queue that is not there and has news.
     fn enqueue(&mut self, index: usize) {
-        while !self.sources[index].queued {
-            let source = &mut self.sources[index];
-            let next = if let Awaited::Here(snapshot) = &source.snapshot {
+        while !self.cursors[index].queued {
+            let cursor = &mut self.cursors[index];
+            let next = if let Snapshot::Ready(snapshot) = &cursor.snapshot {
                 Next {
                     id: snapshot.id,
                     is_snapshot: true,
                     index,
                 }
-            } else if source.has_news() {
-                let position = source.position;
-                let log = source.held.lock();
+            } else if cursor.has_news() {
+                let position = cursor.position;
+                let log = cursor.held.lock();
                 let (read, id) = (log.peek(position, EventId::MAX), log.id_at(position));
-                let version = version_at(&source.held, &log, position);
+                let version = version_at(&cursor.held, &log, position);
                 drop(log);
-                source.note_version(version);
+                cursor.note_version(version);
                 match (read, id) {
                     (Read::Events { .. }, Some(id)) => Next {
                         id,
@@ -222,7 +222,7 @@ impl Subscription {
             } else {
                 return;
             };
-            self.sources[index].queued = true;
+            self.cursors[index].queued = true;
             self.queue.push(next);
         }
     }
@@ -231,8 +231,8 @@ impl Subscription {
     /// whether they are a chunk of their own, and whether anything has been made ready.
     fn take_events(&mut self, index: usize, up_to: EventId, out: &mut Vec<u8>) -> (bool, bool) {
         let ids = self.ids_of(index);
-        let source = &mut self.sources[index];
-        let position = source.position;
+        let cursor = &mut self.cursors[index];
+        let position = cursor.position;
         let mut copied = Vec::new();
         // Ids are changed after the log has been let go.
         let target = if ids == Ids::Leave {
@@ -241,18 +241,18 @@ impl Subscription {
             &mut copied
         };
         let limit = GATHER.saturating_sub(target.len());
-        let log = source.held.lock();
+        let log = cursor.held.lock();
         let (read, next_id) = log.read_into(position, up_to, limit, target);
         let next = read.next(position);
-        let version = version_at(&source.held, &log, next);
+        let version = version_at(&cursor.held, &log, next);
         drop(log);
-        source.note_version(version);
+        cursor.note_version(version);
         match read {
             Read::End => (false, false),
             Read::Events { chunk, .. } => {
-                source.move_to(next);
+                cursor.move_to(next);
                 if let Some(id) = next_id {
-                    source.queued = true;
+                    cursor.queued = true;
                     self.queue.push(Next {
                         id,
                         is_snapshot: false,
@@ -296,7 +296,7 @@ impl Subscription {
         if self.is_ended() {
             return true;
         }
-        if self.sources[index].gap.is_none() {
+        if self.cursors[index].gap.is_none() {
             return false;
         }
         self.push_merged(out);
@@ -305,15 +305,15 @@ impl Subscription {
 
     /// Hands out a channel's snapshot: shared bytes in a chunk of their own, unless it is small.
     fn take_snapshot(&mut self, index: usize, out: &mut Vec<u8>) -> (bool, bool) {
-        let awaited = &mut self.sources[index].snapshot;
-        let Awaited::Here(snapshot) = std::mem::replace(awaited, Awaited::Nothing) else {
+        let awaited = &mut self.cursors[index].snapshot;
+        let Snapshot::Ready(snapshot) = std::mem::replace(awaited, Snapshot::None) else {
             return (false, false);
         };
         let event = if self.many {
             snapshot.without_id()
         } else {
             // It has its id: no more is owed.
-            self.sources[index].owed = false;
+            self.cursors[index].owed = false;
             self.owed -= 1;
             snapshot.event()
         };
@@ -333,7 +333,7 @@ impl Subscription {
     /// after a snapshot come without ids until the snapshot's channel has caught up with the
     /// others, whose ids are partial meanwhile.
     fn ids_of(&self, index: usize) -> Ids {
-        match (self.owed > 0 && self.many, self.sources[index].owed) {
+        match (self.owed > 0 && self.many, self.cursors[index].owed) {
             (false, _) => Ids::Leave,
             (true, false) => Ids::Partial,
             (true, true) => Ids::Remove,
@@ -357,7 +357,7 @@ impl Subscription {
     /// another, it may be older.
     fn anchored(&mut self) {
         self.unanchored = false;
-        self.owes_checkpoint &= self.sources.len() > 1;
+        self.owes_checkpoint &= self.cursors.len() > 1;
     }
 
     /// Says every gap that is not said yet, in front of all that follows on any channel: an
@@ -366,34 +366,34 @@ impl Subscription {
     /// the same reason share one event: a page need not act on each.
     pub(super) fn say_gaps(&mut self) -> bool {
         let mut notices: Vec<Notice<'_>> = Vec::new();
-        for source in &mut self.sources {
+        for cursor in &mut self.cursors {
             // Where nothing else can follow, the snapshot says where delivery goes on.
-            if source.gap.is_none() || (!self.many && source.is_waiting()) {
+            if cursor.gap.is_none() || (!self.many && cursor.is_waiting()) {
                 continue;
             }
-            let Some(gap) = source.gap.take() else {
+            let Some(gap) = cursor.gap.take() else {
                 continue;
             };
-            let log = source.held.lock();
+            let log = cursor.held.lock();
             // Up to a snapshot that is still being made, nobody knows.
-            let missed = match source.is_waiting() {
+            let missed = match cursor.is_waiting() {
                 true => None,
-                false => gap.missed(&log, source.position),
+                false => gap.missed(&log, cursor.position),
             };
-            let next = log.id_at(source.position);
+            let next = log.id_at(cursor.position);
             drop(log);
             // The snapshot stands early enough.
             if missed == Some(0) {
                 continue;
             }
-            let oldest = match &source.snapshot {
-                Awaited::Here(snapshot) => Some(snapshot.id),
-                Awaited::Coming(_) => None,
-                Awaited::Nothing => next,
+            let oldest = match &cursor.snapshot {
+                Snapshot::Ready(snapshot) => Some(snapshot.id),
+                Snapshot::Pending(_) => None,
+                Snapshot::None => next,
             };
             self.owes_checkpoint |= oldest.is_none();
             let part = Part {
-                channel: source.held.name(),
+                channel: cursor.held.name(),
                 missed,
                 oldest,
             };

@@ -35,8 +35,8 @@ use crate::{
         gap::{Gap, GapReason, LostFrom},
         hub::Shared,
         log::{SMALL, Seek},
-        snapshot::{Asked, Snapshot},
-        state::Held,
+        snapshot::{Asked, SharedSnapshot},
+        state::ChannelHandle,
         wake::Reader,
     },
     event::{EventId, EventName, encode, retry},
@@ -44,11 +44,11 @@ use crate::{
     sync::{Arc, AtomicBool, Ordering},
 };
 
-use chunks::Ready;
-use cursor::{Awaited, Source};
-pub use handle::Control;
+use chunks::ChunkQueue;
+use cursor::{Cursor, Snapshot};
+pub use handle::SubscriptionHandle;
 use merge::Queue;
-pub use policy::{OnGap, OnLag, Resume, Start};
+pub use policy::{OnGap, OnLag, Resumption, Start};
 
 /// One client's place in one or more channels: a response that streams events from there.
 ///
@@ -57,7 +57,7 @@ pub use policy::{OnGap, OnLag, Resume, Start};
 ///
 /// ```
 /// use axum::extract::State;
-/// use axum_sse::{Channel, LastEventId, OnGap, OnLag, Resume, Start, Subscription};
+/// use axum_sse::{Channel, LastEventId, OnGap, OnLag, Resumption, Start, Subscription};
 ///
 /// async fn news(State(news): State<Channel<str>>, last: LastEventId) -> Subscription {
 ///     let mut stream = news
@@ -65,10 +65,10 @@ pub use policy::{OnGap, OnLag, Resume, Start};
 ///         .start(Start::Newest(50))
 ///         .on_gap(OnGap::Live)
 ///         .on_lag(OnLag::End);
-///     if let Resume::Gap { reason, missed, .. } = stream.resume() {
+///     if let Resumption::Gap { reason, missed, .. } = stream.resumption() {
 ///         println!("{}: {missed:?} events missed", reason.as_str());
 ///     }
-///     let control = stream.control(); // To add and remove channels of a hub.
+///     let control = stream.handle(); // To add and remove channels of a hub.
 ///     # let _ = control;
 ///     stream
 /// }
@@ -86,7 +86,7 @@ pub use policy::{OnGap, OnLag, Resume, Start};
 /// without data whose id is the place where the stream stands, so that the client has an id to
 /// come back with (rules 21, 22).
 ///
-/// **Gaps.** Where something is missing, an event named `gap` is sent before everything that
+/// **GapCounts.** Where something is missing, an event named `gap` is sent before everything that
 /// follows. It has no id. Its data is JSON:
 ///
 /// | field | |
@@ -118,22 +118,22 @@ pub use policy::{OnGap, OnLag, Resume, Start};
 /// The first poll panics on a runtime that was built without timers (`enable_time`).
 pub struct Subscription {
     shared: Arc<Shared>,
-    sources: Vec<Source>,
+    cursors: Vec<Cursor>,
     /// Whether gap events name their channel.
     many: bool,
-    start: From,
-    resume: Resume,
+    start: Beginning,
+    resume: Resumption,
     on_gap: OnGap,
     on_lag: OnLag,
     phase: Phase,
-    control: Option<Control>,
+    control: Option<SubscriptionHandle>,
     /// What the handler excludes from any replay.
     not_before: Option<EventId>,
     /// The first event is a checkpoint, whatever follows.
     announced: bool,
     /// The client's id is partial: it is owed the snapshots.
     is_partial: bool,
-    /// How many sources are owed.
+    /// How many cursors are owed.
     owed: usize,
     /// The place up to which all channels are read before any id is whole again.
     catch_up: Option<EventId>,
@@ -146,7 +146,7 @@ pub struct Subscription {
     /// What is next on each channel that has news, where several have.
     queue: Queue,
     /// Chunks that are on their way out.
-    ready: Ready,
+    ready: ChunkQueue,
     /// Set when all channels are closed and their events have been handed out.
     read_to_end: Option<Arc<AtomicBool>>,
     /// What is logged of this stream belongs together.
@@ -161,7 +161,7 @@ enum Phase {
 }
 
 #[derive(Clone, Copy)]
-enum From {
+enum Beginning {
     After(EventId),
     /// The client's id cannot be found again.
     Gap(GapReason),
@@ -174,18 +174,22 @@ enum From {
 }
 
 impl Subscription {
-    pub(crate) fn new(shared: Arc<Shared>, channels: Vec<Held>, last: LastEventId) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        channels: Vec<ChannelHandle>,
+        last: LastEventId,
+    ) -> Self {
         let is_partial = matches!(last, LastEventId::Known(id) if id.is_partial());
         let start = match last {
-            LastEventId::Absent => From::Fresh {
+            LastEventId::Absent => Beginning::Fresh {
                 newest: shared.clock.newest(),
                 start: Start::default(),
             },
             LastEventId::Known(id) => match shared.clock.check(id.whole()) {
-                Ok(id) => From::After(id),
-                Err(reason) => From::Gap(reason),
+                Ok(id) => Beginning::After(id),
+                Err(reason) => Beginning::Gap(reason),
             },
-            LastEventId::Unknown(_) => From::Gap(GapReason::Unknown),
+            LastEventId::Unknown(_) => Beginning::Gap(GapReason::Unknown),
         };
         Self::starting(shared, channels, start, is_partial)
     }
@@ -193,17 +197,22 @@ impl Subscription {
     /// A stream that ends at once and sends its client away for a moment.
     pub(crate) fn refused(shared: Arc<Shared>) -> Self {
         shared.counters.refused();
-        Self::starting(shared, Vec::new(), From::Refused, false)
+        Self::starting(shared, Vec::new(), Beginning::Refused, false)
     }
 
-    fn starting(shared: Arc<Shared>, channels: Vec<Held>, start: From, is_partial: bool) -> Self {
+    fn starting(
+        shared: Arc<Shared>,
+        channels: Vec<ChannelHandle>,
+        start: Beginning,
+        is_partial: bool,
+    ) -> Self {
         let rested_at = shared.clock.start();
         let mut subscription = Self {
             shared,
             many: channels.len() > 1,
-            sources: channels.into_iter().map(Source::new).collect(),
+            cursors: channels.into_iter().map(Cursor::new).collect(),
             start,
-            resume: Resume::Fresh,
+            resume: Resumption::Fresh,
             on_gap: OnGap::default(),
             on_lag: OnLag::default(),
             phase: Phase::Inert,
@@ -217,7 +226,7 @@ impl Subscription {
             unanchored: true,
             owes_checkpoint: false,
             queue: Queue::default(),
-            ready: Ready::default(),
+            ready: ChunkQueue::default(),
             read_to_end: None,
             #[cfg(feature = "tracing")]
             span: tracing::Span::none(),
@@ -230,7 +239,7 @@ impl Subscription {
     /// one that brings an id.
     #[must_use]
     pub fn start(mut self, at: Start) -> Self {
-        if let From::Fresh { start, .. } = &mut self.start {
+        if let Beginning::Fresh { start, .. } = &mut self.start {
             *start = match at {
                 Start::Newest(0) => Start::Live,
                 other => other,
@@ -253,7 +262,7 @@ impl Subscription {
     /// let before = room.publish("not for Ada")?;
     /// let joined = room.newest(); // To be kept beside her membership.
     /// room.publish("hello, Ada")?;
-    /// let forged = axum_sse::EventId::new(before.hi(), 0);
+    /// let forged = axum_sse::EventId::new(before.epoch(), 0);
     /// let mut page = Reader::new(room.subscribe(forged).not_before(joined));
     /// assert_eq!(page.next_message().await.data, r#""hello, Ada""#);
     /// # Ok(())
@@ -263,8 +272,8 @@ impl Subscription {
     pub fn not_before(mut self, id: EventId) -> Self {
         let id = id.whole().min(self.shared.clock.newest());
         self.not_before = self.not_before.max(Some(id));
-        if let From::After(brought) = &mut self.start
-            && brought.hi() == id.hi()
+        if let Beginning::After(brought) = &mut self.start
+            && brought.epoch() == id.epoch()
         {
             *brought = id.max(*brought);
         }
@@ -289,21 +298,21 @@ impl Subscription {
     /// How the resume stands. By the time the body is polled, more may have been published or
     /// evicted; the stream itself always says what is missing.
     #[must_use]
-    pub fn resume(&self) -> Resume {
+    pub fn resumption(&self) -> Resumption {
         self.resume
     }
 
     /// A handle that adds channels of the hub to this subscription, or takes them away, while it
     /// runs, and that knows when it has ended. From then on gap events name their channels.
-    pub fn control(&mut self) -> Control {
+    pub fn handle(&mut self) -> SubscriptionHandle {
         self.many = true;
         let Self {
-            shared, sources, ..
+            shared, cursors, ..
         } = self;
         self.control
             .get_or_insert_with(|| {
-                let names = sources.iter().map(|source| source.held.name().into());
-                Control::new(shared.clone(), names.collect())
+                let names = cursors.iter().map(|cursor| cursor.held.name().into());
+                SubscriptionHandle::new(shared.clone(), names.collect())
             })
             .clone()
     }
@@ -357,10 +366,10 @@ impl Subscription {
                 self.ready.push(self.shared.settings.heartbeat.bytes());
                 continue;
             }
-            if self.sources.iter().any(Source::has_news) {
+            if self.cursors.iter().any(Cursor::has_news) {
                 continue;
             }
-            if !self.sources.is_empty() && self.sources.iter().all(Source::is_over) {
+            if !self.cursors.is_empty() && self.cursors.iter().all(Cursor::is_over) {
                 if let Some(flag) = &self.read_to_end {
                     flag.store(true, Ordering::Relaxed);
                 }
@@ -376,20 +385,20 @@ impl Subscription {
 
     /// Registers, seeks, and makes the first bytes ready.
     fn begin(&mut self) {
-        if let From::Refused = self.start {
+        if let Beginning::Refused = self.start {
             self.stop();
             self.ready.push(retry::come_back(retry::RETURN));
             return;
         }
         let reader = self.shared.wake.register();
-        for source in &mut self.sources {
-            source.register(&reader);
+        for cursor in &mut self.cursors {
+            cursor.register(&reader);
         }
         // From here on its drop leaves the lists, also if there is no runtime to start the task.
         self.phase = Phase::Live(reader);
         self.shared.wake.ensure_running(&self.shared);
 
-        for index in 0..self.sources.len() {
+        for index in 0..self.cursors.len() {
             self.seek(index);
             if self.is_ended() {
                 return;
@@ -419,8 +428,8 @@ impl Subscription {
     /// first event, it would come back without an id, and never hear of it (law 4).
     fn first_place(&self) -> Option<EventId> {
         match self.start {
-            From::After(id) if self.announced => Some(id),
-            From::Fresh {
+            Beginning::After(id) if self.announced => Some(id),
+            Beginning::Fresh {
                 start: Start::Live | Start::Snapshot,
                 newest,
             } => match (self.owed, self.many) {
@@ -436,9 +445,9 @@ impl Subscription {
     #[cfg(feature = "tracing")]
     fn trace_begin(&mut self) {
         let channels: Vec<_> = self
-            .sources
+            .cursors
             .iter()
-            .map(|source| source.held.name())
+            .map(|cursor| cursor.held.name())
             .collect();
         self.span = tracing::debug_span!(
             "event_stream",
@@ -452,44 +461,44 @@ impl Subscription {
 
     /// Asks for the channel's snapshot, if it has one and the client is to get it.
     fn ask_for_snapshot(&mut self, index: usize) {
-        let source = &mut self.sources[index];
-        if self.on_gap != OnGap::Snapshot && source.gap.is_some() {
+        let cursor = &mut self.cursors[index];
+        if self.on_gap != OnGap::Snapshot && cursor.gap.is_some() {
             return;
         }
-        let Some(snapshots) = source.held.snapshots.get() else {
+        let Some(snapshots) = cursor.held.snapshots.get() else {
             return;
         };
-        if !source.owed {
-            source.owed = true;
+        if !cursor.owed {
+            cursor.owed = true;
             self.owed += 1;
         }
         let snapshots = snapshots.clone();
         // What is published from now on is kept for this reader until the snapshot is there. A
         // new one is not made before, so it contains everything up to here.
-        let end = source.held.lock().end();
-        source.start_at(end);
-        match snapshots.get(&source.held, self.not_before) {
-            Asked::Pending(pending) => source.await_snapshot(Awaited::Coming(pending)),
+        let end = cursor.held.lock().end();
+        cursor.start_at(end);
+        match snapshots.get(&cursor.held, self.not_before) {
+            Asked::Pending(pending) => cursor.await_snapshot(Snapshot::Pending(pending)),
             Asked::Ready(snapshot) => self.land(index, snapshot),
         }
     }
 
     /// Puts the cursor behind a snapshot that is here.
-    fn land(&mut self, index: usize, snapshot: Arc<Snapshot>) {
-        let source = &mut self.sources[index];
-        let found = source.held.lock().seek_kept(snapshot.id);
+    fn land(&mut self, index: usize, snapshot: Arc<SharedSnapshot>) {
+        let cursor = &mut self.cursors[index];
+        let found = cursor.held.lock().seek_kept(snapshot.id);
         let is_allowed = Some(snapshot.id) >= self.not_before;
         match found {
             Seek::Exact { position, .. } if is_allowed => {
-                source.start_at(position);
-                source.await_snapshot(Awaited::Here(snapshot));
+                cursor.start_at(position);
+                cursor.await_snapshot(Snapshot::Ready(snapshot));
             }
             // It was made for somebody who came earlier: what follows it was not kept, or is not
             // for this client.
             Seek::Exact { .. } | Seek::Evicted => {
-                source.await_snapshot(Awaited::Nothing);
-                source.overruns = source.overruns.saturating_add(1);
-                if source.overruns > 1 {
+                cursor.await_snapshot(Snapshot::None);
+                cursor.overruns = cursor.overruns.saturating_add(1);
+                if cursor.overruns > 1 {
                     self.send_away(index, "what follows its snapshots is gone, twice in a row");
                 } else {
                     self.ask_for_snapshot(index);
@@ -503,8 +512,8 @@ impl Subscription {
         if self.owed == 0 {
             return;
         }
-        for index in 0..self.sources.len() {
-            while let Awaited::Coming(pending) = &mut self.sources[index].snapshot {
+        for index in 0..self.cursors.len() {
+            while let Snapshot::Pending(pending) = &mut self.cursors[index].snapshot {
                 match Pin::new(pending).poll(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Some(snapshot)) => self.land(index, snapshot),
@@ -527,7 +536,7 @@ impl Subscription {
         if self.owed > 0
             && self.many
             && self.catch_up.is_none()
-            && self.sources.iter().any(Source::has_snapshot)
+            && self.cursors.iter().any(Cursor::has_snapshot)
         {
             self.catch_up = Some(newest);
         }
@@ -541,10 +550,10 @@ impl Subscription {
     fn rest(&mut self, newest: EventId) -> bool {
         let caught_up = self.catch_up.take().is_some();
         if caught_up {
-            for source in &mut self.sources {
-                source.owed = source.is_waiting() || source.has_snapshot();
+            for cursor in &mut self.cursors {
+                cursor.owed = cursor.is_waiting() || cursor.has_snapshot();
             }
-            self.owed = self.sources.iter().filter(|source| source.owed).count();
+            self.owed = self.cursors.iter().filter(|cursor| cursor.owed).count();
         }
         if self.owed > 0 {
             return caught_up;
@@ -571,14 +580,14 @@ impl Subscription {
         };
         for (name, wanted) in control.0.take() {
             let at = self
-                .sources
+                .cursors
                 .iter()
-                .position(|source| source.held.name() == &*name);
+                .position(|cursor| cursor.held.name() == &*name);
             match (wanted, at) {
                 (handle::Wanted::Out, Some(at)) => self.take_out(at),
                 (handle::Wanted::In { held, since }, None) => {
-                    self.sources.push(Source::new(held));
-                    self.come_in(self.sources.len() - 1, since, reader);
+                    self.cursors.push(Cursor::new(held));
+                    self.come_in(self.cursors.len() - 1, since, reader);
                 }
                 (handle::Wanted::Out, None) | (handle::Wanted::In { .. }, Some(_)) => {}
             }
@@ -589,20 +598,20 @@ impl Subscription {
     }
 
     fn take_out(&mut self, at: usize) {
-        let mut source = self.sources.swap_remove(at);
-        self.owed -= usize::from(source.owed);
-        source.unregister();
-        // What is queued knows the sources by number.
+        let mut cursor = self.cursors.swap_remove(at);
+        self.owed -= usize::from(cursor.owed);
+        cursor.unregister();
+        // What is queued knows the cursors by number.
         self.queue = Queue::default();
-        for source in &mut self.sources {
-            source.queued = false;
+        for cursor in &mut self.cursors {
+            cursor.queued = false;
         }
     }
 
     fn come_in(&mut self, index: usize, since: Option<EventId>, reader: &Arc<Reader>) {
-        self.sources[index].register(reader);
+        self.cursors[index].register(reader);
         let place = self.rested_at;
-        let held = self.sources[index].held.clone();
+        let held = self.cursors[index].held.clone();
         let position = match self.seek_after(&held, place) {
             Ok((position, _)) => position,
             // What has been published since the last look is gone already, or the channel is new.
@@ -613,7 +622,7 @@ impl Subscription {
                 oldest
             }
         };
-        self.sources[index].start_at(position);
+        self.cursors[index].start_at(position);
         if let Some(id) = since {
             let id = id.whole();
             let known = self.shared.clock.check(id).is_ok();
@@ -645,9 +654,9 @@ impl Subscription {
     }
 
     fn note_gap(&mut self, index: usize, gap: Gap) {
-        let source = &mut self.sources[index];
-        source.gap = Some(gap);
-        source.held.counters.gap(gap.reason);
+        let cursor = &mut self.cursors[index];
+        cursor.gap = Some(gap);
+        cursor.held.counters.gap(gap.reason);
         self.shared.counters.gap(gap.reason);
     }
 
@@ -660,13 +669,13 @@ impl Subscription {
         if self.is_ended() {
             return;
         }
-        let source = &self.sources[index];
-        source.held.counters.sent_away();
+        let cursor = &self.cursors[index];
+        cursor.held.counters.sent_away();
         self.shared.counters.sent_away();
         #[cfg(feature = "tracing")]
         self.span.in_scope(|| {
             tracing::info!(
-                channel = source.held.name(),
+                channel = cursor.held.name(),
                 "an event stream is ended, to be opened again: {_why}"
             );
         });
@@ -680,8 +689,8 @@ impl Subscription {
             control.0.end();
         }
         if let Phase::Live(reader) = std::mem::replace(&mut self.phase, Phase::Ended) {
-            for source in &mut self.sources {
-                source.unregister();
+            for cursor in &mut self.cursors {
+                cursor.unregister();
             }
             self.shared.wake.unregister(&reader);
             #[cfg(feature = "tracing")]
@@ -706,7 +715,7 @@ impl Drop for Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let channels: Vec<_> = self.sources.iter().map(|s| s.held.name()).collect();
+        let channels: Vec<_> = self.cursors.iter().map(|s| s.held.name()).collect();
         f.debug_struct("Subscription")
             .field("channels", &channels)
             .field("resume", &self.resume)

@@ -1,4 +1,4 @@
-//! What a handler can choose, and what it is told: [`Start`], [`OnGap`], [`OnLag`], [`Resume`].
+//! What a handler can choose, and what it is told: [`Start`], [`OnGap`], [`OnLag`], [`Resumption`].
 
 use crate::channel::gap::GapReason;
 
@@ -86,17 +86,17 @@ pub enum OnLag {
 /// How a resume stands, as of the call that made the [`Subscription`](super::Subscription).
 ///
 /// ```
-/// use axum_sse::{Channel, Resume};
+/// use axum_sse::{Channel, Resumption};
 ///
 /// let channel = Channel::new();
 /// let seen = channel.publish(&1)?;
 /// channel.publish(&2)?;
-/// assert_eq!(channel.subscribe(seen).resume(), Resume::Exact { pending: 1 });
+/// assert_eq!(channel.subscribe(seen).resumption(), Resumption::Exact { pending: 1 });
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Resume {
+pub enum Resumption {
     /// The client brought no id.
     Fresh,
     /// The client's id was found: it misses nothing.

@@ -5,48 +5,48 @@ use crate::{
     channel::{
         gap::{Gap, GapReason, LostFrom},
         log::{Log, Seek},
-        state::Held,
-        subscription::{From, OnGap, Resume, Start, Subscription, cursor::Source},
+        state::ChannelHandle,
+        subscription::{Beginning, OnGap, Resumption, Start, Subscription, cursor::Cursor},
     },
     event::EventId,
 };
 
 impl Subscription {
     /// A read-only seek.
-    pub(super) fn look_ahead(&self) -> Resume {
+    pub(super) fn look_ahead(&self) -> Resumption {
         let id = match self.start {
-            From::Fresh { .. } | From::Refused => return Resume::Fresh,
-            From::Gap(reason) => {
-                return Resume::Gap {
+            Beginning::Fresh { .. } | Beginning::Refused => return Resumption::Fresh,
+            Beginning::Gap(reason) => {
+                return Resumption::Gap {
                     reason,
                     missed: None,
                 };
             }
-            From::After(id) => id,
+            Beginning::After(id) => id,
         };
         let mut all_pending = 0;
-        for source in &self.sources {
-            if self.is_partial && source.held.snapshots.get().is_some() {
+        for cursor in &self.cursors {
+            if self.is_partial && cursor.held.snapshots.get().is_some() {
                 continue;
             }
-            match self.seek_after(&source.held, id) {
+            match self.seek_after(&cursor.held, id) {
                 Ok((_, pending)) => all_pending += pending,
                 Err((gap, oldest)) => {
-                    let missed = gap.missed(&source.held.lock(), oldest);
-                    return Resume::Gap {
+                    let missed = gap.missed(&cursor.held.lock(), oldest);
+                    return Resumption::Gap {
                         reason: gap.reason,
                         missed,
                     };
                 }
             }
         }
-        Resume::Exact {
+        Resumption::Exact {
             pending: all_pending,
         }
     }
 
     /// Looks at a log that has forgotten what is too old (law 6).
-    pub(super) fn look<R>(&self, held: &Held, look: impl FnOnce(&Log) -> R) -> R {
+    pub(super) fn look<R>(&self, held: &ChannelHandle, look: impl FnOnce(&Log) -> R) -> R {
         let mut log = held.lock();
         let evicted = log.expire(self.shared.now());
         let seen = look(&log);
@@ -56,7 +56,11 @@ impl Subscription {
     }
 
     /// The position behind `id` and how much lies behind it, or the gap and the oldest position.
-    pub(super) fn seek_after(&self, held: &Held, id: EventId) -> Result<(u64, u64), (Gap, u64)> {
+    pub(super) fn seek_after(
+        &self,
+        held: &ChannelHandle,
+        id: EventId,
+    ) -> Result<(u64, u64), (Gap, u64)> {
         self.look(held, |log| match log.seek(id) {
             Seek::Exact { position, pending } => Ok((position, pending)),
             Seek::Evicted => {
@@ -74,59 +78,59 @@ impl Subscription {
     /// Whether all channels are closed, and nothing is left to say to this client: the moment to
     /// tell it not to come back.
     pub(crate) fn is_over(&self) -> bool {
-        let nothing_left = |source: &Source| {
-            source.held.is_closed() && (self.has_everything(source) || self.gets_no_id(source))
+        let nothing_left = |cursor: &Cursor| {
+            cursor.held.is_closed() && (self.has_everything(cursor) || self.gets_no_id(cursor))
         };
         if let Some(control) = &self.control
             && control.0.has_changed()
         {
             return false;
         }
-        !self.sources.is_empty() && self.sources.iter().all(nothing_left)
+        !self.cursors.is_empty() && self.cursors.iter().all(nothing_left)
     }
 
-    fn has_everything(&self, source: &Source) -> bool {
-        let has_snapshot = source.held.snapshots.get().is_some();
+    fn has_everything(&self, cursor: &Cursor) -> bool {
+        let has_snapshot = cursor.held.snapshots.get().is_some();
         match self.start {
-            From::After(_) if self.is_partial && has_snapshot => false,
-            From::After(id) => matches!(self.seek_after(&source.held, id), Ok((_, 0))),
-            From::Gap(_) | From::Refused => false,
-            From::Fresh { start, newest } => match start {
+            Beginning::After(_) if self.is_partial && has_snapshot => false,
+            Beginning::After(id) => matches!(self.seek_after(&cursor.held, id), Ok((_, 0))),
+            Beginning::Gap(_) | Beginning::Refused => false,
+            Beginning::Fresh { start, newest } => match start {
                 Start::Snapshot if has_snapshot => false,
                 Start::Live | Start::Snapshot => {
-                    matches!(self.seek_after(&source.held, newest), Ok((_, 0)))
+                    matches!(self.seek_after(&cursor.held, newest), Ok((_, 0)))
                 }
-                Start::Oldest => self.look(&source.held, |log| log.end() == 0),
-                Start::Newest(_) => self.look(&source.held, |log| log.retained().0 == 0),
+                Start::Oldest => self.look(&cursor.held, |log| log.end() == 0),
+                Start::Newest(_) => self.look(&cursor.held, |log| log.retained().0 == 0),
             },
         }
     }
 
     /// Whether nothing with an id can follow what is missing in front of the end: without
     /// checkpoints, the client would come back with the same id for ever.
-    fn gets_no_id(&self, source: &Source) -> bool {
+    fn gets_no_id(&self, cursor: &Cursor) -> bool {
         let is_mute = self.shared.settings.checkpoint.is_none()
-            && (self.on_gap != OnGap::Snapshot || source.held.snapshots.get().is_none());
+            && (self.on_gap != OnGap::Snapshot || cursor.held.snapshots.get().is_none());
         let replays =
-            self.on_gap != OnGap::Live && self.look(&source.held, |log| log.retained().0 > 0);
+            self.on_gap != OnGap::Live && self.look(&cursor.held, |log| log.retained().0 > 0);
         let has_gap = match self.start {
-            From::Gap(_) => true,
-            From::After(id) => self.seek_after(&source.held, id).is_err(),
-            From::Fresh { .. } | From::Refused => false,
+            Beginning::Gap(_) => true,
+            Beginning::After(id) => self.seek_after(&cursor.held, id).is_err(),
+            Beginning::Fresh { .. } | Beginning::Refused => false,
         };
         is_mute && has_gap && !replays
     }
 
     /// Puts a cursor where its client goes on, or notes what is missing in front of it.
     pub(super) fn seek(&mut self, index: usize) {
-        let held = self.sources[index].held.clone();
+        let held = self.cursors[index].held.clone();
         let has_snapshot = held.snapshots.get().is_some();
         // The snapshot says where it goes on.
         let by_snapshot = has_snapshot
             && match self.start {
-                From::Fresh { start, .. } => start == Start::Snapshot,
-                From::After(_) => self.is_partial,
-                From::Gap(_) | From::Refused => false,
+                Beginning::Fresh { start, .. } => start == Start::Snapshot,
+                Beginning::After(_) => self.is_partial,
+                Beginning::Gap(_) | Beginning::Refused => false,
             };
         if by_snapshot {
             held.counters.began(self.resume);
@@ -134,19 +138,19 @@ impl Subscription {
             return;
         }
         let found = match self.start {
-            From::Fresh { start, newest } => match start {
+            Beginning::Fresh { start, newest } => match start {
                 Start::Snapshot | Start::Live => self.position_after(&held, newest),
                 Start::Oldest => self.oldest(&held),
                 Start::Newest(n) => {
                     Ok(self.look(&held, |log| log.oldest().max(log.end().saturating_sub(n))))
                 }
             },
-            From::After(id) => self.position_after(&held, id),
-            From::Gap(reason) => {
+            Beginning::After(id) => self.position_after(&held, id),
+            Beginning::Gap(reason) => {
                 let from = LostFrom::Unknown;
                 Err((Gap { reason, from }, self.look(&held, Log::oldest)))
             }
-            From::Refused => Ok(0),
+            Beginning::Refused => Ok(0),
         };
         let (mut position, gap) = match found {
             Ok(position) => (position, None),
@@ -165,20 +169,20 @@ impl Subscription {
         if let Some(id) = self.not_before {
             position = position.max(self.first_allowed(&held, id).unwrap_or(0));
         }
-        let source = &mut self.sources[index];
-        source.start_at(position);
-        source.gap = gap;
+        let cursor = &mut self.cursors[index];
+        cursor.start_at(position);
+        cursor.gap = gap;
         if gap.is_some_and(|gap| gap.reason != GapReason::Truncated) {
             self.ask_for_snapshot(index);
         }
     }
 
-    fn position_after(&self, held: &Held, id: EventId) -> Result<u64, (Gap, u64)> {
+    fn position_after(&self, held: &ChannelHandle, id: EventId) -> Result<u64, (Gap, u64)> {
         self.seek_after(held, id).map(|(position, _)| position)
     }
 
     /// The oldest event that is retained, and what is gone of all that the client may have.
-    fn oldest(&self, held: &Held) -> Result<u64, (Gap, u64)> {
+    fn oldest(&self, held: &ChannelHandle) -> Result<u64, (Gap, u64)> {
         let oldest = self.look(held, Log::oldest);
         let from = match self
             .not_before
@@ -199,7 +203,7 @@ impl Subscription {
 
     /// The position of the first event after `id`, which may be of an earlier life; `None` if that
     /// event is gone.
-    fn first_allowed(&self, held: &Held, id: EventId) -> Option<u64> {
+    fn first_allowed(&self, held: &ChannelHandle, id: EventId) -> Option<u64> {
         match self.shared.clock.check(id) {
             Ok(id) => self.position_after(held, id).ok(),
             Err(_) => Some(0),

@@ -151,7 +151,7 @@ struct Client {
     /// Its id is none that it was given.
     fabricated: bool,
     newest_id: Option<EventId>,
-    control: Option<Control>,
+    control: Option<SubscriptionHandle>,
     ended: bool,
     many: bool,
     policy: u8,
@@ -241,10 +241,9 @@ impl World {
                 Some((id, ..)) => id.to_string(),
                 None => self.shared().clock.start().to_string(),
             },
-            Id::Future => {
-                EventId::new(newest.hi(), newest.lo() + 1 + u64::from(channels)).to_string()
-            }
-            Id::OtherLife => EventId::new(newest.hi() ^ 1, 1).to_string(),
+            Id::Future => EventId::new(newest.epoch(), newest.sequence() + 1 + u64::from(channels))
+                .to_string(),
+            Id::OtherLife => EventId::new(newest.epoch() ^ 1, 1).to_string(),
             Id::Garbage => "not-an-id!".to_owned(),
         };
         let last: LastEventId = match text.as_str() {
@@ -268,7 +267,7 @@ impl World {
                 LastEventId::Absent if has_state => Expect::State,
                 LastEventId::Absent => Expect::Exactly(self.published[channel]),
                 LastEventId::Known(id) if has_state && id.is_partial() => Expect::State,
-                LastEventId::Known(id) if id.hi() == newest.hi() && id.whole() <= newest => {
+                LastEventId::Known(id) if id.epoch() == newest.epoch() && id.whole() <= newest => {
                     Expect::Exactly(self.up_to(channel, *id))
                 }
                 _ => Expect::Gap,
@@ -312,9 +311,9 @@ impl World {
             2 => subscription.on_lag(OnLag::End),
             _ => subscription,
         };
-        match subscription.resume() {
-            Resume::Fresh => {}
-            Resume::Exact { pending } => {
+        match subscription.resumption() {
+            Resumption::Fresh => {}
+            Resumption::Exact { pending } => {
                 let behind = |channel: &usize| match expect[*channel] {
                     Some(Expect::Exactly(count)) => self.published[*channel] - count,
                     Some(Expect::State) => 0,
@@ -322,7 +321,7 @@ impl World {
                 };
                 assert_eq!(pending, subscribed.iter().map(behind).sum::<u64>());
             }
-            Resume::Gap { .. } => {}
+            Resumption::Gap { .. } => {}
         }
         if subscription.is_over() {
             for &channel in &subscribed {
@@ -333,7 +332,7 @@ impl World {
                 );
             }
         }
-        let control = (policy == 3 && self.single.is_none()).then(|| subscription.control());
+        let control = (policy == 3 && self.single.is_none()).then(|| subscription.handle());
         let many = subscription.many;
         self.clients[client] = Client {
             subscription: Some(subscription),
@@ -787,7 +786,7 @@ fn only_logs_with_news_are_locked() {
     while poll().is_ready() {}
     let locked = || -> Vec<usize> {
         let cores = hub.shared().registry.cores();
-        let locked = |core: &Arc<crate::channel::state::Core>| {
+        let locked = |core: &Arc<crate::channel::state::ChannelState>| {
             core.locked.swap(0, std::sync::atomic::Ordering::Relaxed)
         };
         cores
@@ -841,7 +840,7 @@ async fn a_client_that_is_overtaken_gets_whole_ids_again() {
     let hub = Hub::builder().capacity(4).build();
     let chat: Channel<u32> = hub.channel("chat").unwrap();
     let sum = hub.channel("sum").unwrap();
-    let board = crate::Board::on(sum, 0, |sum: &mut u32, n: &u32| *sum += n).unwrap();
+    let board = crate::StateChannel::on(sum, 0, |sum: &mut u32, n: &u32| *sum += n).unwrap();
     let mut slow = hub.subscribe(["sum", "chat"], LastEventId::Absent);
     read(&mut slow);
     let_others_run().await;
@@ -873,7 +872,7 @@ fn a_channel_that_comes_in_says_what_is_gone_already() {
     let hub = Hub::builder().capacity(0).build();
     let late: Channel<u32> = hub.channel("late").unwrap();
     let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
-    let control = subscription.control();
+    let control = subscription.handle();
     read(&mut subscription);
     control.add("late").unwrap();
     assert!(!subscription.advance());
@@ -924,7 +923,7 @@ async fn waiting_for_a_snapshot_keeps_the_log_for_a_time_only() {
 fn wishes_are_bounded() {
     let hub = Hub::new();
     let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
-    let control = subscription.control();
+    let control = subscription.handle();
     for n in 0..1000 {
         let name = n.to_string();
         control.add(&name).unwrap();

@@ -19,7 +19,7 @@
 //! | a round clears `dirty` after it has taken the wakers | `a_second_publisher…`, `a_task_that_ends…` |
 //! | the task ends with channels in its queue | `a_task_that_ends…` |
 //! | the task ends by a number of readers that it read before it locked | `a_task_that_ends…` |
-//! | `driverless` is set after the wakers are taken | `a_task_that_dies…` |
+//! | `orphaned` is set after the wakers are taken | `a_task_that_dies…` |
 //! | a channel is marked as closed outside its lock, or before its last event | `readers_of_a_closed…` |
 //! | the last reader to leave frees the floor without a second look | `the_last_reader_to_leave…` |
 //! | a reader that has joined and not begun counts as one at the end | `whoever_begins_beside…` |
@@ -142,7 +142,7 @@ fn parse(block: &str) -> Option<Got> {
     for line in block.lines() {
         match line.split_once(": ") {
             Some(("event", value)) => name = Some(value),
-            Some(("id", value)) => id = Some(value.parse::<EventId>().unwrap().lo()),
+            Some(("id", value)) => id = Some(value.parse::<EventId>().unwrap().sequence()),
             Some(("data", value)) => data = Some(value.trim_matches('"').to_owned()),
             _ => {}
         }

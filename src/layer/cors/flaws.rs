@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    event::id::shown,
+    event::id::quoted,
 };
 
 /// How many bad entries an error names before it only counts them.
@@ -31,11 +31,11 @@ impl Flaws {
     pub(super) fn add(&mut self, entry: &str, flaw: &str) {
         if self.named.len() < MAX_NAMED {
             // What stands in front of an `@` may be a password, and errors end up in logs.
-            let shown = match entry.rsplit_once('@') {
-                Some((_, host)) => shown(&format!("...@{host}")),
-                None => shown(entry),
+            let quoted = match entry.rsplit_once('@') {
+                Some((_, host)) => quoted(&format!("...@{host}")),
+                None => quoted(entry),
             };
-            self.named.push(format!("{} {shown}: {flaw}", self.what));
+            self.named.push(format!("{} {quoted}: {flaw}", self.what));
         } else {
             self.more += 1;
         }

@@ -1,7 +1,7 @@
 //! Law 9: where a stream of someone else's may end.
 
 use super::*;
-use crate::layer::boundary::Tail;
+use crate::layer::boundary::EventBoundary;
 
 /// The same question, asked of the whole text at once.
 fn may_end_behind(text: &str) -> bool {
@@ -38,7 +38,7 @@ fn law_9_examples() {
         ("\u{feff}data: a\n", false),
         ("\u{feff}data: a\n\n", true),
     ] {
-        let mut tail = Tail::default();
+        let mut tail = EventBoundary::default();
         tail.follow(text.as_bytes());
         assert_eq!(tail.is_boundary(), expected, "{text:?}");
         assert_eq!(may_end_behind(text), expected, "{text:?}");
@@ -51,7 +51,7 @@ proptest! {
         text in "[\r\n\r\n:dier x]{0,24}",
         sizes in prop::collection::vec(0usize..6, 1..8),
     ) {
-        let mut tail = Tail::default();
+        let mut tail = EventBoundary::default();
         let mut done = 0;
         for size in sizes.iter().cycle().take(200) {
             let next = text.len().min(done + size);

@@ -127,13 +127,17 @@ async fn rule_98_any_origin_has_no_credentials_and_does_not_vary() {
     let no_page = ask(Method::GET, &[]);
     for ask in [get_from(APP), get_from("null"), get_from("x"), no_page] {
         for response in [silent(), opinionated(StatusCode::OK)] {
-            let shown = format!("{ask:?}");
+            let quoted = format!("{ask:?}");
             let ask = get_like(&ask);
             let (answer, calls) = counted(layer(), ask, response).await;
-            assert_eq!((answer.status(), calls), (StatusCode::OK, 1), "{shown}");
+            assert_eq!((answer.status(), calls), (StatusCode::OK, 1), "{quoted}");
             assert_eq!(values(&answer, "access-control-allow-origin"), ["*"]);
-            assert_eq!(granted(&answer), ["access-control-allow-origin"], "{shown}");
-            assert_eq!(values(&answer, "vary"), [""; 0], "{shown}");
+            assert_eq!(
+                granted(&answer),
+                ["access-control-allow-origin"],
+                "{quoted}"
+            );
+            assert_eq!(values(&answer, "vary"), [""; 0], "{quoted}");
         }
     }
     let (answer, calls) = counted(layer(), preflight_from("https://any.example"), ()).await;

@@ -228,16 +228,16 @@ async fn law_9_half_an_event_has_a_second_to_come_to_its_end() {
             _ = sender.try_send("\n");
             let (text, time) = waiting.await.unwrap();
             drop(withdraw);
-            let shown = format!("{by:?} {delay} {text:?} {time:?}");
+            let quoted = format!("{by:?} {delay} {text:?} {time:?}");
             if !whole {
-                assert_eq!((text.as_str(), time), ("", SECOND), "{shown}");
+                assert_eq!((text.as_str(), time), ("", SECOND), "{quoted}");
                 continue;
             }
-            assert_eq!(time, Duration::from_millis(delay), "{shown}");
+            assert_eq!(time, Duration::from_millis(delay), "{quoted}");
             let last = text.strip_prefix("more\n\n").unwrap();
             match by {
-                By::Shutdown => assert!(retry_in(last).is_some(), "{shown}"),
-                By::Access => assert_eq!(last, "", "{shown}"),
+                By::Shutdown => assert!(retry_in(last).is_some(), "{quoted}"),
+                By::Access => assert_eq!(last, "", "{quoted}"),
             }
         }
     }

@@ -206,11 +206,15 @@ async fn rules_51_57_and_58_connection_goes_to_http_1_1_alone() {
         (close(&["keep-alive"]), true),
         (close(&["closed"]), true),
     ] {
-        let shown = format!("{request:?}");
+        let quoted = format!("{request:?}");
         let answer = through(SseLayer::new(), request, Sse::new(stream::empty::<u8>())).await;
         let sent = answer.headers().get(header::CONNECTION);
-        assert_eq!(sent.is_some_and(|v| v == "keep-alive"), expected, "{shown}");
-        assert_eq!(sent.is_some(), expected, "{shown}");
+        assert_eq!(
+            sent.is_some_and(|v| v == "keep-alive"),
+            expected,
+            "{quoted}"
+        );
+        assert_eq!(sent.is_some(), expected, "{quoted}");
     }
 
     let quiet = SseLayer::new().connection_keep_alive(false);

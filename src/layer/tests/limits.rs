@@ -494,18 +494,18 @@ async fn rules_59_and_60_who_accepts_an_event_stream() {
         for method in [Method::GET, Method::HEAD, Method::POST] {
             let headers: Vec<_> = accept.iter().map(|value| ("accept", *value)).collect();
             let stream = || event_stream(by_hand().1);
-            let shown = format!("{method} {accept:?}");
+            let quoted = format!("{method} {accept:?}");
             // By default nobody asks.
             let request = ask(method.clone(), &headers);
             let (answer, calls) = counted(SseLayer::new(), request, stream()).await;
-            assert_eq!((answer.status(), calls), (StatusCode::OK, 1), "{shown}");
+            assert_eq!((answer.status(), calls), (StatusCode::OK, 1), "{quoted}");
             assert_eq!(values(&answer, "vary"), [""; 0]);
 
             let strict = SseLayer::new().strict_accept();
             let (answer, calls) = counted(strict, ask(method, &headers), stream()).await;
             let expected = if served { (200, 1) } else { (406, 0) };
-            assert_eq!((answer.status().as_u16(), calls), expected, "{shown}");
-            assert_eq!(values(&answer, "vary"), ["accept"], "{shown}");
+            assert_eq!((answer.status().as_u16(), calls), expected, "{quoted}");
+            assert_eq!(values(&answer, "vary"), ["accept"], "{quoted}");
         }
     }
 }

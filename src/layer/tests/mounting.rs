@@ -172,18 +172,18 @@ mod with_cors {
         for (mount, streams) in mounted(&layer).into_iter().take(3) {
             let app = pages().merge(streams);
             for (path, request) in foreign_requests() {
-                let shown = format!("{mount} {path} {request:?}");
+                let quoted = format!("{mount} {path} {request:?}");
                 let (parts, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
                 let again = Request::from_parts(parts.clone(), Body::from(body.clone()));
                 let alone = to(&pages(), path, again).await;
                 let request = Request::from_parts(parts, Body::from(body));
                 let answer = to(&app, path, request).await;
-                assert_eq!(answer.status(), alone.status(), "{shown}");
-                assert_eq!(answer.headers(), alone.headers(), "{shown}");
+                assert_eq!(answer.status(), alone.status(), "{quoted}");
+                assert_eq!(answer.headers(), alone.headers(), "{quoted}");
                 let body = answer.into_body().collect().await.unwrap().to_bytes();
                 let expected = alone.into_body().collect().await.unwrap().to_bytes();
-                assert_eq!(body, expected, "{shown}");
+                assert_eq!(body, expected, "{quoted}");
             }
             // And the layer is there.
             let answer = to(&app, STREAM, get_from(EVIL)).await;

@@ -102,8 +102,8 @@ fn cases() -> Vec<(&'static [u8], Vec<Item>)> {
 #[test]
 fn the_standard_s_cases() {
     for (bytes, expected) in cases() {
-        let shown = String::from_utf8_lossy(bytes);
-        assert_eq!(Parser::new().push(bytes), expected, "{shown:?}");
+        let quoted = String::from_utf8_lossy(bytes);
+        assert_eq!(Parser::new().push(bytes), expected, "{quoted:?}");
     }
 }
 

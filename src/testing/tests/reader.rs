@@ -268,8 +268,8 @@ async fn a_failure_shows_the_newest_items_and_of_long_ones_the_start() {
         lines[2].starts_with("  7. Message { event: \"message\", data: \"7\""),
         "{said}"
     );
-    let shown = format!("data: \"{}\"… (2000 bytes)", "ü".repeat(300));
-    assert!(lines[21].contains(&shown), "{said}");
+    let quoted = format!("data: \"{}\"… (2000 bytes)", "ü".repeat(300));
+    assert!(lines[21].contains(&quoted), "{said}");
     assert_eq!(lines.len(), 22);
 }
 

@@ -36,8 +36,8 @@ use axum::{
     routing::get,
 };
 use axum_sse::{
-    Board, Channel, Event, EventId, Heartbeat, Hub, LastEventId, OnGap, Shutdown, Sse, SseLayer,
-    event_name,
+    Channel, Event, EventId, Heartbeat, Hub, LastEventId, OnGap, Shutdown, Sse, SseLayer,
+    StateChannel, event_name,
 };
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -271,7 +271,7 @@ fn late(last: LastEventId, stale: EventId) -> LastEventId {
 }
 
 struct Snapshot {
-    board: Board<u64, u64>,
+    board: StateChannel<u64, u64>,
     stale: EventId,
     expected: Vec<Expected>,
 }
@@ -282,7 +282,7 @@ impl Snapshot {
             .capacity(2)
             .retry(Duration::from_millis(500))
             .build();
-        let board = Board::on(channel, 0, |sum, number: &u64| *sum += number)?;
+        let board = StateChannel::on(channel, 0, |sum, number: &u64| *sum += number)?;
         let stale = board.publish(&1)?;
         for number in 2..=4 {
             board.publish(&number)?;

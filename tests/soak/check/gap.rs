@@ -100,7 +100,8 @@ impl Transcript {
             place.promised = oldest;
             oldest.and_then(|id| place.track.after(id))
         } else {
-            let just_before = |id: EventId| EventId::new(id.hi(), id.lo().saturating_sub(1));
+            let just_before =
+                |id: EventId| EventId::new(id.epoch(), id.sequence().saturating_sub(1));
             place.next = oldest.and_then(|id| place.track.after(just_before(id)));
             place.next
         };

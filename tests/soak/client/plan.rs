@@ -45,7 +45,7 @@ pub(super) enum Target {
     /// A hundred channels of the same hub.
     Wide,
     User,
-    Board,
+    StateChannel,
     /// Boards and chats, mostly several.
     Mixed,
     Flood,
@@ -144,7 +144,7 @@ impl Client {
     }
 
     fn garbage(&mut self) -> (Came, Vec<u8>) {
-        let life = self.last.parse::<Id>().unwrap().at.hi();
+        let life = self.last.parse::<Id>().unwrap().at.epoch();
         let id = match self.random.below(10) {
             0 => b"0".to_vec(),
             1 => b"-1".to_vec(),
@@ -164,7 +164,7 @@ impl Client {
             .ok()
             .and_then(|id| id.parse::<EventId>().ok());
         let reason = match known {
-            Some(id) if id.hi() != life => "restarted",
+            Some(id) if id.epoch() != life => "restarted",
             _ => "unknown",
         };
         self.figures.garbage.fetch_add(1, Ordering::Relaxed);
@@ -180,7 +180,7 @@ impl Client {
             Target::User => (&world.users[..], &world.flood),
             Target::Mixed => (&world.mixed[..], &world.flood),
             Target::Flood => (&[][..], &world.board),
-            Target::Board | Target::Passing | Target::Run => (&[][..], &world.flood),
+            Target::StateChannel | Target::Passing | Target::Run => (&[][..], &world.flood),
         };
         let is_same_hub = !neighbours.is_empty() && self.random.chance(60);
         let track = if is_same_hub {

@@ -158,8 +158,8 @@ impl Hub {
     {
         let value = TypeId::of::<T>();
         let published = Published { value, named };
-        let held = self.0.registry.look_up(&self.0, name, Some(published))?;
-        Ok(Channel::with_names(held, named))
+        let handle = self.0.registry.look_up(&self.0, name, Some(published))?;
+        Ok(Channel::with_names(handle, named))
     }
 
     /// A subscription to all these channels at once: everything behind the client's id on any of
@@ -217,7 +217,7 @@ impl Hub {
         let mut sources: Vec<ChannelHandle> = Vec::with_capacity(names.len());
         for name in names {
             match self.0.registry.look_up(&self.0, name.as_ref(), None) {
-                Ok(held) => sources.push(held),
+                Ok(handle) => sources.push(handle),
                 Err(_refused) => {
                     #[cfg(feature = "tracing")]
                     tracing::warn!(error = %_refused, "a subscription is refused");
@@ -310,10 +310,10 @@ impl Shared {
     /// Of a channel of its own.
     pub(crate) fn single(settings: Settings, clock: Clock) -> ChannelHandle {
         let shared = Self::new(settings, clock, None);
-        let core = ChannelState::new("", shared.settings.limits, shared.clock.start());
-        let core = Arc::new(core);
-        shared.registry.insert_single(core.clone());
-        ChannelHandle::new(Arc::new(shared), core)
+        let state = ChannelState::new("", shared.settings.limits, shared.clock.start());
+        let state = Arc::new(state);
+        shared.registry.insert_single(state.clone());
+        ChannelHandle::new(Arc::new(shared), state)
     }
 
     fn new(settings: Settings, clock: Clock, bounds: Option<Bounds>) -> Self {
@@ -354,14 +354,14 @@ impl Shared {
 
     /// Looks at a bounded number of channels; returns the sum after the last.
     pub(crate) fn tally(&self, tally: &mut Tally) -> Option<Stats> {
-        let (cores, next) = self.registry.some_cores(tally.next);
+        let (states, next) = self.registry.some_channels(tally.next);
         let stats = &mut tally.stats;
-        stats.channels += cores.len();
-        for core in cores {
-            let (events, bytes) = core.lock().retained();
+        stats.channels += states.len();
+        for state in states {
+            let (events, bytes) = state.lock().retained();
             stats.events += events;
             stats.bytes += bytes;
-            stats.lag = stats.lag.max(core.lag());
+            stats.lag = stats.lag.max(state.lag());
         }
         if let Some(next) = next {
             tally.next = next;

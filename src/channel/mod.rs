@@ -93,7 +93,7 @@ const FORWARD_SLICE: usize = 64;
 /// end their streams, [`close`](Channel::close) it, or let the builder do that
 /// ([`close_on_drop`](Builder::close_on_drop)).
 pub struct Channel<T: ?Sized> {
-    held: Handle,
+    handle: Handle,
     encode: Encode<T>,
     values: PhantomData<fn(&T)>,
 }
@@ -123,14 +123,14 @@ impl<T: Serialize + ?Sized> Channel<T> {
     }
 
     /// A handle that publishes as the settings say.
-    pub(crate) fn of(held: ChannelHandle) -> Self {
-        let named = held.shared.settings.named;
-        Self::with_names(held, named)
+    pub(crate) fn of(handle: ChannelHandle) -> Self {
+        let named = handle.shared.settings.named;
+        Self::with_names(handle, named)
     }
 
-    pub(crate) fn with_names(held: ChannelHandle, named: bool) -> Self {
+    pub(crate) fn with_names(handle: ChannelHandle, named: bool) -> Self {
         Self {
-            held: Handle::new(held),
+            handle: Handle::new(handle),
             encode: match named {
                 true => encode_named,
                 false => |value, out| value.encode(out),
@@ -257,13 +257,13 @@ impl<T: ?Sized> Channel<T> {
     /// Whether nobody may publish events of that name: a gap or a state would be forged, and an
     /// `EventSource` fires `error` and `open` itself.
     fn is_reserved(&self, name: &[u8]) -> bool {
-        let settings = &self.held.shared.settings;
+        let settings = &self.handle.shared.settings;
         let own = [
             Some(&settings.gap),
             settings.checkpoint.as_ref(),
             // Both: on one connection, it would be taken for that of another channel.
             settings.snapshot.as_ref(),
-            self.held.snapshot_name(settings),
+            self.handle.snapshot_name(settings),
             settings.end.as_ref(),
         ];
         let mut own = own.into_iter().flatten().map(EventName::as_str);
@@ -272,10 +272,10 @@ impl<T: ?Sized> Channel<T> {
 
     /// Past its board, an event would be missing in the state for ever.
     fn check_publisher(&self) -> Result<(), Error> {
-        if !self.held.has_board.load(Ordering::Relaxed) {
+        if !self.handle.has_board.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let name = self.held.name();
+        let name = self.handle.name();
         Err(Error::new(
             ErrorKind::NotPublishable,
             format!("channel {name:?} belongs to a board: publish through the board"),
@@ -320,8 +320,8 @@ impl<T: ?Sized> Channel<T> {
     #[must_use]
     pub fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
         Subscription::new(
-            self.held.shared.clone(),
-            vec![self.held.0.clone()],
+            self.handle.shared.clone(),
+            vec![self.handle.0.clone()],
             last.into(),
         )
     }
@@ -364,8 +364,8 @@ impl<T: ?Sized> Channel<T> {
 
     /// Closes the channel after an event that may have one of the channel's own names.
     pub(crate) fn end_with(&self, last: Option<&Event>) -> Result<Option<EventId>, Error> {
-        let Shared { clock, wake, .. } = &*self.held.shared;
-        let now = self.held.shared.now();
+        let Shared { clock, wake, .. } = &*self.handle.shared;
+        let now = self.handle.shared.now();
         let mut bytes = Vec::new();
         let frame = last.map(|event| {
             let place = event.encode_without_id(&mut bytes);
@@ -374,7 +374,7 @@ impl<T: ?Sized> Channel<T> {
                 place,
             }
         });
-        self.held.close(frame, now, clock, wake)
+        self.handle.close(frame, now, clock, wake)
     }
 
     /// Whether the channel has been closed.
@@ -385,7 +385,7 @@ impl<T: ?Sized> Channel<T> {
     /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.held.is_closed()
+        self.handle.is_closed()
     }
 
     /// Figures of this channel.
@@ -398,20 +398,20 @@ impl<T: ?Sized> Channel<T> {
     /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let log = self.held.lock();
+        let log = self.handle.lock();
         let (events, bytes) = log.retained();
         let published = log.end();
         drop(log);
         let mut stats = Stats {
             channels: 1,
-            subscribers: self.held.readers(),
+            subscribers: self.handle.readers(),
             events,
             bytes,
             published,
-            lag: self.held.lag(),
+            lag: self.handle.lag(),
             ..Stats::default()
         };
-        self.held.counters.read_into(&mut stats);
+        self.handle.counters.read_into(&mut stats);
         stats
     }
 
@@ -503,7 +503,7 @@ impl<T: ?Sized> Channel<T> {
         Making: Future<Output = Result<S, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let shared = Arc::downgrade(&self.held.shared);
+        let shared = Arc::downgrade(&self.handle.shared);
         self.set_snapshots(Snapshots::new(move || {
             let id = shared.upgrade().map(|shared| shared.clock.newest());
             let making = make();
@@ -516,10 +516,10 @@ impl<T: ?Sized> Channel<T> {
     }
 
     pub(crate) fn set_snapshots(&self, snapshots: Snapshots) -> Result<(), Error> {
-        self.held.snapshots.set(snapshots).map_err(|_| {
+        self.handle.snapshots.set(snapshots).map_err(|_| {
             Error::new(
                 ErrorKind::HasSnapshot,
-                format!("channel {:?} has a snapshot already", self.held.name()),
+                format!("channel {:?} has a snapshot already", self.handle.name()),
             )
         })
     }
@@ -547,20 +547,20 @@ impl<T: ?Sized> Channel<T> {
     /// event, or another name was set before.
     pub fn set_snapshot_name(&self, name: impl Into<Option<EventName>>) -> Result<(), Error> {
         let name = name.into();
-        let settings = &self.held.shared.settings;
+        let settings = &self.handle.shared.settings;
         let named = hub::Settings {
             snapshot: name.clone(),
             ..settings.clone()
         };
         let refused = |why: &str| {
-            let channel = self.held.name();
+            let channel = self.handle.name();
             let message = format!("snapshot name of channel {channel:?}: {why}");
             Err(Error::new(ErrorKind::InvalidName, message))
         };
         if let Some(conflict) = named.name_conflict() {
             return refused(&conflict);
         }
-        match self.held.snapshot_name.get_or_init(|| name.clone()) == &name {
+        match self.handle.snapshot_name.get_or_init(|| name.clone()) == &name {
             true => Ok(()),
             false => refused("another one was set before"),
         }
@@ -568,12 +568,12 @@ impl<T: ?Sized> Channel<T> {
 
     /// From now on only the channel's board may publish.
     pub(crate) fn give_to_board(&self) {
-        self.held.has_board.store(true, Ordering::Relaxed);
+        self.handle.has_board.store(true, Ordering::Relaxed);
     }
 
     /// The newest id of all channels of this one's hub.
     pub(crate) fn hub_newest(&self) -> EventId {
-        self.held.shared.clock.newest()
+        self.handle.shared.clock.newest()
     }
 
     /// The id of the newest event, or of the start if there is none.
@@ -589,25 +589,25 @@ impl<T: ?Sized> Channel<T> {
     /// ```
     #[must_use]
     pub fn newest(&self) -> EventId {
-        self.held.lock().newest()
+        self.handle.lock().newest()
     }
 
     fn append(
         &self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<IdOffset, Error>,
     ) -> Result<EventId, Error> {
-        if let Some(conflict) = &self.held.shared.name_conflict {
+        if let Some(conflict) = &self.handle.shared.name_conflict {
             return Err(Error::new(ErrorKind::InvalidName, conflict.as_str()));
         }
         with_buffer(|buffer| {
             let place = encode(buffer)?;
-            let Shared { clock, wake, .. } = &*self.held.shared;
+            let Shared { clock, wake, .. } = &*self.handle.shared;
             let frame = EncodedEvent {
                 bytes: buffer,
                 place,
             };
-            self.held
-                .publish(frame, self.held.shared.now(), clock, wake)
+            self.handle
+                .publish(frame, self.handle.shared.now(), clock, wake)
         })
     }
 }
@@ -615,7 +615,7 @@ impl<T: ?Sized> Channel<T> {
 #[cfg(test)]
 impl<T: ?Sized> Channel<T> {
     pub(crate) fn shared(&self) -> &Shared {
-        &self.held.shared
+        &self.handle.shared
     }
 }
 
@@ -623,9 +623,9 @@ impl<T: ?Sized> Channel<T> {
 struct Handle(ChannelHandle);
 
 impl Handle {
-    fn new(held: ChannelHandle) -> Self {
-        held.publishers.fetch_add(1, Ordering::AcqRel);
-        Self(held)
+    fn new(handle: ChannelHandle) -> Self {
+        handle.publishers.fetch_add(1, Ordering::AcqRel);
+        Self(handle)
     }
 }
 
@@ -678,12 +678,12 @@ fn with_buffer<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 impl<T: ?Sized> Clone for Channel<T> {
     fn clone(&self) -> Self {
         let Self {
-            held,
+            handle,
             encode,
             values,
         } = self;
         Self {
-            held: held.clone(),
+            handle: handle.clone(),
             encode: *encode,
             values: *values,
         }
@@ -699,7 +699,7 @@ impl<T: Serialize + ?Sized> Default for Channel<T> {
 impl<T: ?Sized> fmt::Debug for Channel<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")
-            .field("name", &self.held.name())
+            .field("name", &self.handle.name())
             .field("newest", &self.newest())
             .finish_non_exhaustive()
     }

@@ -76,7 +76,7 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
-    core: Arc<ChannelState>,
+    channel: Arc<ChannelState>,
     /// What its handles publish, once there has been one.
     published: Option<Published>,
     idle: Option<Idle>,
@@ -104,9 +104,9 @@ impl Registry {
     }
 
     /// Takes in the channel of a hub that has one only.
-    pub(crate) fn insert_single(&self, core: Arc<ChannelState>) {
+    pub(crate) fn insert_single(&self, channel: Arc<ChannelState>) {
         lock(&self.state).entries.insert(Entry {
-            core,
+            channel,
             published: None,
             idle: None,
         });
@@ -140,7 +140,7 @@ impl Registry {
         let mut retired = self.retire_expired(&mut state, now);
         let known = state.names.get(name).copied();
         let known = known.filter(|key| {
-            let free = self.is_free(&state.entries[*key].core, now);
+            let free = self.is_free(&state.entries[*key].channel, now);
             if free {
                 retired.push(state.retire(*key));
             }
@@ -164,9 +164,9 @@ impl Registry {
                     ));
                 }
                 let limits = shared.settings.limits;
-                let core = ChannelState::new(name, limits, state.watermark);
+                let channel = ChannelState::new(name, limits, state.watermark);
                 let key = state.entries.insert(Entry {
-                    core: Arc::new(core),
+                    channel: Arc::new(channel),
                     published: None,
                     idle: None,
                 });
@@ -177,14 +177,14 @@ impl Registry {
         let entry = &mut state.entries[key];
         let published = entry.published.or(wanted);
         let conflict = wanted.filter(|wanted| Some(*wanted) != published);
-        let held = conflict.is_none().then(|| {
+        let handle = conflict.is_none().then(|| {
             entry.published = published;
             entry.idle = None;
-            ChannelHandle::new(shared.clone(), entry.core.clone())
+            ChannelHandle::new(shared.clone(), entry.channel.clone())
         });
         drop(state);
         drop(retired);
-        held.ok_or_else(|| {
+        handle.ok_or_else(|| {
             let same_type = published.map(|known| known.value) == wanted.map(|it| it.value);
             let why = match published {
                 Some(Published { named: true, .. }) if same_type => {
@@ -203,27 +203,27 @@ impl Registry {
     }
 
     /// Whether a name is free again: its channel was closed long enough ago, and nobody holds it.
-    fn is_free(&self, core: &ChannelState, now: Instant) -> bool {
+    fn is_free(&self, channel: &ChannelState, now: Instant) -> bool {
         let closed = self.bounds.map(|bounds| bounds.closed);
-        !core.is_held() && core.closed_for(now) >= closed && closed.is_some()
+        !channel.is_held() && channel.closed_for(now) >= closed && closed.is_some()
     }
 
-    /// Nobody holds `core` any more, or so it seemed a moment ago.
-    pub(crate) fn release(&self, core: &Arc<ChannelState>) {
+    /// Nobody holds `channel` any more, or so it seemed a moment ago.
+    pub(crate) fn release(&self, channel: &Arc<ChannelState>) {
         if self.is_single() {
             return;
         }
         let now = Instant::now();
         let mut state = lock(&self.state);
-        let Some(&key) = state.names.get(core.name()) else {
+        let Some(&key) = state.names.get(channel.name()) else {
             return;
         };
         let stamp = state.stamps + 1;
         let entry = &mut state.entries[key];
-        if !Arc::ptr_eq(&entry.core, core) || entry.core.is_held() {
+        if !Arc::ptr_eq(&entry.channel, channel) || entry.channel.is_held() {
             return;
         }
-        if self.is_free(core, now) {
+        if self.is_free(channel, now) {
             let retired = state.retire(key);
             drop(state);
             drop(retired);
@@ -258,8 +258,8 @@ impl Registry {
                 break;
             }
             state.idle.pop_front();
-            let core = &state.entries[key].core;
-            if core.is_closed() && !self.is_free(core, now) {
+            let channel = &state.entries[key].channel;
+            if channel.is_closed() && !self.is_free(channel, now) {
                 // It stays for longer, and must not hold up those behind it.
                 state.idle.push_back((key, stamp));
             } else {
@@ -275,33 +275,36 @@ impl Registry {
         let instant = Instant::now();
         let mut state = lock(&self.state);
         let retired = self.retire_expired(&mut state, instant);
-        let mut cores = Vec::new();
+        let mut channels = Vec::new();
         let capacity = state.entries.capacity();
         for _ in 0..SWEEP.min(capacity) {
             state.sweep = (state.sweep + 1) % capacity;
             let entry = state.entries.get(state.sweep);
-            cores.extend(entry.map(|entry| entry.core.clone()));
+            channels.extend(entry.map(|entry| entry.channel.clone()));
         }
         drop(state);
         drop(retired);
-        cores.retain(|core| core.sweep(now));
-        cores
+        channels.retain(|channel| channel.sweep(now));
+        channels
     }
 
     /// A bounded number of channels, from key `from` on, and the key to go on with.
-    pub(crate) fn some_cores(&self, from: usize) -> (Vec<Arc<ChannelState>>, Option<usize>) {
+    pub(crate) fn some_channels(&self, from: usize) -> (Vec<Arc<ChannelState>>, Option<usize>) {
         let state = lock(&self.state);
         let entries = &state.entries;
         let end = entries.capacity().min(from.saturating_add(AT_A_LOOK));
-        let cores = (from..end).filter_map(|key| Some(entries.get(key)?.core.clone()));
-        (cores.collect(), (end < entries.capacity()).then_some(end))
+        let channels = (from..end).filter_map(|key| Some(entries.get(key)?.channel.clone()));
+        (
+            channels.collect(),
+            (end < entries.capacity()).then_some(end),
+        )
     }
 
     #[cfg(test)]
-    pub(crate) fn cores(&self) -> Vec<Arc<ChannelState>> {
+    pub(crate) fn channels(&self) -> Vec<Arc<ChannelState>> {
         let state = lock(&self.state);
         let entries = state.entries.iter();
-        entries.map(|(_, entry)| entry.core.clone()).collect()
+        entries.map(|(_, entry)| entry.channel.clone()).collect()
     }
 }
 
@@ -323,7 +326,7 @@ impl State {
             if self.idle_since(key, stamp).is_none() {
                 continue;
             }
-            if !self.entries[key].core.is_closed() {
+            if !self.entries[key].channel.is_closed() {
                 open = Some(key);
                 break;
             }
@@ -338,10 +341,10 @@ impl State {
 
     fn retire(&mut self, key: usize) -> Arc<ChannelState> {
         let entry = self.entries.remove(key);
-        self.names.remove(entry.core.name());
-        let newest = entry.core.lock().newest();
+        self.names.remove(entry.channel.name());
+        let newest = entry.channel.lock().newest();
         self.watermark = self.watermark.max(newest);
-        entry.core
+        entry.channel
     }
 
     /// A channel that is held and released over and over leaves stale keys.

@@ -64,8 +64,8 @@ struct Known {
     news: Option<Arc<ChannelState>>,
 }
 
-fn key(core: &Arc<ChannelState>) -> usize {
-    Arc::as_ptr(core).addr()
+fn key(state: &Arc<ChannelState>) -> usize {
+    Arc::as_ptr(state).addr()
 }
 
 impl Rounds {
@@ -101,20 +101,20 @@ impl Rounds {
     pub(super) fn take_news(&mut self, wake: &Wake) {
         let mut queue = lock(&wake.queue);
         let taken = queue.len().min(TAKEN);
-        let cores: Vec<_> = queue.drain(..taken).collect();
+        let states: Vec<_> = queue.drain(..taken).collect();
         self.more = !queue.is_empty();
         if !self.more && queue.capacity() > KEPT {
             queue.shrink_to_fit();
         }
         drop(queue);
-        for core in cores {
+        for state in states {
             // Before the wakers are taken, whenever that is.
-            core.dequeued();
-            match self.known.entry(key(&core)) {
-                hash_map::Entry::Occupied(mut known) => known.get_mut().news = Some(core),
+            state.dequeued();
+            match self.known.entry(key(&state)) {
+                hash_map::Entry::Occupied(mut known) => known.get_mut().news = Some(state),
                 hash_map::Entry::Vacant(known) => {
                     known.insert(Known::default());
-                    self.begin(core);
+                    self.begin(state);
                 }
             }
         }
@@ -123,9 +123,9 @@ impl Rounds {
     /// Lets channels go on that have rested.
     pub(super) fn wake_rested(&mut self, now: Instant) {
         while self.resting.front().is_some_and(|(until, _)| *until <= now)
-            && let Some((_, core)) = self.resting.pop_front()
+            && let Some((_, state)) = self.resting.pop_front()
         {
-            let key = core.as_ptr().addr();
+            let key = state.as_ptr().addr();
             if let Some(known) = self.known.get_mut(&key) {
                 known.rests = false;
                 self.settle(key);
@@ -134,8 +134,8 @@ impl Rounds {
     }
 
     /// The channel is to be looked at after the next tick.
-    pub(super) fn look_later(&mut self, core: Arc<ChannelState>) {
-        self.unsettled.insert(key(&core), core);
+    pub(super) fn look_later(&mut self, state: Arc<ChannelState>) {
+        self.unsettled.insert(key(&state), state);
     }
 
     /// A tick has passed.
@@ -160,19 +160,19 @@ impl Rounds {
                 true => self.begin_next().or_else(|| self.line.pop_front()),
                 false => self.line.pop_front().or_else(|| self.begin_next()),
             };
-            let Some((core, round)) = next else { break };
+            let Some((state, round)) = next else { break };
             visits -= 1;
             let most = QUANTUM.min(news - wakers.len());
-            self.go_on(core, round, most, now, wakers);
+            self.go_on(state, round, most, now, wakers);
         }
         while visits > 0
-            && let Some(core) = self.looks.next()
+            && let Some(state) = self.looks.next()
         {
             visits -= 1;
-            let known = self.known.get(&key(&core));
-            if core.readers() > 0 && !known.is_some_and(|known| known.in_line) {
-                let round = core.begin_look();
-                self.go_on(core, round, usize::MAX, now, wakers);
+            let known = self.known.get(&key(&state));
+            if state.readers() > 0 && !known.is_some_and(|known| known.in_line) {
+                let round = state.begin_look();
+                self.go_on(state, round, usize::MAX, now, wakers);
             }
         }
         let rest = SLICE.saturating_sub(wakers.len()).min(beats.len());
@@ -183,28 +183,28 @@ impl Rounds {
     }
 
     fn begin_next(&mut self) -> Option<(Arc<ChannelState>, Round)> {
-        let core = self.fresh.pop_front()?;
-        let round = core.begin_round();
-        Some((core, round))
+        let state = self.fresh.pop_front()?;
+        let round = state.begin_round();
+        Some((state, round))
     }
 
     fn go_on(
         &mut self,
-        core: Arc<ChannelState>,
+        state: Arc<ChannelState>,
         mut round: Round,
         most: usize,
         now: u64,
         wakers: &mut Vec<Waker>,
     ) {
-        let progress = core.go_on(&mut round, most, now, wakers);
-        let key = key(&core);
+        let progress = state.go_on(&mut round, most, now, wakers);
+        let key = key(&state);
         let known = self.known.entry(key).or_default();
         known.in_line = progress == Progress::More;
         match progress {
-            Progress::More => self.line.push_back((core, round)),
+            Progress::More => self.line.push_back((state, round)),
             Progress::Unsettled => {
                 self.settle(key);
-                self.look_later(core);
+                self.look_later(state);
             }
             Progress::Settled => self.settle(key),
         }
@@ -219,8 +219,8 @@ impl Rounds {
         if known.in_line || known.rests {
             return;
         }
-        if let Some(core) = known.news.take() {
-            self.begin(core);
+        if let Some(state) = known.news.take() {
+            self.begin(state);
             return;
         }
         self.known.remove(&key);
@@ -232,16 +232,16 @@ impl Rounds {
         }
     }
 
-    fn begin(&mut self, core: Arc<ChannelState>) {
+    fn begin(&mut self, state: Arc<ChannelState>) {
         let rests = !self.coalesce.is_zero();
-        let known = self.known.entry(key(&core)).or_default();
+        let known = self.known.entry(key(&state)).or_default();
         known.in_line = true;
         known.rests = rests;
         if rests {
             let until = Instant::now() + self.coalesce;
-            self.resting.push_back((until, Arc::downgrade(&core)));
+            self.resting.push_back((until, Arc::downgrade(&state)));
         }
-        self.fresh.push_back(core);
+        self.fresh.push_back(state);
     }
 }
 
@@ -279,10 +279,10 @@ mod tests {
             crowd.push(reader(&channel).await);
         }
         let rounds = || {
-            let core = &channel.shared().registry.cores()[0];
-            let (mut round, mut wakers) = (core.begin_round(), Vec::new());
+            let state = &channel.shared().registry.channels()[0];
+            let (mut round, mut wakers) = (state.begin_round(), Vec::new());
             let looks = std::iter::from_fn(|| {
-                let progress = core.go_on(&mut round, usize::MAX, 0, &mut wakers);
+                let progress = state.go_on(&mut round, usize::MAX, 0, &mut wakers);
                 (progress == Progress::More).then_some(())
             });
             (looks.count(), wakers.len())
@@ -355,8 +355,8 @@ mod tests {
             }
         }
         let kept = || {
-            let cores = hub.shared().registry.cores();
-            let kept = cores.iter().filter(|core| core.lock().has_floor());
+            let states = hub.shared().registry.channels();
+            let kept = states.iter().filter(|state| state.lock().has_floor());
             kept.count()
         };
         assert_eq!(kept(), CHANNELS);

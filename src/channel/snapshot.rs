@@ -50,21 +50,21 @@ pub(crate) struct SharedSnapshot {
 }
 
 impl SharedSnapshot {
-    fn new(held: &ChannelHandle, state: &State) -> Result<Self, BoxError> {
+    fn new(handle: &ChannelHandle, state: &State) -> Result<Self, BoxError> {
         let State { id, data } = state;
-        let settings = &held.shared.settings;
-        let clock = &held.shared.clock;
+        let settings = &handle.shared.settings;
+        let clock = &handle.shared.clock;
         clock.check(*id).map_err(|_| {
             format!("its id {id} is not one that its hub has drawn, so no event can follow it")
         })?;
         let mut event = Vec::with_capacity(data.len() + 256);
-        if let Some(name) = held.snapshot_name(settings) {
+        if let Some(name) = handle.snapshot_name(settings) {
             encode::name(&mut event, name.as_str());
         }
         encode::id(&mut event, |out| clock.write(*id, out));
         if settings.snapshot_channel {
             // Lines of data are joined by line feeds, which are nothing in JSON.
-            let channel = serde_json::to_string(held.name())?;
+            let channel = serde_json::to_string(handle.name())?;
             encode::text(&mut event, &format!("{{\"channel\":{channel},\"state\":"));
             event.extend_from_slice(data);
             encode::text(&mut event, "}");
@@ -142,7 +142,7 @@ impl Snapshots {
     /// the others. That takes a runtime: without one, there is no snapshot.
     ///
     /// `not_before` is an id that it has to contain, of those that have been drawn.
-    pub(crate) fn get(&self, held: &ChannelHandle, not_before: Option<EventId>) -> Asked {
+    pub(crate) fn get(&self, handle: &ChannelHandle, not_before: Option<EventId>) -> Asked {
         loop {
             let last = lock(&self.0.last).clone();
             let mut outdated = None;
@@ -153,7 +153,7 @@ impl Snapshots {
                     None if receiver.has_changed().is_ok() => return pending(receiver),
                     Some(Some(made))
                         if Some(made.id) >= not_before
-                            && held.lock().is_recent(made.id, made.event.len()) =>
+                            && handle.lock().is_recent(made.id, made.event.len()) =>
                     {
                         return Asked::Ready(made);
                     }
@@ -174,24 +174,26 @@ impl Snapshots {
             drop(last);
             // A whole state, maybe the last reference to it.
             drop((before, outdated));
-            self.spawn(held.clone(), sender);
+            self.spawn(handle.clone(), sender);
             return pending(receiver);
         }
     }
 
-    fn spawn(&self, held: ChannelHandle, sender: watch::Sender<Option<Made>>) {
+    fn spawn(&self, handle: ChannelHandle, sender: watch::Sender<Option<Made>>) {
         let snapshots = self.clone();
         let mut unfinished = Unfinished {
-            held,
+            handle,
             error: Some("its task has panicked, or has no runtime to run on".into()),
         };
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
         runtime.spawn(async move {
-            let limit = unfinished.held.shared.settings.snapshot_timeout;
+            let limit = unfinished.handle.shared.settings.snapshot_timeout;
             let made = match timeout(limit, (snapshots.0.make)()).await {
-                Ok(state) => state.and_then(|state| SharedSnapshot::new(&unfinished.held, &state)),
+                Ok(state) => {
+                    state.and_then(|state| SharedSnapshot::new(&unfinished.handle, &state))
+                }
                 Err(_) => Err(format!("it has taken longer than {limit:?}").into()),
             };
             let (made, error) = match made {
@@ -216,18 +218,18 @@ fn pending(mut receiver: Receiver) -> Asked {
 
 /// Reports a snapshot that failed, also if its task panics.
 struct Unfinished {
-    held: ChannelHandle,
+    handle: ChannelHandle,
     error: Option<BoxError>,
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(_error) = self.error.take() {
-            self.held.counters.snapshot_failed();
-            self.held.shared.counters.snapshot_failed();
+            self.handle.counters.snapshot_failed();
+            self.handle.shared.counters.snapshot_failed();
             #[cfg(feature = "tracing")]
             tracing::error!(
-                channel = self.held.name(),
+                channel = self.handle.name(),
                 error = %_error,
                 "a channel's snapshot could not be made"
             );

@@ -45,7 +45,7 @@ pub(crate) struct ChannelState {
     /// Set while the channel stands in the wake task's queue.
     dirty: AtomicBool,
     /// Handles and subscriptions. At zero, a channel in a registry is idle.
-    held: AtomicUsize,
+    handle: AtomicUsize,
     /// Handles that can publish, if the channel closes with the last of them.
     pub(super) publishers: AtomicUsize,
     pub(crate) counters: Counters,
@@ -164,7 +164,7 @@ impl ChannelState {
             readers: Mutex::default(),
             reader_count: AtomicUsize::new(0),
             dirty: AtomicBool::new(false),
-            held: AtomicUsize::new(0),
+            handle: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
             counters: Counters::default(),
             lag: AtomicU64::new(0),
@@ -205,7 +205,8 @@ impl ChannelState {
     /// Whether the channel must stay in its registry. One with a snapshot does until it is
     /// closed: retired, it would be made anew without its snapshot.
     pub(crate) fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire) > 0 || self.snapshots.get().is_some() && !self.is_closed()
+        self.handle.load(Ordering::Acquire) > 0
+            || self.snapshots.get().is_some() && !self.is_closed()
     }
 
     /// The name of this channel's snapshot event; without one, it goes to `onmessage`.
@@ -440,14 +441,14 @@ impl std::fmt::Debug for ChannelState {
 #[derive(Debug)]
 pub(crate) struct ChannelHandle {
     pub(crate) shared: Arc<Shared>,
-    core: Arc<ChannelState>,
+    state: Arc<ChannelState>,
 }
 
 impl ChannelHandle {
     /// For a channel in a registry, to be called under the registry's lock.
-    pub(crate) fn new(shared: Arc<Shared>, core: Arc<ChannelState>) -> Self {
-        core.held.fetch_add(1, Ordering::AcqRel);
-        Self { shared, core }
+    pub(crate) fn new(shared: Arc<Shared>, state: Arc<ChannelState>) -> Self {
+        state.handle.fetch_add(1, Ordering::AcqRel);
+        Self { shared, state }
     }
 }
 
@@ -455,20 +456,20 @@ impl Deref for ChannelHandle {
     type Target = Arc<ChannelState>;
 
     fn deref(&self) -> &Arc<ChannelState> {
-        &self.core
+        &self.state
     }
 }
 
 impl Clone for ChannelHandle {
     fn clone(&self) -> Self {
-        Self::new(self.shared.clone(), self.core.clone())
+        Self::new(self.shared.clone(), self.state.clone())
     }
 }
 
 impl Drop for ChannelHandle {
     fn drop(&mut self) {
-        if self.core.held.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.registry.release(&self.core);
+        if self.state.handle.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.registry.release(&self.state);
         }
     }
 }

@@ -206,8 +206,8 @@ impl Wake {
 
     /// Puts a channel with news in the task's queue. The channel's `dirty` flag has just been set
     /// by the caller, so that a channel is queued at most once.
-    pub(crate) fn enqueue(&self, core: Arc<ChannelState>) {
-        lock(&self.queue).push_back(core);
+    pub(crate) fn enqueue(&self, state: Arc<ChannelState>) {
+        lock(&self.queue).push_back(state);
         self.signal();
     }
 
@@ -406,8 +406,8 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                 wake.turn_wheel(&mut guard.beats);
                 rounds.look_now();
                 if let Some(shared) = shared.upgrade() {
-                    for core in shared.sweep() {
-                        rounds.look_later(core);
+                    for state in shared.sweep() {
+                        rounds.look_later(state);
                     }
                     #[cfg(feature = "metrics")]
                     if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) && !tallies {

@@ -14,7 +14,7 @@ use crate::{
 const NEVER: u64 = u64::MAX;
 
 pub(super) struct Cursor {
-    pub(super) held: ChannelHandle,
+    pub(super) channel: ChannelHandle,
     /// The position of the next entry that the client has not been given.
     pub(super) position: u64,
     /// The log's version when the cursor was last at its end.
@@ -40,9 +40,9 @@ pub(super) enum Snapshot {
 }
 
 impl Cursor {
-    pub(super) fn new(held: ChannelHandle) -> Self {
+    pub(super) fn new(channel: ChannelHandle) -> Self {
         Self {
-            held,
+            channel,
             position: 0,
             seen: NEVER,
             gap: None,
@@ -57,18 +57,18 @@ impl Cursor {
     /// To be called before the log is locked for a seek: a publisher that comes later counts
     /// this reader, one that came before is seen in the log.
     pub(super) fn register(&mut self, reader: &Arc<crate::channel::wake::Reader>) {
-        self.registered = Some(self.held.add_reader(reader.clone()));
+        self.registered = Some(self.channel.add_reader(reader.clone()));
     }
 
     pub(super) fn unregister(&mut self) {
         if let Some((key, _)) = self.registered.take() {
-            self.held.remove_reader(key);
+            self.channel.remove_reader(key);
         }
     }
 
     /// Whether there is something to read. Nothing is, before the snapshot in front of it.
     pub(super) fn has_news(&self) -> bool {
-        self.held.version() != self.seen && !self.is_waiting()
+        self.channel.version() != self.seen && !self.is_waiting()
     }
 
     /// Whether the cursor waits for a snapshot.
@@ -84,7 +84,7 @@ impl Cursor {
     pub(super) fn await_snapshot(&mut self, snapshot: Snapshot) {
         self.snapshot = snapshot;
         if let Some((_, place)) = &self.registered {
-            let limit = self.held.shared.settings.snapshot_timeout.as_millis();
+            let limit = self.channel.shared.settings.snapshot_timeout.as_millis();
             let waits = match self.is_waiting() {
                 true => u64::try_from(limit).unwrap_or(u64::MAX),
                 false => 0,
@@ -95,14 +95,14 @@ impl Cursor {
 
     /// Whether the channel is closed and the client has all of it.
     pub(super) fn is_over(&self) -> bool {
-        self.held.is_closed() && !self.has_news() && matches!(self.snapshot, Snapshot::None)
+        self.channel.is_closed() && !self.has_news() && matches!(self.snapshot, Snapshot::None)
     }
 
     /// Moves the cursor past events that have been delivered.
     pub(super) fn move_to(&mut self, position: u64) {
         let passed = position.saturating_sub(self.position);
-        self.held.counters.delivered(passed);
-        self.held.shared.counters.delivered(passed);
+        self.channel.counters.delivered(passed);
+        self.channel.shared.counters.delivered(passed);
         self.start_at(position);
     }
 
@@ -125,6 +125,6 @@ impl Cursor {
 
 /// The version of a log, if `position` is its end. `log` is this channel's: while it is locked,
 /// the version does not change.
-pub(super) fn version_at(held: &ChannelHandle, log: &Log, position: u64) -> Option<u64> {
-    (position == log.end()).then(|| held.version())
+pub(super) fn version_at(channel: &ChannelHandle, log: &Log, position: u64) -> Option<u64> {
+    (position == log.end()).then(|| channel.version())
 }

@@ -63,7 +63,7 @@ impl Wishes {
 
 pub(super) enum Wanted {
     In {
-        held: ChannelHandle,
+        channel: ChannelHandle,
         since: Option<EventId>,
     },
     Out,
@@ -134,8 +134,8 @@ impl SubscriptionHandle {
         let shared = &self.0.shared;
         // A channel that cannot be added is not made.
         self.0.check(name, &lock(&self.0.wishes))?;
-        let held = shared.registry.look_up(shared, name, None)?;
-        let wanted = Wanted::In { held, since };
+        let channel = shared.registry.look_up(shared, name, None)?;
+        let wanted = Wanted::In { channel, since };
         let mut wishes = lock(&self.0.wishes);
         let (outcome, left) = match (self.0.check(name, &wishes), &mut *wishes) {
             (Ok(()), Some(wishes)) if wishes.has.contains(name) => {

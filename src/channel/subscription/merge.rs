@@ -93,9 +93,9 @@ impl Subscription {
         loop {
             let cursor = &mut self.cursors[index];
             let position = cursor.position;
-            let mut log = cursor.held.lock();
+            let mut log = cursor.channel.lock();
             let read = log.read(position, up_to);
-            let version = version_at(&cursor.held, &log, read.next(position));
+            let version = version_at(&cursor.channel, &log, read.next(position));
             drop(log);
             cursor.note_version(version);
             match read {
@@ -125,9 +125,9 @@ impl Subscription {
         cursor.overruns = cursor.overruns.saturating_add(1);
         let too_often = cursor.overruns > 1
             && self.on_gap == OnGap::Snapshot
-            && cursor.held.snapshots.get().is_some();
-        cursor.held.counters.gap(GapReason::Lagged);
-        cursor.held.shared.counters.gap(GapReason::Lagged);
+            && cursor.channel.snapshots.get().is_some();
+        cursor.channel.counters.gap(GapReason::Lagged);
+        cursor.channel.shared.counters.gap(GapReason::Lagged);
         if self.on_lag == OnLag::End || too_often {
             self.send_away(index, "a client reads too slowly");
             return;
@@ -192,9 +192,9 @@ impl Subscription {
                 }
             } else if cursor.has_news() {
                 let position = cursor.position;
-                let log = cursor.held.lock();
+                let log = cursor.channel.lock();
                 let (read, id) = (log.peek(position, EventId::MAX), log.id_at(position));
-                let version = version_at(&cursor.held, &log, position);
+                let version = version_at(&cursor.channel, &log, position);
                 drop(log);
                 cursor.note_version(version);
                 match (read, id) {
@@ -241,10 +241,10 @@ impl Subscription {
             &mut copied
         };
         let limit = GATHER.saturating_sub(target.len());
-        let log = cursor.held.lock();
+        let log = cursor.channel.lock();
         let (read, next_id) = log.read_into(position, up_to, limit, target);
         let next = read.next(position);
-        let version = version_at(&cursor.held, &log, next);
+        let version = version_at(&cursor.channel, &log, next);
         drop(log);
         cursor.note_version(version);
         match read {
@@ -374,7 +374,7 @@ impl Subscription {
             let Some(gap) = cursor.gap.take() else {
                 continue;
             };
-            let log = cursor.held.lock();
+            let log = cursor.channel.lock();
             // Up to a snapshot that is still being made, nobody knows.
             let missed = match cursor.is_waiting() {
                 true => None,
@@ -393,7 +393,7 @@ impl Subscription {
             };
             self.owes_checkpoint |= oldest.is_none();
             let part = Part {
-                channel: cursor.held.name(),
+                channel: cursor.channel.name(),
                 missed,
                 oldest,
             };

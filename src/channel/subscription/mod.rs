@@ -311,7 +311,7 @@ impl Subscription {
         } = self;
         self.control
             .get_or_insert_with(|| {
-                let names = cursors.iter().map(|cursor| cursor.held.name().into());
+                let names = cursors.iter().map(|cursor| cursor.channel.name().into());
                 SubscriptionHandle::new(shared.clone(), names.collect())
             })
             .clone()
@@ -447,7 +447,7 @@ impl Subscription {
         let channels: Vec<_> = self
             .cursors
             .iter()
-            .map(|cursor| cursor.held.name())
+            .map(|cursor| cursor.channel.name())
             .collect();
         self.span = tracing::debug_span!(
             "event_stream",
@@ -465,7 +465,7 @@ impl Subscription {
         if self.on_gap != OnGap::Snapshot && cursor.gap.is_some() {
             return;
         }
-        let Some(snapshots) = cursor.held.snapshots.get() else {
+        let Some(snapshots) = cursor.channel.snapshots.get() else {
             return;
         };
         if !cursor.owed {
@@ -475,9 +475,9 @@ impl Subscription {
         let snapshots = snapshots.clone();
         // What is published from now on is kept for this reader until the snapshot is there. A
         // new one is not made before, so it contains everything up to here.
-        let end = cursor.held.lock().end();
+        let end = cursor.channel.lock().end();
         cursor.start_at(end);
-        match snapshots.get(&cursor.held, self.not_before) {
+        match snapshots.get(&cursor.channel, self.not_before) {
             Asked::Pending(pending) => cursor.await_snapshot(Snapshot::Pending(pending)),
             Asked::Ready(snapshot) => self.land(index, snapshot),
         }
@@ -486,7 +486,7 @@ impl Subscription {
     /// Puts the cursor behind a snapshot that is here.
     fn land(&mut self, index: usize, snapshot: Arc<SharedSnapshot>) {
         let cursor = &mut self.cursors[index];
-        let found = cursor.held.lock().seek_kept(snapshot.id);
+        let found = cursor.channel.lock().seek_kept(snapshot.id);
         let is_allowed = Some(snapshot.id) >= self.not_before;
         match found {
             Seek::Exact { position, .. } if is_allowed => {
@@ -582,11 +582,11 @@ impl Subscription {
             let at = self
                 .cursors
                 .iter()
-                .position(|cursor| cursor.held.name() == &*name);
+                .position(|cursor| cursor.channel.name() == &*name);
             match (wanted, at) {
                 (handle::Wanted::Out, Some(at)) => self.take_out(at),
-                (handle::Wanted::In { held, since }, None) => {
-                    self.cursors.push(Cursor::new(held));
+                (handle::Wanted::In { channel, since }, None) => {
+                    self.cursors.push(Cursor::new(channel));
                     self.come_in(self.cursors.len() - 1, since, reader);
                 }
                 (handle::Wanted::Out, None) | (handle::Wanted::In { .. }, Some(_)) => {}
@@ -611,8 +611,8 @@ impl Subscription {
     fn come_in(&mut self, index: usize, since: Option<EventId>, reader: &Arc<Reader>) {
         self.cursors[index].register(reader);
         let place = self.rested_at;
-        let held = self.cursors[index].held.clone();
-        let position = match self.seek_after(&held, place) {
+        let channel = self.cursors[index].channel.clone();
+        let position = match self.seek_after(&channel, place) {
             Ok((position, _)) => position,
             // What has been published since the last look is gone already, or the channel is new.
             Err((gap, oldest)) => {
@@ -627,7 +627,7 @@ impl Subscription {
             let id = id.whole();
             let known = self.shared.clock.check(id).is_ok();
             let missed = match known {
-                true => held.lock().missed(id, position),
+                true => channel.lock().missed(id, position),
                 false => None,
             };
             if missed == Some(0) {
@@ -656,7 +656,7 @@ impl Subscription {
     fn note_gap(&mut self, index: usize, gap: Gap) {
         let cursor = &mut self.cursors[index];
         cursor.gap = Some(gap);
-        cursor.held.counters.gap(gap.reason);
+        cursor.channel.counters.gap(gap.reason);
         self.shared.counters.gap(gap.reason);
     }
 
@@ -670,12 +670,12 @@ impl Subscription {
             return;
         }
         let cursor = &self.cursors[index];
-        cursor.held.counters.sent_away();
+        cursor.channel.counters.sent_away();
         self.shared.counters.sent_away();
         #[cfg(feature = "tracing")]
         self.span.in_scope(|| {
             tracing::info!(
-                channel = cursor.held.name(),
+                channel = cursor.channel.name(),
                 "an event stream is ended, to be opened again: {_why}"
             );
         });
@@ -715,7 +715,7 @@ impl Drop for Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let channels: Vec<_> = self.cursors.iter().map(|s| s.held.name()).collect();
+        let channels: Vec<_> = self.cursors.iter().map(|s| s.channel.name()).collect();
         f.debug_struct("Subscription")
             .field("channels", &channels)
             .field("resume", &self.resume)

@@ -584,11 +584,11 @@ impl World {
             Op::Round => {
                 // Now and then a reader has had more time than it gets.
                 self.now += PATIENCE / 3;
-                for core in self.shared().registry.cores() {
-                    core.dequeued();
-                    let mut round = core.begin_round();
+                for state in self.shared().registry.channels() {
+                    state.dequeued();
+                    let mut round = state.begin_round();
                     let mut wakers = Vec::new();
-                    while core.go_on(&mut round, 1000, self.now, &mut wakers) == Progress::More {}
+                    while state.go_on(&mut round, 1000, self.now, &mut wakers) == Progress::More {}
                 }
             }
             Op::Retire { fillers } => {
@@ -785,11 +785,11 @@ fn only_logs_with_news_are_locked() {
     let mut poll = || subscription.poll_chunk(&mut Context::from_waker(Waker::noop()));
     while poll().is_ready() {}
     let locked = || -> Vec<usize> {
-        let cores = hub.shared().registry.cores();
-        let locked = |core: &Arc<crate::channel::state::ChannelState>| {
-            core.locked.swap(0, std::sync::atomic::Ordering::Relaxed)
+        let states = hub.shared().registry.channels();
+        let locked = |state: &Arc<crate::channel::state::ChannelState>| {
+            state.locked.swap(0, std::sync::atomic::Ordering::Relaxed)
         };
-        cores
+        states
             .iter()
             .map(locked)
             .filter(|locked| *locked > 0)
@@ -821,10 +821,10 @@ fn read(subscription: &mut Subscription) -> String {
 
 /// What the wake task does to the logs.
 fn round(shared: &Shared, now: u64) {
-    for core in shared.registry.cores() {
-        core.dequeued();
-        let (mut round, mut wakers) = (core.begin_round(), Vec::new());
-        while core.go_on(&mut round, usize::MAX, now, &mut wakers) == Progress::More {}
+    for state in shared.registry.channels() {
+        state.dequeued();
+        let (mut round, mut wakers) = (state.begin_round(), Vec::new());
+        while state.go_on(&mut round, usize::MAX, now, &mut wakers) == Progress::More {}
     }
 }
 
@@ -900,9 +900,9 @@ async fn waiting_for_a_snapshot_keeps_the_log_for_a_time_only() {
     made.unwrap();
     let mut subscription = channel.subscribe(LastEventId::Absent);
     read(&mut subscription);
-    let core = channel.shared().registry.cores()[0].clone();
+    let state = channel.shared().registry.channels()[0].clone();
     let kept = || {
-        let log = core.lock();
+        let log = state.lock();
         let kept = (0..log.end()).filter(|at| log.id_at(*at).is_some());
         kept.count()
     };

@@ -7,8 +7,6 @@
 //! `channel` draws an id and appends to a log besides; `stream` is what one connection's body
 //! gives. Both are held against axum's body, since axum's `Event` gives its bytes to nothing else.
 
-#![allow(clippy::expect_used)] // A benchmark that fails has nobody to tell but its user.
-
 use std::{
     hint::black_box,
     pin::pin,

@@ -3,8 +3,6 @@
 //! `cargo bench --bench publish`. Subscribers are bodies polled with a waker that does nothing,
 //! outside any runtime: what is measured is the publisher's part, not what readers do with it.
 
-#![allow(clippy::expect_used)] // A benchmark that fails has nobody to tell but its user.
-
 use std::{
     hint::black_box,
     pin::Pin,

@@ -3,8 +3,6 @@
 //! `cargo bench --bench replay`. Bodies are polled with a waker that does nothing: what is
 //! measured is the merge, without a socket.
 
-#![allow(clippy::expect_used)] // A benchmark that fails has nobody to tell but its user.
-
 use std::{
     pin::Pin,
     task::{Context, Poll, Waker},

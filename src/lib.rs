@@ -88,6 +88,11 @@
     doc = "[`testing`]: https://docs.rs/axum-sse/latest/axum_sse/testing/"
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The library reports errors; tests, examples and benchmarks may panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)
+)]
 
 mod channel;
 #[cfg(feature = "listener")]

@@ -4,8 +4,6 @@
 //! allocator adds (a few per cent) is not seen. It counts for the whole process, so the tests
 //! take turns.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used)] // The whole file is a test, and shows its figures.
-
 use std::{
     alloc::System,
     future::poll_fn,

@@ -253,7 +253,7 @@ stage_deny() {
     say "  not installed (cargo install cargo-deny --locked); licences and sources are checked by the stage 'tests'"
     return
   fi
-  cargo deny --locked --offline --all-features check licenses sources bans
+  cargo deny --locked --offline --all-features check --config .ci/deny.toml licenses sources bans
 }
 
 stage_examples() { cargo build --release --examples --all-features --locked; }

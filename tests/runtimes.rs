@@ -3,8 +3,6 @@
 //! Where time matters the clock is paused, so a time that is asserted is one that the crate asked
 //! for.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // The whole file is a test.
-
 use std::{
     sync::{
         Arc, LazyLock,

@@ -5,8 +5,6 @@
 //! Bounded by counts: each client makes so many connections, the publishers go on for as long as
 //! there are clients that have some left, and then close the channels.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // The whole file is a test.
-
 use std::{
     net::SocketAddr,
     ops::ControlFlow,

@@ -4,13 +4,6 @@
 //! `cargo test --release --test soak -- --for 1h`; without a time, a few seconds. See
 //! docs/testing.md.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used
-)] // A test.
-
 mod check;
 mod client;
 mod id;

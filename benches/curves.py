@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws how cost grows, as SVG files, from what the benchmark measured.
 
-    cargo bench --bench fanout -- --curves --json curves.json
+    cargo run --release -p fanout -- --curves --json curves.json
     benches/curves.py curves.json docs/curves
 
 Needs Python 3 and nothing else. Both axes are logarithmic where there is no zero; a point is the

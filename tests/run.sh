@@ -24,7 +24,7 @@ Runs the stages in this order, or only the named ones, and stops at the first th
   examples  the examples build in release mode
   package   the crate packs, and builds from its package
   soak      two minutes of 4,000 connections that are slow, silent, cut, and come back; every transcript is checked
-  interop   clients that others wrote read every shape of event; needs what 'examples' built
+  interop   clients that others wrote read every shape of event
   proxy     an example behind a real nginx, as docs/deployment.md configures it; needs what 'examples' built
   browser   the examples in a real browser; needs what 'examples' built
 
@@ -193,12 +193,12 @@ check_tools() {
 
 stage_format() { cargo fmt --all --check; }
 
-stage_clippy() { cargo clippy --all-targets --all-features --locked -- -D warnings; }
+stage_clippy() { cargo clippy --workspace --all-targets --all-features --locked -- -D warnings; }
 
 # One test has 5,000 connections, both ends in one process; the usual soft limit is 1,024 open files.
 stage_tests() {
   ulimit -Sn "$(ulimit -Hn)"
-  cargo test --all-features --locked --lib --bins --tests --examples
+  cargo test -p axum-sse -p soak --all-features --locked --lib --bins --tests --examples
 }
 
 # Objects of their own, since the flag reaches every crate. Optimised, or it takes minutes; the time limit is for a
@@ -264,18 +264,18 @@ stage_package() { cargo package --locked --allow-dirty; }
 # `tests` has it for a few seconds. Both ends of each connection are open files of one process.
 stage_soak() {
   ulimit -Sn "$(ulimit -Hn)"
-  cargo test --release --all-features --locked --test soak -- --for "${SOAK_FOR:-2m}"
+  cargo run --release --locked -p soak -- --for "${SOAK_FOR:-2m}"
 }
 
 # The packages of the clients, as the lock files have them. In a subshell, so that it may change folders.
 stage_interop() (
   local python=$CARGO_TARGET_DIR/interop-python
+  cargo build --locked -p interop
   cd tests/interop
-  cargo build --locked --manifest-path rust/Cargo.toml
   npm ci --no-audit --no-fund
   python3 -m venv "$python"
   "$python/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-  SERVER=$CARGO_TARGET_DIR/release/examples/interop_server RUST=$CARGO_TARGET_DIR/debug/interop-clients \
+  SERVER=$CARGO_TARGET_DIR/debug/interop-server RUST=$CARGO_TARGET_DIR/debug/interop-clients \
     PYTHON=$python/bin/python node --test
 )
 

@@ -2,9 +2,9 @@
 // differences.mjs says of it; and a difference that no longer shows is a failure too. `resume` also checks the connections that a client made:
 // that it came back with the right id after each cut, and not after a 204.
 //
-// Needs what `npm ci`, `pip install -r requirements.txt` and `cargo build` in rust/ bring, and the server; tests/run.sh does it all.
+// Needs `npm ci`, `pip install -r requirements.txt` and `cargo build -p interop`; tests/run.sh does it all.
 //
-// SERVER    the server (default: target/release/examples/interop_server)
+// SERVER    the server (default: target/debug/interop-server)
 // RUST      the clients from crates.io (default: target/debug/interop-clients)
 // PYTHON    an interpreter that has the clients from PyPI (default: target/interop-python/bin/python)
 // CHROMIUM  the browsers (default: chromium, chromium-browser or google-chrome on the PATH; firefox-esr or firefox)
@@ -28,7 +28,7 @@ const BOUND_MS = 60_000;
 const here = path.dirname(fileURLToPath(import.meta.url));
 const built = (name) => path.join(here, '../../target', name);
 
-const server = process.env.SERVER ?? built('release/examples/interop_server');
+const server = process.env.SERVER ?? built('debug/interop-server');
 const rust = process.env.RUST ?? built('debug/interop-clients');
 const python = process.env.PYTHON ?? built('interop-python/bin/python');
 const chromium = process.env.CHROMIUM ?? onPath('chromium', 'chromium-browser', 'google-chrome');
@@ -159,8 +159,6 @@ async function within(promise, child) {
 let base;
 
 before(async () => {
-  process.env.HOST = '127.0.0.1';
-  process.env.PORT = '0';
   const child = launch([server]);
   await within(once(child.stdout, 'data'), child);
   base = child.printed.match(/http:\/\/\S+/)[0];

@@ -1,5 +1,5 @@
-//! The server that the interop suite reads: every shape of event that this crate can make, and
-//! connections that are cut. `tests/interop/interop.test.mjs` starts it and says how it is used.
+//! The server of the interoperability tests: every shape of event that this crate can produce, and
+//! connections that are cut. It prints its address; `tests/interop/interop.test.mjs` starts it.
 //!
 //! | path | what it sends |
 //! | --- | --- |
@@ -13,9 +13,6 @@
 //! | `/page?run=…` | a page that reads all of it, for browsers |
 //! | `/transcripts/…` | POST: what the page got; GET: the same, or `null` |
 
-#[path = "../../../examples/support/mod.rs"]
-mod support;
-
 mod beats;
 mod resume;
 mod shapes;
@@ -23,7 +20,7 @@ mod shapes;
 use std::{
     collections::{BTreeSet, HashMap},
     error::Error,
-    process::ExitCode,
+    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -34,10 +31,11 @@ use axum::{
     http::{StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
+    serve::Listener as _,
 };
 use axum_sse::{
-    Channel, Event, EventId, Heartbeat, Hub, LastEventId, OnGap, Shutdown, Sse, SseLayer,
-    StateChannel, event_name,
+    Channel, Event, EventId, Heartbeat, Hub, LastEventId, OnGap, Sse, SseLayer, StateChannel,
+    event_name, listener,
 };
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -100,25 +98,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    support::exit(run().await)
-}
-
-async fn run() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let app = Arc::new(App {
         gap: Gap::new()?,
         snapshot: Snapshot::new()?,
         runs: Mutex::default(),
         transcripts: Mutex::default(),
     });
-    let shutdown = Shutdown::new();
     let streams = Router::new()
         .route("/shapes", get(shapes))
         .route("/pings", get(pings))
         .route("/gap", get(gap))
         .route("/snapshot", get(snapshot))
         .route("/resume", get(resume::connect))
-        .layer(SseLayer::new().shutdown(shutdown.clone()));
+        .layer(SseLayer::new());
     let router = Router::new()
         .route("/page", get(async || Html(include_str!("../page.html"))))
         .route("/event-source.mjs", get(script))
@@ -128,7 +121,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .layer(DefaultBodyLimit::max(64 * 1024 * 1024))
         .merge(streams)
         .with_state(app);
-    support::serve(router, &shutdown).await
+    let listener = listener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    println!("http://{}", listener.local_addr()?);
+    axum::serve(listener, router).await?;
+    Ok(())
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,5 @@
 //! The load client: one thread on epoll that publishes, reads and checks.
 
-mod histogram;
 mod ledger;
 mod parser;
 mod publisher;
@@ -71,7 +70,7 @@ impl Load {
             events: Events::with_capacity(1024),
             publishers: Vec::new(),
             connections: Vec::new(),
-            ledger: Ledger::new(channels, groups, PUBLISHERS),
+            ledger: Ledger::new(channels, groups, PUBLISHERS)?,
             groups,
             heads: 0,
             buffer: vec![0; 256 * 1024].into(),

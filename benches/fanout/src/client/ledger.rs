@@ -8,7 +8,8 @@
 
 use std::time::Instant;
 
-use super::histogram::Histogram;
+use hdrhistogram::Histogram;
+
 use crate::Result;
 
 #[derive(Debug)]
@@ -24,7 +25,8 @@ pub(crate) struct Ledger {
     newest: Vec<Vec<Option<u32>>>,
     /// Connections by group.
     pub(crate) members: Vec<u32>,
-    pub(crate) latency: Histogram,
+    /// In nanoseconds, with two significant digits.
+    pub(crate) latency: Histogram<u64>,
     pub(crate) delivered: u64,
     /// Events that are with all connections they belong to.
     pub(crate) complete: u32,
@@ -52,20 +54,20 @@ pub(crate) struct Place {
 }
 
 impl Ledger {
-    pub(crate) fn new(channels: usize, groups: usize, publishers: usize) -> Self {
-        Self {
+    pub(crate) fn new(channels: usize, groups: usize, publishers: usize) -> Result<Self> {
+        Ok(Self {
             epoch: Instant::now(),
             groups,
             events: Vec::new(),
             order: vec![Vec::new(); channels],
             newest: vec![vec![None; publishers]; channels],
             members: vec![0; groups],
-            latency: Histogram::default(),
+            latency: Histogram::new(2)?,
             delivered: 0,
             complete: 0,
             lossy: false,
             lost: 0,
-        }
+        })
     }
 
     /// Nanoseconds.
@@ -171,7 +173,7 @@ impl Ledger {
         if event.received == self.members[place.group] {
             self.complete += 1;
         }
-        self.latency.record(now.saturating_sub(event.sent));
+        self.latency.record(now.saturating_sub(event.sent))?;
         Ok(())
     }
 

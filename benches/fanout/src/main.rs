@@ -1,10 +1,10 @@
-//! Fan-out: what a delivered event costs a server, here and in what users build otherwise.
+//! Fan-out: what a delivered event costs a server, with this crate and with its alternatives.
 //!
-//! `cargo bench --bench fanout` runs all scenarios, prints one table, and takes about a quarter of
-//! an hour on a machine that does nothing else. `-- --help` lists the options. What the figures
-//! mean is in `docs/performance.md`.
+//! `cargo run --release -p fanout` runs all scenarios, prints one table, and takes about 15 minutes
+//! on an otherwise idle machine. `-- --help` lists the options. `docs/performance.md` explains the
+//! figures. Linux only: CPU time and memory come from `/proc`.
 
-// Sizes and times here are far below what the smaller types hold.
+// Sizes and times here are far below the limits of the smaller types.
 #![allow(clippy::cast_possible_truncation)]
 
 mod child;
@@ -25,15 +25,17 @@ use servers::Setup;
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 const HELP: &str = "\
-cargo bench --bench fanout -- [OPTION...]
+Usage: cargo run --release -p fanout -- [OPTION...]
 
-  --scenario NAME  only this one (may be given more than once)
-  --only LABEL     only this server, as the table names it (may be given more than once)
-  --rounds N       undisturbed rounds per scenario (6)
-  --busy           count disturbed rounds too
-  --json FILE      write every figure of every round there
+  --scenario NAME  run only this scenario (may be repeated)
+  --only LABEL     run only this server, as the table names it (may be repeated)
+  --rounds N       undisturbed rounds per scenario (6; with --curves 3)
+  --busy           also count rounds in which other programs used the machine
+  --json FILE      write every figure of every round to FILE
   --curves         measure how cost grows, instead of the scenarios; prints JSON
-  --list           names the scenarios";
+  --quick          one round of each scenario with little load, to see that it runs
+  --list           list the scenarios
+  --help           print this";
 
 #[derive(Debug, Default)]
 struct Options {
@@ -45,8 +47,7 @@ struct Options {
     curves: bool,
     list: bool,
     help: bool,
-    /// Set by `cargo bench`, and not by `cargo test`, which only wants to see that it runs.
-    bench: bool,
+    quick: bool,
 }
 
 impl Options {
@@ -67,7 +68,7 @@ impl Options {
                 "--curves" => options.curves = true,
                 "--list" => options.list = true,
                 "--help" => options.help = true,
-                "--bench" => options.bench = true,
+                "--quick" => options.quick = true,
                 other => return Err(format!("no option is named {other}\n\n{HELP}").into()),
             }
         }
@@ -93,7 +94,7 @@ fn run() -> Result<()> {
         return servers::run(Setup::from_arguments(rest)?);
     }
     let options = Options::parse(&arguments)?;
-    let mut scenarios = scenario::all(!options.bench);
+    let mut scenarios = scenario::all(options.quick);
     if options.help {
         println!("{HELP}");
         return Ok(());
@@ -138,9 +139,9 @@ fn run() -> Result<()> {
         .into());
     }
 
-    let (count, tolerant) = match options.bench {
-        true => (options.rounds.unwrap_or(6), options.busy),
-        false => (1, true),
+    let (count, tolerant) = match options.quick {
+        true => (1, true),
+        false => (options.rounds.unwrap_or(6), options.busy),
     };
     let mut results = Vec::new();
     for scenario in scenarios {
@@ -153,7 +154,7 @@ fn run() -> Result<()> {
         }
         eprintln!("{:.0} s", began.elapsed().as_secs_f64());
     }
-    print!("{}", report::table(&results, options.bench));
+    print!("{}", report::table(&results, !options.quick));
     if let Some(file) = options.json {
         fs::write(file, format!("{:#}\n", report::json(&results)))?;
     }

@@ -1,8 +1,7 @@
-//! A soak: thousands of connections that are slow, silent, cut, and come back with any id, for as
-//! long as it is told. It checks what every client sees, and that everything is given back.
+//! A soak test: thousands of connections that are slow, silent, cut, and reconnect with any id, for
+//! as long as you want. It checks every transcript, and that all resources are freed at the end.
 //!
-//! `cargo test --release --test soak -- --for 1h`; without a time, a few seconds. See
-//! docs/testing.md.
+//! `cargo run --release -p soak -- --for 1h`; without a time, a few seconds. See docs/testing.md.
 
 mod check;
 mod client;
@@ -46,15 +45,16 @@ pub(crate) const PARTIAL_IDS: bool = true;
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const USAGE: &str = "\
-Usage: cargo test --release --test soak -- [OPTION...]
+Usage: cargo run --release -p soak -- [OPTION...]
 
-  --for TIME      how long: 90s, 2m, 1h (5s)
-  --clients N     clients at a time (4000; 200 for less than a minute)
-  --rate N        times the usual rate of events (1)
-  --seed N        for the clients' choices (the time)
-  --break WHAT    a fault that has to be found: skip (an event is lost), foreign (an event
-                  reaches another user), state (a board forgets a change), run (a run that
-                  seems complete lacks an item), leak (tasks and files stay)";
+  --for TIME      how long to run: 90s, 2m, 1h (5s)
+  --clients N     concurrent clients (4000; 200 for less than a minute)
+  --rate N        multiple of the usual event rate (1)
+  --seed N        seed for the clients' choices (the time)
+  --break WHAT    inject a fault that the test must find: skip (an event is lost), foreign (an
+                  event reaches another user), state (a channel's state lacks a change), run (a
+                  run that seems complete lacks an item), leak (tasks and files stay open)
+  --help          print this";
 
 /// A fault, to see that it is found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 impl Options {
-    /// `None` if these are words for the usual test harness: a filter that names other tests.
+    /// `None` if only the usage is wanted.
     fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut options = Self {
             time: Duration::from_secs(5),
@@ -99,17 +99,17 @@ impl Options {
             fault: Break::Nothing,
         };
         while let Some(word) = words.next() {
-            if !["--for", "--clients", "--rate", "--seed", "--break"].contains(&word.as_str()) {
+            if word == "--help" {
                 return Ok(None);
             }
             let value = words.next().unwrap_or_default();
-            let wrong = || format!("{word}: not {value:?}");
+            let wrong = || format!("{word} cannot be {value:?}");
             match word.as_str() {
                 "--for" => options.time = time(&value).ok_or_else(wrong)?,
                 "--clients" => options.clients = value.parse().map_err(|_| wrong())?,
                 "--rate" => options.rate = value.parse().map_err(|_| wrong())?,
                 "--seed" => options.seed = value.parse().map_err(|_| wrong())?,
-                _ => {
+                "--break" => {
                     options.fault = match value.as_str() {
                         "skip" => Break::Skip,
                         "foreign" => Break::Foreign,
@@ -119,16 +119,17 @@ impl Options {
                         _ => return Err(wrong()),
                     }
                 }
+                _ => return Err(format!("unknown option {word}")),
             }
         }
         if options.clients == 0 {
             let is_short = options.time < Duration::from_secs(60);
             options.clients = if is_short { 200 } else { 4000 };
         }
-        // Both ends are here, and there are other files.
+        // This process opens both ends of each connection, and some other files.
         let room = report::file_limit().map_or(usize::MAX, |files| files.saturating_sub(200) / 2);
         if options.clients > room {
-            println!("soak: {room} clients, since no more files may be open (ulimit -n)");
+            println!("soak: only {room} clients, because of the limit on open files (ulimit -n)");
             options.clients = room;
         }
         Ok(Some(options))
@@ -139,11 +140,11 @@ fn main() -> ExitCode {
     let options = match Options::read(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => {
-            println!("soak: not run, since these are not its options\n{USAGE}");
+            println!("{USAGE}");
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            println!("soak: {error}\n{USAGE}");
+            eprintln!("soak: {error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };

@@ -244,7 +244,7 @@ struct Measured {
 
 impl Measured {
     fn begin(child: &Child, load: &mut Load) -> Result<Self> {
-        load.ledger.latency.clear();
+        load.ledger.latency.reset();
         Ok(Self {
             others: child.watch_others()?,
             began: load.ledger.now(),
@@ -257,6 +257,11 @@ impl Measured {
         let used = child.usage()?.since(self.usage);
         let delivered = (load.ledger.delivered - self.delivered) as f64;
         let latency = &load.ledger.latency;
+        // An empty histogram would answer 0.
+        let milliseconds = |quantile| match latency.is_empty() {
+            true => f64::NAN,
+            false => latency.value_at_quantile(quantile) as f64 / 1e6,
+        };
         let mut figures = Figures::from([
             ("cpu", used.cpu_seconds * 1e6 / delivered),
             ("cpu_seconds", used.cpu_seconds),
@@ -265,8 +270,8 @@ impl Measured {
             ("per_write", delivered / used.writes),
             ("bytes", used.written / delivered),
             ("sleeps", used.sleeps / delivered),
-            ("p50", latency.quantile(0.5) / 1e6),
-            ("p99", latency.quantile(0.99) / 1e6),
+            ("p50", milliseconds(0.5)),
+            ("p99", milliseconds(0.99)),
             ("others", self.others.cores()?),
         ]);
         // Where nothing was delivered, or published, there is nothing to divide by.

@@ -180,7 +180,11 @@ fn subscribe_with_replay(bencher: Bencher<'_, '_>, events: usize) {
     let runtime = runtime();
     let _entered = runtime.enter();
     let channel = Channel::builder().capacity(events + 1).build();
-    let first: EventId = channel.publish(TEXT).expect("it is not too large");
+    let first: EventId = channel
+        .publish(TEXT)
+        .expect("it is not too large")
+        .id()
+        .unwrap();
     for _ in 0..events {
         publish(&channel);
     }

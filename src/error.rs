@@ -116,8 +116,6 @@ pub enum ErrorKind {
     InvalidOrigin,
     /// An entry of a list of hosts is not the name of one (rule 130).
     InvalidHost,
-    /// A setting lies outside its documented range.
-    OutOfRange,
 }
 
 impl Error {
@@ -164,8 +162,7 @@ impl ErrorKind {
             | Self::HasSnapshot
             | Self::Poisoned
             | Self::InvalidOrigin
-            | Self::InvalidHost
-            | Self::OutOfRange => (
+            | Self::InvalidHost => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The server has made a mistake.\n",
             ),
@@ -237,7 +234,6 @@ mod tests {
                     HasSnapshot,
                     Poisoned,
                     InvalidOrigin,
-                    OutOfRange,
                 ],
             ),
         ] {

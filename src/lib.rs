@@ -113,7 +113,12 @@ mod sync;
 pub mod testing;
 
 pub use channel::stats::{GapCounts, Stats};
-pub use channel::{Channel, builder::Builder, hub::Hub};
+pub use channel::{
+    Channel,
+    builder::{ChannelBuilder, HubBuilder},
+    hub::Hub,
+    published::Published,
+};
 pub use channel::{
     gap::GapReason,
     subscription::{OnGap, OnLag, Resumption, Start, Subscription, SubscriptionHandle},

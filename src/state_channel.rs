@@ -9,9 +9,14 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    channel::{Channel, subscription::Subscription},
+    channel::{
+        Channel,
+        published::Published,
+        snapshot::{Snapshots, State},
+        subscription::Subscription,
+    },
     error::{Error, ErrorKind},
-    event::{EventId, NotAResult, encode},
+    event::{EventId, encode},
     last_event_id::LastEventId,
 };
 
@@ -44,7 +49,7 @@ use crate::{
 /// ```
 ///
 /// A new client gets an event named `snapshot` (see
-/// [`snapshot_name`](crate::Builder::snapshot_name)) with the state as JSON, and then the events
+/// [`snapshot_name`](crate::ChannelBuilder::snapshot_name)) with the state as JSON, and then the events
 /// behind it; so does a client with a gap, behind its gap event. A client that can resume gets
 /// the events it missed, and no snapshot.
 ///
@@ -91,7 +96,7 @@ where
         // The channel is new, so this is its first snapshot.
         let set = board.channel.set_snapshots(snapshots);
         debug_assert!(set.is_ok());
-        board.channel.give_to_board();
+        board.channel.give_to_state_channel();
         board
     }
 
@@ -122,7 +127,7 @@ where
         try_out(&state)?;
         let (board, snapshots) = Self::over(channel, state, apply);
         board.channel.set_snapshots(snapshots)?;
-        board.channel.give_to_board();
+        board.channel.give_to_state_channel();
         Ok(board)
     }
 
@@ -130,7 +135,7 @@ where
         channel: Channel<E>,
         state: S,
         apply: impl Fn(&mut S, &E) + Send + Sync + 'static,
-    ) -> (Self, crate::channel::snapshot::Snapshots) {
+    ) -> (Self, Snapshots) {
         let id = channel.hub_newest();
         let state = Arc::new(Mutex::new(At {
             state,
@@ -139,9 +144,8 @@ where
         }));
         // Holds the state, and not the channel, which holds this.
         let of_state = state.clone();
-        let snapshots = crate::channel::snapshot::Snapshots::new(move || {
-            let made = locked(&of_state)
-                .and_then(|at| crate::channel::snapshot::State::of(at.id, &at.state));
+        let snapshots = Snapshots::new(move || {
+            let made = locked(&of_state).and_then(|at| State::of(at.id, &at.state));
             Box::pin(std::future::ready(made.map_err(Into::into)))
         });
         let apply = Arc::new(apply);
@@ -160,10 +164,7 @@ where
     /// Those of [`Channel::publish`], and then the state is as it was.
     /// [`ErrorKind::Poisoned`] if the function that applies events has panicked before: nobody
     /// knows what the state is then.
-    pub fn publish<Kind>(&self, event: &E) -> Result<EventId, Error>
-    where
-        E: NotAResult<Kind>,
-    {
+    pub fn publish(&self, event: &E) -> Result<Published, Error> {
         let mut at = locked(&self.state)?;
         self.change(&mut at, event)
     }
@@ -188,26 +189,22 @@ where
     /// # Errors
     ///
     /// That of `decide`, or those of [`publish`](StateChannel::publish), as an `X`.
-    pub fn update<B, X, Kind>(&self, decide: impl FnOnce(&S) -> Result<B, X>) -> Result<EventId, X>
+    pub fn update<B, X>(&self, decide: impl FnOnce(&S) -> Result<B, X>) -> Result<Published, X>
     where
         B: Borrow<E>,
         X: From<Error>,
-        E: NotAResult<Kind>,
     {
         let mut at = locked(&self.state)?;
         let event = decide(&at.state)?;
         Ok(self.change(&mut at, event.borrow())?)
     }
 
-    fn change<Kind>(&self, at: &mut At<S>, event: &E) -> Result<EventId, Error>
-    where
-        E: NotAResult<Kind>,
-    {
-        at.id = self.channel.publish_of_board(event)?;
+    fn change(&self, at: &mut At<S>, event: &E) -> Result<Published, Error> {
+        at.id = self.channel.append_value(event)?;
         at.broken = true;
         (self.apply)(&mut at.state, event);
         at.broken = false;
-        Ok(at.id)
+        Ok(Published::new(at.id))
     }
 
     /// Looks at the state. `look` runs under the board's lock, so the state stands at

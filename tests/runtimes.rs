@@ -468,7 +468,7 @@ fn without_a_runtime_a_snapshot_sends_its_client_away() {
 #[test]
 fn a_runtime_without_timers_breaks_nothing_but_its_own_streams() {
     let channel: Channel<u32> = Channel::builder()
-        .heartbeat(Heartbeat::every(INTERVAL).unwrap())
+        .heartbeat(Heartbeat::every(INTERVAL))
         .build();
     let mut client = subscribe(&channel);
     let untimed = Builder::new_current_thread().build().unwrap();

@@ -70,7 +70,7 @@ fn publish(hub: &Hub, publisher: usize, cuts_left: &AtomicUsize) -> Vec<(usize, 
             } else {
                 turn % 90
             };
-            let id = channel.publish(&"x".repeat(size)).unwrap();
+            let id = channel.publish(&"x".repeat(size)).unwrap().id().unwrap();
             published.push((at, id));
         }
         // So that clients get their turn, on two cores.

@@ -31,7 +31,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, put},
 };
-use axum_sse::{Channel, EventId, LastEventId, Shutdown, SseLayer, StateChannel};
+use axum_sse::{Channel, EventId, LastEventId, Published, Shutdown, SseLayer, StateChannel};
 use serde::{Deserialize, Serialize};
 use support::setting;
 
@@ -152,13 +152,15 @@ async fn take(
         let rule = format!("a name has 1 to {MAX_NAME} letters, digits, '-' or '_'");
         return Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, rule));
     }
-    theatre.change(&seat, |now| match now {
+    let taken = theatre.change(&seat, |now| match now {
         Some(other) => Err(format!("{seat} is taken by {other}")),
         None => Ok(Change::Taken {
             seat: seat.clone(),
             by: by.clone(),
         }),
-    })
+    })?;
+    let id = taken.await?;
+    Ok(Json(Done { id }))
 }
 
 async fn free(
@@ -166,11 +168,13 @@ async fn free(
     Path(seat): Path<String>,
     Json(Visitor { by }): Json<Visitor>,
 ) -> Result<Json<Done>, Refusal> {
-    theatre.change(&seat, |now| match now {
+    let freed = theatre.change(&seat, |now| match now {
         Some(owner) if owner == by => Ok(Change::Freed { seat: seat.clone() }),
         Some(other) => Err(format!("{seat} is taken by {other}")),
         None => Err(format!("{seat} is free")),
-    })
+    })?;
+    let id = freed.await?;
+    Ok(Json(Done { id }))
 }
 
 impl Theatre {
@@ -179,15 +183,14 @@ impl Theatre {
         &self,
         seat: &str,
         decide: impl FnOnce(Option<String>) -> Result<Change, String>,
-    ) -> Result<Json<Done>, Refusal> {
-        let id = self.board.update(|seats| {
+    ) -> Result<Published, Refusal> {
+        self.board.update(|seats| {
             let Some(now) = seats.get(seat) else {
                 let what = "there is no such seat; they go from A1 to J10".to_owned();
                 return Err(Refusal(StatusCode::NOT_FOUND, what));
             };
             decide(now.clone()).map_err(|why| Refusal(StatusCode::CONFLICT, why))
-        })?;
-        Ok(Json(Done { id }))
+        })
     }
 
     /// Guests come and go, for as long as the process lives.

@@ -43,7 +43,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .name("numbers")
         .capacity(setting("HISTORY", 100)?)
         .retry(Duration::from_secs(1))
-        .heartbeat(Heartbeat::every(Duration::from_secs(1))?)
+        .heartbeat(Heartbeat::every(Duration::from_secs(1)))
         .build();
     // What the channel cannot know, since it is the layer's: figures of our own beside its.
     let limits = Limits::new().total(1000);

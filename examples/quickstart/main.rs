@@ -28,7 +28,7 @@ use axum::{
     serve::Listener as _,
 };
 use axum_sse::{
-    Channel, Event, EventId, EventName, LastEventId, Shutdown, SseLayer, Start, event_name,
+    Channel, Error, Event, EventId, EventName, LastEventId, Shutdown, SseLayer, Start, event_name,
     listener,
 };
 use serde::Serialize;
@@ -104,7 +104,7 @@ async fn events(State(channel): State<Channel<Load>>, last: LastEventId) -> impl
 }
 
 #[derive(Serialize)]
-struct Published {
+struct Noted {
     id: EventId,
 }
 
@@ -112,7 +112,7 @@ async fn publish(
     State(channel): State<Channel<Load>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Published>, (StatusCode, String)> {
+) -> Result<Json<Noted>, (StatusCode, String)> {
     if from_another_origin(&headers) {
         let why = "notes are taken from this server's own page only";
         return Err((StatusCode::FORBIDDEN, why.to_owned()));
@@ -130,10 +130,12 @@ async fn publish(
         return Err(refuse("the note is empty"));
     }
     let note = Event::text(text).map_err(|error| refuse(&error.to_string()))?;
-    channel
+    let failed = |error: Error| (StatusCode::PAYLOAD_TOO_LARGE, error.to_string());
+    let published = channel
         .publish_event(&note.with_name(NOTE))
-        .map(|id| Json(Published { id }))
-        .map_err(|error| (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))
+        .map_err(failed)?;
+    let id = published.await.map_err(failed)?;
+    Ok(Json(Noted { id }))
 }
 
 /// A page elsewhere may not post here with its visitors' browsers. A request that is no

@@ -141,12 +141,13 @@ async fn say(
     Json(Draft { from, text }): Json<Draft>,
 ) -> Result<Json<Posted>, Refusal> {
     let (room, channel) = chat.room(&room)?;
-    let id = channel.publish(&Message::Said {
+    let said = channel.publish(&Message::Said {
         room,
         from,
         text,
         at: unix_millis(),
     })?;
+    let id = said.await?;
     Ok(Json(Posted { id }))
 }
 
@@ -161,7 +162,7 @@ async fn whisper(
         text,
         at: unix_millis(),
     };
-    let id = chat.user(&to)?.publish(&message)?;
+    let id = chat.user(&to)?.publish(&message)?.await?;
     // The sender's pages show it too.
     if from != to {
         chat.user(&from)?.publish(&message)?;

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use crate::{
     channel::{
         Channel,
-        builder::Builder,
+        builder::HubBuilder,
         clock::Clock,
         log::Limits,
-        registry::{Bounds, Published, Registry},
+        registry::{Bounds, Registry, ValueKind},
         state::{ChannelHandle, ChannelState},
         stats::{Counters, Stats},
         subscription::Subscription,
@@ -51,9 +51,9 @@ use crate::{
 ///
 /// **Channels** are made on first use, whether to publish or to subscribe; only publishing makes
 /// them hold memory. One that nobody holds or subscribes to is retired after a while
-/// ([`retire_after`](Builder::retire_after)), with its events; a client that comes back to it
+/// ([`retire_after`](HubBuilder::retire_after)), with its events; a client that comes back to it
 /// with an older id gets a gap event (`unknown`). Their number is bounded
-/// ([`max_channels`](Builder::max_channels)): at the bound the channel that has been idle the
+/// ([`max_channels`](HubBuilder::max_channels)): at the bound the channel that has been idle the
 /// longest is retired, and if none is idle, [`channel`](Hub::channel) is an error. A channel with
 /// a [`snapshot`](Channel::snapshot) is not retired before it is closed.
 ///
@@ -65,7 +65,7 @@ use crate::{
 pub struct Hub(pub(super) Arc<Shared>);
 
 impl Hub {
-    /// A hub with the defaults of [`Builder`].
+    /// A hub with the defaults of [`HubBuilder`].
     ///
     /// ```
     /// let hub = axum_sse::Hub::new();
@@ -84,8 +84,8 @@ impl Hub {
     /// let hub = Hub::builder().max_channels(1000).build();
     /// # let _ = hub;
     /// ```
-    pub fn builder() -> Builder<Self> {
-        Builder::new()
+    pub fn builder() -> HubBuilder {
+        HubBuilder::new()
     }
 
     /// The channel of that name, made if there is none.
@@ -117,10 +117,10 @@ impl Hub {
     }
 
     /// The channel of that name, made if there is none, whose events bear the names of their enum
-    /// variants (see [`Builder::named`]).
+    /// variants (see [`HubBuilder::named`]).
     ///
     /// All handles of one channel agree on that: it is not for one of them to forget. For a hub
-    /// whose channels are all like this, set [`Builder::named`] on the hub; then
+    /// whose channels are all like this, set [`HubBuilder::named`] on the hub; then
     /// [`channel`](Hub::channel) does the same.
     ///
     /// ```
@@ -157,7 +157,7 @@ impl Hub {
         T: Serialize + ?Sized + 'static,
     {
         let value = TypeId::of::<T>();
-        let published = Published { value, named };
+        let published = ValueKind { value, named };
         let handle = self.0.registry.look_up(&self.0, name, Some(published))?;
         Ok(Channel::with_names(handle, named))
     }
@@ -166,7 +166,7 @@ impl Hub {
     /// them, in one order, and then live. See [`Subscription`].
     ///
     /// A name that is there twice counts once. If there are more names than
-    /// [`max_channels_per_subscription`](Builder::max_channels_per_subscription), the hub is
+    /// [`max_channels_per_subscription`](HubBuilder::max_channels_per_subscription), the hub is
     /// full, or a name is longer than 1 KiB, the subscription ends at once and sends the client
     /// away for a few seconds. [`Stats::refused`] counts that; with the feature `tracing`, it is
     /// logged: too many names as an error, since the client would come back with them for ever,

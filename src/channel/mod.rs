@@ -10,6 +10,7 @@ pub(crate) mod hub;
 pub(crate) mod log;
 #[cfg(feature = "metrics")]
 mod metrics;
+pub(crate) mod published;
 mod registry;
 mod rounds;
 pub(crate) mod snapshot;
@@ -40,13 +41,14 @@ use crate::{
         Event, EventId, EventName, NotAResult,
         encode::IdOffset,
         id::quoted,
-        payload::{Encode, encode_named, sealed::Encode as _},
+        payload::{Encode, encode_json, encode_named},
     },
     last_event_id::LastEventId,
     sync::{Arc, Ordering},
 };
-use builder::Builder;
+use builder::ChannelBuilder;
 use hub::{RESERVED, Shared};
+use published::Published;
 use snapshot::{Snapshots, State};
 use state::{ChannelHandle, EncodedEvent};
 use stats::Stats;
@@ -75,9 +77,8 @@ const FORWARD_SLICE: usize = 64;
 ///
 /// let channel = Channel::new();
 /// let app: Router = Router::new().route("/prices", get(prices)).with_state(channel.clone());
-/// let first = channel.publish(&Price { cents: 1205 })?;
-/// let second = channel.publish(&Price { cents: 1206 })?;
-/// assert!(first < second);
+/// channel.publish(&Price { cents: 1205 })?;
+/// channel.publish(&Price { cents: 1206 })?;
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 ///
@@ -85,13 +86,13 @@ const FORWARD_SLICE: usize = 64;
 /// and holds nobody up. If the log moves on without it, the client gets a gap event (see
 /// [`Subscription`]).
 ///
-/// **Full**: the log holds the newest events within its bounds (see [`Builder`]); older ones are
+/// **Full**: the log holds the newest events within its bounds (see [`ChannelBuilder`]); older ones are
 /// forgotten. A client that comes back for them gets a gap event, and then what is retained.
 ///
 /// **Dropped**: clients stay connected when the last handle is dropped, and get heartbeats until
 /// they leave, since another handle may be made (of a hub), or the channel may only be read. To
 /// end their streams, [`close`](Channel::close) it, or let the builder do that
-/// ([`close_on_drop`](Builder::close_on_drop)).
+/// ([`close_on_drop`](ChannelBuilder::close_on_drop)).
 pub struct Channel<T: ?Sized> {
     handle: Handle,
     encode: Encode<T>,
@@ -99,7 +100,7 @@ pub struct Channel<T: ?Sized> {
 }
 
 impl<T: Serialize + ?Sized> Channel<T> {
-    /// A channel of its own, with the defaults of [`Builder`].
+    /// A channel of its own, with the defaults of [`ChannelBuilder`].
     ///
     /// ```
     /// let channel = axum_sse::Channel::<str>::new();
@@ -118,8 +119,8 @@ impl<T: Serialize + ?Sized> Channel<T> {
     /// let channel: Channel<u64> = Channel::builder().capacity(100).build();
     /// # let _ = channel;
     /// ```
-    pub fn builder() -> Builder<Self> {
-        Builder::new()
+    pub fn builder() -> ChannelBuilder<T> {
+        ChannelBuilder::new()
     }
 
     /// A handle that publishes as the settings say.
@@ -133,21 +134,21 @@ impl<T: Serialize + ?Sized> Channel<T> {
             handle: Handle::new(handle),
             encode: match named {
                 true => encode_named,
-                false => |value, out| value.encode(out),
+                false => encode_json,
             },
             values: PhantomData,
         }
     }
 
-    /// Appends one value as an event, and returns its id.
+    /// Appends one value as an event.
     ///
     /// The value is serialised before anything else happens; an error leaves no trace. May be
     /// called from any thread, and from within a `Serialize`.
     ///
     /// ```
     /// let numbers = axum_sse::Channel::new();
-    /// let id = numbers.publish(&7)?;
-    /// assert_eq!(numbers.newest(), id);
+    /// let published = numbers.publish(&7)?;
+    /// assert_eq!(published.id(), Some(numbers.newest()));
     /// # Ok::<(), axum_sse::Error>(())
     /// ```
     ///
@@ -155,7 +156,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
     ///
     /// [`ErrorKind::Serialize`] if the value cannot be serialised, [`ErrorKind::TooLarge`] if it
     /// alone is more than the channel may hold, [`ErrorKind::Closed`] if the channel has been
-    /// closed. On a [`named`](Builder::named) channel also the errors of [`Event::named`], and
+    /// closed. On a [`named`](ChannelBuilder::named) channel also the errors of [`Event::named`], and
     /// [`ErrorKind::InvalidName`] for a variant that has a reserved name: `error`, `open`, or
     /// that of the channel's own gap, checkpoint or snapshot event. A refused publish uses up no
     /// id.
@@ -163,31 +164,27 @@ impl<T: Serialize + ?Sized> Channel<T> {
     /// [`ErrorKind::NotPublishable`] if the channel belongs to a [`StateChannel`](crate::StateChannel), which
     /// has to publish instead. [`ErrorKind::InvalidName`] on every publish if the builder was
     /// given one name for two of the channel's own events.
-    pub fn publish<Kind>(&self, value: &T) -> Result<EventId, Error>
-    where
-        T: NotAResult<Kind>,
-    {
+    pub fn publish(&self, value: &T) -> Result<Published, Error> {
         self.check_publisher()?;
-        self.publish_of_board(value)
+        Ok(Published::new(self.append_value(value)?))
     }
 
-    /// As [`publish`](Channel::publish), for the board that the channel belongs to, if it does.
-    pub(crate) fn publish_of_board<Kind>(&self, value: &T) -> Result<EventId, Error>
-    where
-        T: NotAResult<Kind>,
-    {
+    /// What [`publish`](Channel::publish) does once it is known who publishes. A [`StateChannel`]
+    /// calls it on the channel that it owns.
+    ///
+    /// [`StateChannel`]: crate::StateChannel
+    pub(crate) fn append_value(&self, value: &T) -> Result<EventId, Error> {
         self.append(|out| {
-            let place = (self.encode)(value, out)?;
-            let head = out[..place].strip_prefix(b"event: ".as_slice());
-            match head.and_then(|head| head.strip_suffix(b"\n")) {
-                Some(name) if self.is_reserved(name) => Err(Error::new(
+            let encoded = (self.encode)(value, out)?;
+            match &encoded.name {
+                Some(name) if self.is_reserved(name.as_str()) => Err(Error::new(
                     ErrorKind::InvalidName,
                     format!(
-                        "event name {}: only the channel itself may send it",
-                        quoted(&String::from_utf8_lossy(name))
+                        "event name {} is reserved for the channel",
+                        quoted(name.as_str())
                     ),
                 )),
-                _ => Ok(place),
+                _ => Ok(encoded.id_offset),
             }
         })
     }
@@ -248,15 +245,16 @@ impl<T: ?Sized> Channel<T> {
     /// data, or has a reserved name: `error`, `open`, or that of the channel's gap, checkpoint or
     /// snapshot event, which only the channel may send. The others are those of
     /// [`publish`](Channel::publish).
-    pub fn publish_event(&self, event: &Event) -> Result<EventId, Error> {
+    pub fn publish_event(&self, event: &Event) -> Result<Published, Error> {
         self.check_publisher()?;
         self.check(event)?;
-        self.append(|out| Ok(event.encode_without_id(out)))
+        let id = self.append(|out| Ok(event.encode_without_id(out)))?;
+        Ok(Published::new(id))
     }
 
     /// Whether nobody may publish events of that name: a gap or a state would be forged, and an
     /// `EventSource` fires `error` and `open` itself.
-    fn is_reserved(&self, name: &[u8]) -> bool {
+    fn is_reserved(&self, name: &str) -> bool {
         let settings = &self.handle.shared.settings;
         let own = [
             Some(&settings.gap),
@@ -267,18 +265,18 @@ impl<T: ?Sized> Channel<T> {
             settings.end.as_ref(),
         ];
         let mut own = own.into_iter().flatten().map(EventName::as_str);
-        own.any(|own| own.as_bytes() == name) || RESERVED.iter().any(|it| it.as_bytes() == name)
+        own.any(|own| own == name) || RESERVED.contains(&name)
     }
 
-    /// Past its board, an event would be missing in the state for ever.
+    /// An event published past its `StateChannel` would be missing from the state for ever.
     fn check_publisher(&self) -> Result<(), Error> {
-        if !self.handle.has_board.load(Ordering::Relaxed) {
+        if !self.handle.has_state_channel.load(Ordering::Relaxed) {
             return Ok(());
         }
         let name = self.handle.name();
         Err(Error::new(
             ErrorKind::NotPublishable,
-            format!("channel {name:?} belongs to a board: publish through the board"),
+            format!("channel {name:?} belongs to a StateChannel: publish through it"),
         ))
     }
 
@@ -286,7 +284,7 @@ impl<T: ?Sized> Channel<T> {
         let flaw = event.unfit_for_a_channel().or_else(|| {
             event
                 .name_str()
-                .is_some_and(|name| self.is_reserved(name.as_bytes()))
+                .is_some_and(|name| self.is_reserved(name))
                 .then_some("its name is reserved for the channel or for browsers")
         });
         match flaw {
@@ -310,7 +308,7 @@ impl<T: ?Sized> Channel<T> {
     /// # use axum_sse::{Channel, testing::Reader};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
     /// let numbers = Channel::new();
-    /// let seen = numbers.publish(&1)?;
+    /// let seen = numbers.publish(&1)?.await?;
     /// numbers.publish(&2)?;
     /// let mut page = Reader::new(numbers.subscribe(seen));
     /// assert_eq!(page.next_message().await.data, "2");
@@ -333,7 +331,7 @@ impl<T: ?Sized> Channel<T> {
     /// Subscribers get the rest and then the end. Clients that come back are told by a 204 not
     /// to, once nothing is left for them: that is the standard's way to stop an `EventSource`.
     /// A closed channel of a hub stays known for a while after it was closed, whether somebody
-    /// asks for it or not (see [`retire_after`](Builder::retire_after)), and for as long as a
+    /// asks for it or not (see [`retire_after`](crate::HubBuilder::retire_after)), and for as long as a
     /// handle or a subscription holds it. Then it is retired with its events and its snapshot,
     /// and its name is free for a new channel.
     ///
@@ -355,11 +353,11 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// [`ErrorKind::Closed`] if it is closed already; for `last` those of
     /// [`publish_event`](Channel::publish_event), and then the channel stays open.
-    pub fn close(&self, last: Option<&Event>) -> Result<Option<EventId>, Error> {
+    pub fn close(&self, last: Option<&Event>) -> Result<Option<Published>, Error> {
         if let Some(last) = last {
             self.check(last)?;
         }
-        self.end_with(last)
+        Ok(self.end_with(last)?.map(Published::new))
     }
 
     /// Closes the channel after an event that may have one of the channel's own names.
@@ -367,14 +365,14 @@ impl<T: ?Sized> Channel<T> {
         let Shared { clock, wake, .. } = &*self.handle.shared;
         let now = self.handle.shared.now();
         let mut bytes = Vec::new();
-        let frame = last.map(|event| {
-            let place = event.encode_without_id(&mut bytes);
+        let last = last.map(|event| {
+            let id_offset = event.encode_without_id(&mut bytes);
             EncodedEvent {
                 bytes: &mut bytes,
-                place,
+                id_offset,
             }
         });
-        self.handle.close(frame, now, clock, wake)
+        self.handle.close(last, now, clock, wake)
     }
 
     /// Whether the channel has been closed.
@@ -427,14 +425,14 @@ impl<T: ?Sized> Channel<T> {
     /// as long as the channel retains those and they are not too many (half of what it may retain,
     /// or more bytes than the state). So a state that changes without an event is out of date.
     /// If the function fails, or takes longer than
-    /// [`snapshot_timeout`](Builder::snapshot_timeout), the streams that wait for it end, and
+    /// [`snapshot_timeout`](ChannelBuilder::snapshot_timeout), the streams that wait for it end, and
     /// their clients come back. So does a client for which two in a row came too late.
     ///
     /// Do not capture the channel in the function: it is kept by the channel.
     ///
     /// In a hub, a channel with a snapshot counts as held until it is closed: it is never retired,
     /// which would lose the function, and takes one of
-    /// [`max_channels`](Builder::max_channels). Its events still grow too old.
+    /// [`max_channels`](ChannelBuilder::max_channels). Its events still grow too old.
     ///
     /// ```
     /// # use axum_sse::{BoxError, Channel, LastEventId, testing::Reader};
@@ -525,7 +523,7 @@ impl<T: ?Sized> Channel<T> {
     }
 
     /// Names this channel's snapshot event, in place of
-    /// [`Builder::snapshot_name`]; `None` sends it to `onmessage`.
+    /// [`ChannelBuilder::snapshot_name`]; `None` sends it to `onmessage`.
     ///
     /// So a page on several channels with snapshots can tell them apart. To be set before clients
     /// come, and once: a later call is an error unless it says the same. Only this channel keeps
@@ -567,8 +565,8 @@ impl<T: ?Sized> Channel<T> {
     }
 
     /// From now on only the channel's board may publish.
-    pub(crate) fn give_to_board(&self) {
-        self.handle.has_board.store(true, Ordering::Relaxed);
+    pub(crate) fn give_to_state_channel(&self) {
+        self.handle.has_state_channel.store(true, Ordering::Relaxed);
     }
 
     /// The newest id of all channels of this one's hub.
@@ -584,7 +582,7 @@ impl<T: ?Sized> Channel<T> {
     /// ```
     /// let channel = axum_sse::Channel::new();
     /// assert_eq!(channel.newest().sequence(), 0);
-    /// assert_eq!(channel.publish(&1)?, channel.newest());
+    /// assert_eq!(channel.publish(&1)?.id(), Some(channel.newest()));
     /// # Ok::<(), axum_sse::Error>(())
     /// ```
     #[must_use]
@@ -600,14 +598,14 @@ impl<T: ?Sized> Channel<T> {
             return Err(Error::new(ErrorKind::InvalidName, conflict.as_str()));
         }
         with_buffer(|buffer| {
-            let place = encode(buffer)?;
+            let id_offset = encode(buffer)?;
             let Shared { clock, wake, .. } = &*self.handle.shared;
-            let frame = EncodedEvent {
+            let event = EncodedEvent {
                 bytes: buffer,
-                place,
+                id_offset,
             };
             self.handle
-                .publish(frame, self.handle.shared.now(), clock, wake)
+                .publish(event, self.handle.shared.now(), clock, wake)
         })
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct Bounds {
 
 /// What the handles of a channel publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Published {
+pub(crate) struct ValueKind {
     pub(crate) value: TypeId,
     /// Each value's event is named after its variant.
     pub(crate) named: bool,
@@ -78,7 +78,7 @@ struct State {
 struct Entry {
     channel: Arc<ChannelState>,
     /// What its handles publish, once there has been one.
-    published: Option<Published>,
+    published: Option<ValueKind>,
     idle: Option<Idle>,
 }
 
@@ -123,7 +123,7 @@ impl Registry {
         &self,
         shared: &Arc<Shared>,
         name: &str,
-        wanted: Option<Published>,
+        wanted: Option<ValueKind>,
     ) -> Result<ChannelHandle, Error> {
         if name.len() > MAX_NAME {
             return Err(Error::new(
@@ -187,10 +187,10 @@ impl Registry {
         handle.ok_or_else(|| {
             let same_type = published.map(|known| known.value) == wanted.map(|it| it.value);
             let why = match published {
-                Some(Published { named: true, .. }) if same_type => {
+                Some(ValueKind { named: true, .. }) if same_type => {
                     "names its events after their variants: get it with `named_channel`"
                 }
-                Some(Published { named: false, .. }) if same_type => {
+                Some(ValueKind { named: false, .. }) if same_type => {
                     "does not name its events after their variants: get it with `channel`"
                 }
                 _ => "publishes values of another type",

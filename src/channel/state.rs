@@ -55,7 +55,7 @@ pub(crate) struct ChannelState {
     /// The name of its snapshot event, where it is not that of the settings.
     pub(super) snapshot_name: OnceLock<Option<EventName>>,
     /// Only the channel's board may publish.
-    pub(super) has_board: AtomicBool,
+    pub(super) has_state_channel: AtomicBool,
     closed_at: OnceLock<Instant>,
     /// How often the log was locked.
     #[cfg(test)]
@@ -66,7 +66,7 @@ pub(crate) struct ChannelState {
 /// those that join meanwhile after the others, and looks at no more than are there.
 #[derive(Default)]
 struct Readers {
-    places: BTreeMap<u64, Arc<CursorProgress>>,
+    progress: BTreeMap<u64, Arc<CursorProgress>>,
     next: u64,
 }
 
@@ -147,10 +147,10 @@ pub(crate) enum Progress {
     Settled,
 }
 
-/// A framed event; its id's line belongs at `place`.
+/// A framed event; its id's line belongs at `id_offset`.
 pub(crate) struct EncodedEvent<'a> {
     pub(crate) bytes: &'a mut Vec<u8>,
-    pub(crate) place: IdOffset,
+    pub(crate) id_offset: IdOffset,
 }
 
 impl ChannelState {
@@ -170,7 +170,7 @@ impl ChannelState {
             lag: AtomicU64::new(0),
             snapshots: OnceLock::new(),
             snapshot_name: OnceLock::new(),
-            has_board: AtomicBool::new(false),
+            has_state_channel: AtomicBool::new(false),
             closed_at: OnceLock::new(),
             #[cfg(test)]
             locked: std::sync::atomic::AtomicUsize::new(0),
@@ -274,7 +274,7 @@ impl ChannelState {
         now: u64,
         clock: &Clock,
     ) -> Result<(EventId, Evicted), Error> {
-        let EncodedEvent { bytes, place } = frame;
+        let EncodedEvent { bytes, id_offset } = frame;
         let size = bytes.len();
         if self.is_closed() {
             return Err(self.closed_error());
@@ -293,8 +293,8 @@ impl ChannelState {
         self.version.store(version + 1, Ordering::Relaxed);
         let id = clock.draw();
         encode::id(bytes, |out| clock.write(id, out));
-        let (head, rest) = bytes.split_at(place);
-        let (data, id_line) = rest.split_at(size - place);
+        let (head, rest) = bytes.split_at(id_offset);
+        let (data, id_line) = rest.split_at(size - id_offset);
         // A reader registers before it takes this lock for the first time. So either it is
         // counted here, or it will find this event in the log.
         let evicted = log.append(id, &[head, id_line, data], now, self.readers() > 0);
@@ -314,7 +314,7 @@ impl ChannelState {
     }
 
     pub(crate) fn add_reader(&self, reader: Arc<Reader>) -> (u64, Arc<CursorProgress>) {
-        let place = Arc::new(CursorProgress {
+        let progress = Arc::new(CursorProgress {
             reader,
             position: AtomicU64::new(NOT_BEGUN),
             goal: AtomicU64::new(0),
@@ -325,19 +325,19 @@ impl ChannelState {
         let mut readers = lock(&self.readers);
         let key = readers.next;
         readers.next += 1;
-        readers.places.insert(key, place.clone());
-        (key, place)
+        readers.progress.insert(key, progress.clone());
+        (key, progress)
     }
 
     pub(crate) fn remove_reader(&self, key: u64) {
         let mut readers = lock(&self.readers);
-        let place = readers.places.remove(&key);
-        if readers.places.is_empty() {
+        let progress = readers.progress.remove(&key);
+        if readers.progress.is_empty() {
             self.lag.store(0, Ordering::Relaxed);
         }
         drop(readers);
         let left = self.reader_count.fetch_sub(1, Ordering::AcqRel) - 1;
-        drop(place);
+        drop(progress);
         if left > 0 {
             return;
         }
@@ -388,21 +388,21 @@ impl ChannelState {
         let most = wakers.len().saturating_add(most);
         let readers = lock(&self.readers);
         let from = round.next;
-        for (looked, (key, place)) in readers.places.range(from..).enumerate() {
+        for (looked, (key, progress)) in readers.progress.range(from..).enumerate() {
             if wakers.len() >= most || looked == LOOKS {
                 return Progress::More;
             }
             round.next = key + 1;
-            round.lag = round.lag.max(place.lag(round.end));
-            if let Some(floor) = place.floor(round.end, now) {
+            round.lag = round.lag.max(progress.lag(round.end));
+            if let Some(floor) = progress.floor(round.end, now) {
                 round.floor = round.floor.min(floor);
             }
             if *key < round.wake_until {
-                wakers.extend(place.reader.waker.take());
+                wakers.extend(progress.reader.waker.take());
             }
         }
         // Under the lock: the last one to leave sets it to 0.
-        if !readers.places.is_empty() {
+        if !readers.progress.is_empty() {
             self.lag.store(round.lag, Ordering::Relaxed);
         }
         drop(readers);

@@ -20,11 +20,10 @@ use crate::{
 /// use axum_sse::Heartbeat;
 /// use std::time::Duration;
 ///
-/// let heartbeat = Heartbeat::every(Duration::from_secs(10))?;
+/// let heartbeat = Heartbeat::every(Duration::from_secs(10));
 /// assert_eq!(heartbeat.interval(), Some(Duration::from_secs(10)));
-/// assert!(Heartbeat::every(Duration::ZERO).is_err());
+/// assert_eq!(Heartbeat::every(Duration::ZERO).interval(), Some(Heartbeat::MIN));
 /// assert_eq!(Heartbeat::OFF.interval(), None);
-/// # Ok::<(), axum_sse::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
@@ -53,25 +52,14 @@ impl Heartbeat {
     /// written to at the same moment, their next heartbeats are spread over up to nine sixteenths
     /// more.
     ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::OutOfRange`] if `interval` is shorter than [`Heartbeat::MIN`] or longer than
-    /// [`Heartbeat::MAX`] (rule 43).
-    pub fn every(interval: Duration) -> Result<Self, Error> {
-        if !(Self::MIN..=Self::MAX).contains(&interval) {
-            return Err(Error::new(
-                ErrorKind::OutOfRange,
-                format!(
-                    "a heartbeat every {interval:?}: the interval lies between {:?} and {:?}",
-                    Self::MIN,
-                    Self::MAX
-                ),
-            ));
-        }
-        Ok(Self {
-            interval: Some(interval),
+    /// An interval outside [`Heartbeat::MIN`] to [`Heartbeat::MAX`] is clamped.
+    // Rule 43.
+    #[must_use]
+    pub fn every(interval: Duration) -> Self {
+        Self {
+            interval: Some(interval.clamp(Self::MIN, Self::MAX)),
             ..Self::OFF
-        })
+        }
     }
 
     /// Sends an event in place of the comment, for pages that want to see that the connection

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::{
     error::Error,
     event::{
-        Event,
+        Event, EventName,
         encode::{self, IdOffset},
         variant,
     },
@@ -54,8 +54,16 @@ impl<T, E> NotAResult<sealed::for_a_stream_of_results_call_try_new_instead_of_ne
 {
 }
 
-/// Appends a whole event and tells where its id's line belongs, or appends nothing.
-pub(crate) type Encode<T> = fn(&T, &mut Vec<u8>) -> Result<IdOffset, Error>;
+/// Appends a whole event, or nothing.
+pub(crate) type Encode<T> = fn(&T, &mut Vec<u8>) -> Result<Encoded, Error>;
+
+/// What a channel needs to know of an event that was appended.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) id_offset: IdOffset,
+    /// The name that the value gave its event.
+    pub(crate) name: Option<EventName>,
+}
 
 pub(crate) mod sealed {
     use super::{Error, IdOffset};
@@ -76,10 +84,7 @@ pub(crate) mod sealed {
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> sealed::Encode for T {
     fn encode(&self, out: &mut Vec<u8>) -> Result<IdOffset, Error> {
-        let place = out.len();
-        encode::json(out, self)?;
-        encode::end(out);
-        Ok(place)
+        encode_json(self, out).map(|encoded| encoded.id_offset)
     }
 }
 
@@ -91,19 +96,36 @@ impl sealed::Encode for Event {
     }
 }
 
-/// The encoding of a value that names its own event.
+/// Encodes a value as an event without a name.
+pub(crate) fn encode_json<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<Encoded, Error> {
+    let id_offset = out.len();
+    encode::json(out, value)?;
+    encode::end(out);
+    Ok(Encoded {
+        id_offset,
+        name: None,
+    })
+}
+
+/// Encodes a value that names its own event.
 pub(crate) fn encode_named<T: Serialize + ?Sized>(
     value: &T,
     out: &mut Vec<u8>,
-) -> Result<IdOffset, Error> {
+) -> Result<Encoded, Error> {
     let name = variant::name(value)?;
     let start = out.len();
     encode::name(out, name.as_str());
-    let place = out.len();
+    let id_offset = out.len();
     if let Err(error) = variant::content(out, value) {
         out.truncate(start);
         return Err(error);
     }
     encode::end(out);
-    Ok(place)
+    Ok(Encoded {
+        id_offset,
+        name: Some(name),
+    })
 }

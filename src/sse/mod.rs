@@ -197,7 +197,7 @@ impl<S: Stream> Sse<S> {
     /// use axum_sse::{Heartbeat, Sse};
     /// use std::time::Duration;
     ///
-    /// let often = Heartbeat::every(Duration::from_secs(5))?;
+    /// let often = Heartbeat::every(Duration::from_secs(5));
     /// let response = Sse::new(tokio_stream::pending::<u64>()).heartbeat(often);
     /// # let _ = response;
     /// # Ok::<(), axum_sse::Error>(())

@@ -34,7 +34,9 @@ const PRELUDE: &str = ":\n";
 /// A channel that holds 4 events, and the ids of the `count` numbers published to it, from 0 on.
 fn numbers(count: u32) -> (Channel<u32>, Vec<EventId>) {
     let channel = Channel::builder().capacity(4).build();
-    let ids = (0..count).map(|n| channel.publish(&n).unwrap()).collect();
+    let ids = (0..count)
+        .map(|n| channel.publish(&n).unwrap().id().unwrap())
+        .collect();
     (channel, ids)
 }
 
@@ -71,7 +73,7 @@ mod resume {
     async fn rules_84_and_85_exactly_what_comes_after_every_id_and_then_live() {
         let channel = Channel::<u32>::builder().capacity(100).build();
         let mut ids = vec![start_of(&channel)];
-        ids.extend((0..50).map(|n| channel.publish(&n).unwrap()));
+        ids.extend((0..50).map(|n| channel.publish(&n).unwrap().id().unwrap()));
         assert!(ids.is_sorted());
 
         for (seen, after) in ids.iter().enumerate() {
@@ -91,7 +93,7 @@ mod resume {
 
         let mut wire = Wire::new(channel.subscribe(ids[48]));
         wire.all_at_once().await;
-        let live = channel.publish(&50).unwrap();
+        let live = channel.publish(&50).unwrap().id().unwrap();
         assert_eq!(wire.at_once().await.unwrap(), frame(live, 50));
     }
 
@@ -105,7 +107,7 @@ mod resume {
             wire.all_at_once().await,
             format!("{PRELUDE}{}", checkpoint(ids[2]))
         );
-        let id = channel.publish(&3).unwrap();
+        let id = channel.publish(&3).unwrap().id().unwrap();
         assert_eq!(wire.at_once().await.unwrap(), frame(id, 3));
     }
 
@@ -119,7 +121,9 @@ mod resume {
         drop(wire);
 
         // What happened while the client was away is there when it comes back.
-        let ids: Vec<_> = (0..4).map(|n| channel.publish(&n).unwrap()).collect();
+        let ids: Vec<_> = (0..4)
+            .map(|n| channel.publish(&n).unwrap().id().unwrap())
+            .collect();
         let mut parser = Parser::new();
         parser.push(first.as_bytes());
         let id: EventId = parser.last_event_id().parse().unwrap();
@@ -214,7 +218,7 @@ mod resume {
             wire.all_at_once().await,
             format!("{PRELUDE}{gap}{checkpoint}")
         );
-        let id = channel.publish(&10).unwrap();
+        let id = channel.publish(&10).unwrap().id().unwrap();
         assert_eq!(wire.at_once().await.unwrap(), frame(id, 10));
         // Without a gap, it changes nothing.
         let mut wire = Wire::new(channel.subscribe(ids[9]).on_gap(OnGap::Live));
@@ -347,7 +351,9 @@ mod resume {
         let (channel, ids) = numbers(2);
         let fresh = channel.subscribe(LastEventId::Absent);
         let resumed = channel.subscribe(ids[0]);
-        let more: Vec<_> = (2..4).map(|n| channel.publish(&n).unwrap()).collect();
+        let more: Vec<_> = (2..4)
+            .map(|n| channel.publish(&n).unwrap().id().unwrap())
+            .collect();
         let live: String = (2..4).map(|n| frame(more[n - 2], n)).collect();
         assert_eq!(
             Wire::new(fresh).all_at_once().await,
@@ -364,7 +370,9 @@ mod resume {
     async fn law_2_what_is_evicted_between_the_call_and_the_first_poll_is_said() {
         let (channel, ids) = numbers(2);
         let fresh = channel.subscribe(LastEventId::Absent);
-        let more: Vec<_> = (2..12).map(|n| channel.publish(&n).unwrap()).collect();
+        let more: Vec<_> = (2..12)
+            .map(|n| channel.publish(&n).unwrap().id().unwrap())
+            .collect();
         let gap = gap("evicted", Some(6), Some(more[6]));
         let retained: String = (6..10).map(|n| frame(more[n], n + 2)).collect();
         assert_eq!(
@@ -376,11 +384,15 @@ mod resume {
     #[tokio::test(start_paused = true)]
     async fn rule_92_capacity_0_has_no_replay_and_goes_on_live() {
         let channel = Channel::<u32>::builder().capacity(0).build();
-        let ids: Vec<_> = (0..3).map(|n| channel.publish(&n).unwrap()).collect();
+        let ids: Vec<_> = (0..3)
+            .map(|n| channel.publish(&n).unwrap().id().unwrap())
+            .collect();
         let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
         let expected = format!("{PRELUDE}{}", checkpoint(ids[2]));
         assert_eq!(wire.all_at_once().await, expected);
-        let live: Vec<_> = (3..6).map(|n| channel.publish(&n).unwrap()).collect();
+        let live: Vec<_> = (3..6)
+            .map(|n| channel.publish(&n).unwrap().id().unwrap())
+            .collect();
         let frames: String = (3..6).map(|n| frame(live[n - 3], n)).collect();
         assert_eq!(wire.all_at_once().await, frames);
 
@@ -619,9 +631,9 @@ mod publishing {
         wire.all_at_once().await;
         let other = channel.clone();
         drop(channel);
-        let id = other.publish(&1).unwrap();
+        let id = other.publish(&1).unwrap().id().unwrap();
         assert_eq!(wire.all_at_once().await, frame(id, 1));
-        let id = other.publish(&2).unwrap();
+        let id = other.publish(&2).unwrap().id().unwrap();
         drop(other);
         assert_eq!(wire.at_once().await, Some(frame(id, 2)));
         assert_eq!(wire.at_once().await, None);
@@ -657,7 +669,7 @@ mod publishing {
         let error = channel.publish(&Value::Bad(Broken)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Serialize);
         assert_eq!(channel.newest(), start);
-        let id = channel.publish(&Value::Good(1)).unwrap();
+        let id = channel.publish(&Value::Good(1)).unwrap().id().unwrap();
         assert_eq!(id.sequence(), 1);
         let mut wire = Wire::new(channel.subscribe(start));
         assert_eq!(
@@ -689,10 +701,11 @@ mod publishing {
         let named = Channel::<Value>::builder().named().build();
         let start = named.newest();
         let first = named.clone().publish(&Value::Said { text: "hi" }).unwrap();
+        let first = first.id().unwrap();
         let refused = named.publish(&Value::Error).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidName);
         let plain = Event::json(&Value::Error).unwrap();
-        let second = named.publish_event(&plain).unwrap();
+        let second = named.publish_event(&plain).unwrap().id().unwrap();
         assert_eq!(second.sequence(), first.sequence() + 1);
         assert_eq!(
             Wire::new(named.subscribe(start)).all_at_once().await,
@@ -753,7 +766,7 @@ mod publishing {
         let channel = Channel::<Box<serde_json::value::RawValue>>::new();
         let start = channel.newest();
         let raw = serde_json::value::RawValue::from_string("[1,\r\n2]".to_owned()).unwrap();
-        let id = channel.publish(&raw).unwrap();
+        let id = channel.publish(&raw).unwrap().id().unwrap();
         assert_eq!(
             Wire::new(channel.subscribe(start)).all_at_once().await,
             format!("{PRELUDE}id: {id}\ndata: [1,\ndata: 2]\n\n")
@@ -786,7 +799,7 @@ mod publishing {
             channel: channel.clone(),
             depth,
         };
-        let id = channel.publish(&outer).unwrap();
+        let id = channel.publish(&outer).unwrap().id().unwrap();
         assert_eq!(id.sequence(), 4);
         let all = Wire::new(channel.subscribe(start)).all_at_once().await;
         let expected: String = (0..=3u8)
@@ -900,7 +913,9 @@ mod subscribers {
             .collect();
         sleep(secs(1)).await;
         let published = Instant::now();
-        let ids: Vec<_> = (0..3).map(|n| channel.publish(&n).unwrap()).collect();
+        let ids: Vec<_> = (0..3)
+            .map(|n| channel.publish(&n).unwrap().id().unwrap())
+            .collect();
         let mut expected = format!("{PRELUDE}{}", checkpoint(start_of(&channel)));
         expected.extend((0..3).map(|n| frame(ids[n], n)));
         for reader in readers {
@@ -921,7 +936,7 @@ mod subscribers {
         }
         for n in 0..9 {
             drop(wires.remove(wires.len() / 2));
-            let id = channel.publish(&n).unwrap();
+            let id = channel.publish(&n).unwrap().id().unwrap();
             for wire in &mut wires {
                 assert_eq!(wire.at_once().await.unwrap(), frame(id, n));
             }
@@ -935,7 +950,7 @@ mod subscribers {
         wire.all_at_once().await;
         let mut ids = Vec::new();
         for n in 0..20 {
-            ids.push(channel.publish(&n).unwrap());
+            ids.push(channel.publish(&n).unwrap().id().unwrap());
             // Others would have read meanwhile; this one is waited for for three seconds.
             sleep(millis(400)).await;
         }
@@ -1014,7 +1029,7 @@ mod subscribers {
         second.block_on(async {
             let reading = tokio::spawn(async move { wire.chunk().await });
             tokio::task::yield_now().await;
-            let id = thread::spawn(move || publisher.publish(&1).unwrap())
+            let id = thread::spawn(move || publisher.publish(&1).unwrap().id().unwrap())
                 .join()
                 .unwrap();
             assert_eq!(reading.await.unwrap().unwrap(), frame(id, 1));
@@ -1039,7 +1054,7 @@ mod heartbeat {
     async fn rules_41_and_42_wherever_a_connection_begins() {
         for interval in [millis(100), secs(5), secs(15), secs(3600)] {
             let channel = Channel::<u32>::builder()
-                .heartbeat(Heartbeat::every(interval).unwrap())
+                .heartbeat(Heartbeat::every(interval))
                 .build();
             for step in 0..40u32 {
                 let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
@@ -1062,7 +1077,7 @@ mod heartbeat {
         wire.all_at_once().await;
         for n in 0..50 {
             sleep(secs(14)).await;
-            let id = channel.publish(&n).unwrap();
+            let id = channel.publish(&n).unwrap().id().unwrap();
             assert_eq!(wire.at_once().await.unwrap(), frame(id, n));
         }
         let (chunk, time) = wire.timed().await;
@@ -1092,7 +1107,7 @@ mod heartbeat {
         wire.all_at_once().await;
         // The client does not read while one becomes due.
         sleep(secs(20)).await;
-        let id = channel.publish(&1).unwrap();
+        let id = channel.publish(&1).unwrap().id().unwrap();
         assert_eq!(wire.at_once().await.unwrap(), frame(id, 1));
         let (chunk, time) = wire.timed().await;
         assert_eq!(chunk.unwrap(), ":\n");
@@ -1102,10 +1117,7 @@ mod heartbeat {
     #[tokio::test(start_paused = true)]
     async fn rule_45_one_may_be_an_event() {
         let ping = Event::empty().name("ping").unwrap();
-        let heartbeat = Heartbeat::every(secs(5))
-            .unwrap()
-            .with_event(&ping)
-            .unwrap();
+        let heartbeat = Heartbeat::every(secs(5)).with_event(&ping).unwrap();
         let channel = Channel::<u32>::builder().heartbeat(heartbeat).build();
         let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
         wire.all_at_once().await;
@@ -1118,7 +1130,7 @@ mod heartbeat {
         let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
         wire.all_at_once().await;
         wire.silent_for(secs(86_400)).await;
-        let id = channel.publish(&1).unwrap();
+        let id = channel.publish(&1).unwrap().id().unwrap();
         assert_eq!(wire.at_once().await.unwrap(), frame(id, 1));
     }
 }

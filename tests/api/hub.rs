@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::{http::StatusCode, response::IntoResponse};
 use axum_sse::{
-    BoxError, Builder, Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, Hub, LastEventId,
-    OnLag, Resumption, Start, event_name,
+    BoxError, Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, Hub, HubBuilder,
+    LastEventId, OnLag, Resumption, Start, event_name,
 };
 use tokio::time::{advance, sleep, timeout};
 
@@ -19,12 +19,17 @@ fn hub() -> Hub {
     builder().build()
 }
 
-fn builder() -> Builder<Hub> {
+fn builder() -> HubBuilder {
     Hub::builder().capacity(4)
 }
 
 fn publish(hub: &Hub, channel: &str, value: u32) -> EventId {
-    hub.channel(channel).unwrap().publish(&value).unwrap()
+    hub.channel(channel)
+        .unwrap()
+        .publish(&value)
+        .unwrap()
+        .id()
+        .unwrap()
 }
 
 /// What each event says, in order.
@@ -266,9 +271,9 @@ async fn close_gives_the_rest_and_the_end() {
     let build: Channel<u32> = hub.channel("build").unwrap();
     let mut live = Wire::new(hub.subscribe(["build"], LastEventId::Absent));
     live.all_at_once().await;
-    let first = build.publish(&1).unwrap();
+    let first = build.publish(&1).unwrap().id().unwrap();
     let done = Event::empty().with_name(event_name!("done"));
-    let last = build.close(Some(&done)).unwrap().unwrap();
+    let last = build.close(Some(&done)).unwrap().unwrap().id().unwrap();
     let bytes = format!("id: {first}\ndata: 1\n\nevent: done\nid: {last}\ndata: \n\n");
     assert_eq!(live.chunk().await.unwrap(), bytes);
     assert_eq!(live.chunk().await, None);
@@ -641,7 +646,7 @@ async fn rule_70_a_slow_client_is_told_or_sent_away() {
         let mut wire = Wire::new(channel.subscribe(LastEventId::Absent).on_lag(on_lag));
         wire.all_at_once().await;
         let ids: Vec<_> = (0..10)
-            .map(|_| channel.publish(&"x".repeat(900)).unwrap())
+            .map(|_| channel.publish(&"x".repeat(900)).unwrap().id().unwrap())
             .collect();
         match on_lag {
             OnLag::End => {
@@ -665,9 +670,9 @@ async fn rule_70_a_slow_client_is_told_or_sent_away() {
 #[tokio::test(start_paused = true)]
 async fn law_6_age_bounds_what_a_client_can_catch_up_on() {
     let channel = Channel::<u32>::builder().age(secs(60)).build();
-    let first = channel.publish(&1).unwrap();
+    let first = channel.publish(&1).unwrap().id().unwrap();
     advance(secs(50)).await;
-    let second = channel.publish(&2).unwrap();
+    let second = channel.publish(&2).unwrap().id().unwrap();
     advance(secs(20)).await;
     assert_eq!(
         channel.subscribe(first).resumption(),

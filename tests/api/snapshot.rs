@@ -70,7 +70,9 @@ async fn a_new_client_gets_the_state_and_then_every_event() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_can_resume_gets_no_snapshot_and_one_with_a_gap_does() {
     let board = board(3);
-    let ids: Vec<_> = (0..10).map(|n| board.publish(&n).unwrap()).collect();
+    let ids: Vec<_> = (0..10)
+        .map(|n| board.publish(&n).unwrap().id().unwrap())
+        .collect();
     let resumed = Wire::new(board.subscribe(ids[7])).all_at_once().await;
     assert_eq!(state(&resumed).1, ["message", "message"]);
     let gap = Wire::new(board.subscribe(ids[1])).all_at_once().await;
@@ -102,9 +104,9 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
         *sum += n;
     })
     .unwrap();
-    let first = other.publish(&100).unwrap();
+    let first = other.publish(&100).unwrap().id().unwrap();
     board.publish(&1).unwrap();
-    let last = other.publish(&200).unwrap();
+    let last = other.publish(&200).unwrap().id().unwrap();
     // An id that is unknown: the whole story of both, in one order, and then an id for all of it.
     let foreign = EventId::new(1, 1);
     let mut wire = Wire::new(hub.subscribe(["other", "board"], foreign));
@@ -126,7 +128,7 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
             said("checkpoint", "", &last.to_string()),
         ]
     );
-    let next = board.publish(&2).unwrap();
+    let next = board.publish(&2).unwrap().id().unwrap();
     assert_eq!(wire.all_at_once().await, format!("id: {next}\ndata: 2\n\n"));
     // Known on the one, fresh on neither: no snapshot.
     let all = Wire::new(hub.subscribe(["other", "board"], start))
@@ -169,7 +171,7 @@ async fn law_4_no_id_stands_for_a_state_that_was_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn one_flight_serves_all_who_wait() {
     let channel: Channel<u32> = Channel::new();
-    let id = channel.publish(&1).unwrap();
+    let id = channel.publish(&1).unwrap().id().unwrap();
     let made = Arc::new(AtomicU32::new(0));
     let gate = Arc::new(Semaphore::new(0));
     let (count, wait) = (made.clone(), gate.clone());
@@ -228,7 +230,7 @@ async fn one_flight_serves_all_who_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_is_always_too_old_ends_the_stream() {
     let channel: Channel<u32> = Channel::builder().capacity(1).build();
-    let old = channel.publish(&0).unwrap();
+    let old = channel.publish(&0).unwrap().id().unwrap();
     for n in 1..5 {
         channel.publish(&n).unwrap();
     }
@@ -258,7 +260,7 @@ async fn a_snapshot_that_fails_or_stands_nowhere_ends_the_stream() {
 #[tokio::test(start_paused = true)]
 async fn without_an_id_of_its_own_a_snapshot_comes_at_least_once() {
     let channel: Channel<u32> = Channel::new();
-    let before = channel.publish(&1).unwrap();
+    let before = channel.publish(&1).unwrap().id().unwrap();
     channel
         .snapshot_at_least_once(|| async {
             sleep(millis(5)).await;
@@ -268,7 +270,7 @@ async fn without_an_id_of_its_own_a_snapshot_comes_at_least_once() {
     let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
     assert_eq!(wire.chunk().await.unwrap(), ":\n");
     sleep(millis(1)).await;
-    let during = channel.publish(&2).unwrap();
+    let during = channel.publish(&2).unwrap().id().unwrap();
     let first = wire.chunk().await.unwrap();
     assert!(
         first.starts_with(&format!("event: snapshot\nid: {before}\n")),
@@ -390,7 +392,7 @@ async fn clients_that_arrive_one_after_the_other_share_few_snapshots() {
         .unwrap();
     let mut held = Vec::new();
     for n in 0..1000 {
-        *at.lock().unwrap() = channel.publish(&n).unwrap();
+        *at.lock().unwrap() = channel.publish(&n).unwrap().id().unwrap();
         sleep(millis(10)).await;
         if n % 20 == 0 {
             let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
@@ -414,7 +416,7 @@ async fn a_channel_that_is_added_brings_its_snapshot() {
     let control = subscription.handle();
     let mut wire = Wire::new(subscription);
     wire.all_at_once().await;
-    let place = board.publish(&1).unwrap();
+    let place = board.publish(&1).unwrap().id().unwrap();
     control.add("board").unwrap();
     let all = wire.all_at_once().await;
     assert_eq!(
@@ -576,7 +578,9 @@ async fn a_snapshot_that_never_comes_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_gap_before_a_snapshot_counts_up_to_it() {
     let board = board(3);
-    let ids: Vec<_> = (0..10).map(|n| board.publish(&n).unwrap()).collect();
+    let ids: Vec<_> = (0..10)
+        .map(|n| board.publish(&n).unwrap().id().unwrap())
+        .collect();
     let all = Wire::new(board.subscribe(ids[1])).all_at_once().await;
     let gap: serde_json::Value = serde_json::from_str(&messages(&all)[0].data).unwrap();
     assert_eq!(gap["missed"], 8);

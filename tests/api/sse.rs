@@ -35,7 +35,7 @@ fn never() -> impl Stream<Item = u8> + Send {
 }
 
 fn every(time: Duration) -> Heartbeat {
-    Heartbeat::every(time).unwrap()
+    Heartbeat::every(time)
 }
 
 #[derive(Clone, Debug)]
@@ -190,19 +190,16 @@ mod heartbeat {
     }
 
     #[test]
-    fn rule_43_an_interval_has_bounds() {
-        for bad in [
-            Duration::ZERO,
-            Heartbeat::MIN - Duration::from_nanos(1),
-            Heartbeat::MAX + Duration::from_nanos(1),
-            Duration::MAX,
+    fn rule_43_an_interval_is_clamped() {
+        for (given, used) in [
+            (Duration::ZERO, Heartbeat::MIN),
+            (Heartbeat::MIN - Duration::from_nanos(1), Heartbeat::MIN),
+            (Heartbeat::MIN, Heartbeat::MIN),
+            (Heartbeat::MAX, Heartbeat::MAX),
+            (Heartbeat::MAX + Duration::from_nanos(1), Heartbeat::MAX),
+            (Duration::MAX, Heartbeat::MAX),
         ] {
-            let error = Heartbeat::every(bad).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::OutOfRange);
-            assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
-        }
-        for good in [Heartbeat::MIN, Heartbeat::MAX] {
-            assert_eq!(every(good).interval(), Some(good));
+            assert_eq!(every(given).interval(), Some(used), "{given:?}");
         }
         assert_eq!(Heartbeat::default().interval(), Some(secs(15)));
     }

@@ -158,7 +158,7 @@ async fn heartbeats_of_a_crowd_are_spread() {
     const CROWD: usize = 10_000;
     let interval = secs(16);
     let channel = Channel::<u32>::builder()
-        .heartbeat(Heartbeat::every(interval).unwrap())
+        .heartbeat(Heartbeat::every(interval))
         .build();
     let beats = Arc::new(Mutex::new(BTreeMap::<u128, usize>::new()));
     let start = Instant::now();
@@ -194,9 +194,7 @@ async fn heartbeats_of_a_crowd_are_spread() {
 /// Neither keeps the other waiting for more than a few slices.
 #[tokio::test(start_paused = true)]
 async fn heartbeats_and_news_share_the_turns() {
-    let hub = Hub::builder()
-        .heartbeat(Heartbeat::every(secs(16)).unwrap())
-        .build();
+    let hub = Hub::builder().heartbeat(Heartbeat::every(secs(16))).build();
     let quiet = hub.channel("quiet").unwrap();
     let small = hub.channel("small").unwrap();
     let beats = Count::default();

@@ -31,7 +31,7 @@ pub(crate) fn body(data: &[u8]) {
     let published = u64::from(input.byte() % 10);
     let channel: Channel<u64> = Channel::builder().capacity(4).build();
     let ids: Vec<EventId> = (0..published)
-        .map(|n| channel.publish(&n).unwrap())
+        .map(|n| channel.publish(&n).unwrap().id().unwrap())
         .collect();
     let hi = channel.newest().epoch();
 
@@ -120,7 +120,7 @@ fn resume(channel: &Channel<u64>, ids: &[EventId], last: LastEventId, expected: 
     }
     assert_eq!(next, published, "nothing is left behind");
 
-    let live = channel.publish(&published).unwrap();
+    let live = channel.publish(&published).unwrap().id().unwrap();
     assert_eq!(read(&mut body, &mut parser), [event(live, published)]);
     assert_eq!(parser.last_event_id(), live.to_string());
 }

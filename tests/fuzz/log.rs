@@ -204,7 +204,8 @@ impl Model {
             event = event.with_name(EventName::new(name).unwrap());
         }
         match self.channel(channel).publish_event(&event) {
-            Ok(id) => {
+            Ok(published) => {
+                let id = published.id().unwrap();
                 assert!(!self.closed[channel]);
                 let newest = self.all.last().map_or(self.start, |event| event.id);
                 assert!(newest < id, "law 1");

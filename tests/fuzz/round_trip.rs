@@ -81,7 +81,7 @@ async fn through_a_channel(events: &[Sent], chunks: &[u8]) {
             assert_eq!(error.kind(), ErrorKind::NotPublishable, "{event:?}");
             continue;
         };
-        let id = channel.publish_event(event).unwrap();
+        let id = channel.publish_event(event).unwrap().id().unwrap();
         all.extend(comment.iter().flat_map(|text| comments(text)));
         all.push(message(name.as_deref(), data, &id.to_string()));
     }

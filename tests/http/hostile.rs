@@ -63,7 +63,7 @@ impl App {
 
     pub(crate) fn publish(&self, user: &str, text: &str) -> EventId {
         let channel: Channel<str> = self.users.channel(user).unwrap();
-        channel.publish(text).unwrap()
+        channel.publish(text).unwrap().id().unwrap()
     }
 }
 
@@ -380,8 +380,8 @@ async fn rule_90_nothing_of_another_user_is_ever_replayed() {
         ids.push(server.app.publish("bob", &format!("bob {n}")));
     }
     let elsewhere = [
-        server.app.board.publish(&1).unwrap(),
-        server.app.flood.publish("x").unwrap(),
+        server.app.board.publish(&1).unwrap().id().unwrap(),
+        server.app.flood.publish("x").unwrap().id().unwrap(),
         EventId::new(ids[0].epoch(), 0),
         EventId::new(ids[0].epoch(), u64::MAX),
     ];

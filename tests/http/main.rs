@@ -80,7 +80,9 @@ mod tests {
         }
 
         fn publish(&self, numbers: std::ops::Range<u32>) -> Vec<EventId> {
-            numbers.map(|n| self.channel.publish(&n).unwrap()).collect()
+            numbers
+                .map(|n| self.channel.publish(&n).unwrap().id().unwrap())
+                .collect()
         }
 
         async fn raw(&self, request: &str) -> Raw {

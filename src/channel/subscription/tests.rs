@@ -191,7 +191,8 @@ impl World {
                 .and_then(|handle| handle.publish(&value)),
         };
         match published {
-            Ok(id) => {
+            Ok(published) => {
+                let id = published.id().unwrap();
                 assert!(self.all.last().is_none_or(|(last, ..)| *last < id), "law 1");
                 self.all.push((id, channel, count));
                 self.published[channel] += 1;
@@ -861,7 +862,7 @@ async fn a_client_that_is_overtaken_gets_whole_ids_again() {
         "{all}"
     );
     assert!(all.ends_with(&format!("id: {place}\ndata: \n\n")), "{all}");
-    let next = board.publish(&1).unwrap();
+    let next = board.publish(&1).unwrap().id().unwrap();
     assert_eq!(read(&mut slow), format!("id: {next}\ndata: 1\n\n"));
 }
 

@@ -561,7 +561,7 @@ fn a_channel_retires_while_it_is_looked_up() {
             .retire_after(Duration::ZERO)
             .build();
         let retiring = channel(&hub, "a");
-        let known = retiring.publish("0").unwrap();
+        let known = retiring.publish("0").unwrap().id().unwrap();
         retiring.publish("1").unwrap();
 
         let releasing = thread::spawn(move || drop(retiring));
@@ -595,7 +595,7 @@ fn a_channel_makes_room_while_it_is_looked_up() {
     model(|| {
         let hub = Hub::builder().capacity(2).max_channels(1).build();
         let first = channel(&hub, "a");
-        let known = first.publish("0").unwrap();
+        let known = first.publish("0").unwrap().id().unwrap();
         first.publish("1").unwrap();
         drop(first);
 

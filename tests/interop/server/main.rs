@@ -34,8 +34,8 @@ use axum::{
     serve::Listener as _,
 };
 use axum_sse::{
-    Channel, Event, EventId, Heartbeat, Hub, LastEventId, OnGap, Sse, SseLayer, StateChannel,
-    event_name, listener,
+    Channel, Event, EventId, Heartbeat, Hub, LastEventId, OnGap, Published, Sse, SseLayer,
+    StateChannel, event_name, listener,
 };
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -170,7 +170,7 @@ async fn shapes(last: LastEventId<String>) -> Result<Response, Failure> {
             Some(failed.with_name(event_name!("failed")))
         })
         .retry(Duration::from_millis(500))
-        .heartbeat(Heartbeat::every(HEARTBEAT)?);
+        .heartbeat(Heartbeat::every(HEARTBEAT));
     Ok(beats.counted(sse))
 }
 
@@ -185,7 +185,7 @@ async fn pings(last: LastEventId<String>) -> Result<Response, Failure> {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let ping = Event::json(&json!({"alive": true}))?.with_name(event_name!("ping"));
-    let heartbeat = Heartbeat::every(HEARTBEAT)?.with_event(&ping)?;
+    let heartbeat = Heartbeat::every(HEARTBEAT).with_event(&ping)?;
     let beats = Beats::of(|chunk| chunk.starts_with(b"event: ping\n"));
     let mut pause = beats.clone();
     let first = Event::text("before")?.id("p1")?;
@@ -223,14 +223,14 @@ impl Gap {
             .retry(Duration::from_millis(500))
             .build();
         let [news, chat] = [hub.channel("news")?, hub.channel("chat")?];
-        let stale = news.publish("one")?;
+        let stale = published(news.publish("one")?)?;
         news.publish("two")?;
-        let three = news.publish("three")?;
-        let hello = chat.publish("hello")?;
-        let four = news.publish("four")?;
+        let three = published(news.publish("three")?)?;
+        let hello = published(chat.publish("hello")?)?;
+        let four = published(news.publish("four")?)?;
         news.close(None)?;
         let last = Event::empty().with_name(event_name!("closed"));
-        let closed = chat.close(Some(&last))?.ok_or("the last event has an id")?;
+        let closed = published(chat.close(Some(&last))?.ok_or("no last event")?)?;
 
         let says = |data: &str, id: EventId| {
             Expected::new("retained", "message", data, Some(id.to_string()), None)
@@ -261,6 +261,10 @@ async fn gap(State(app): State<Arc<App>>, last: LastEventId) -> impl IntoRespons
     scene.hub.subscribe(channels, last).on_gap(OnGap::Replay)
 }
 
+fn published(event: Published) -> Result<EventId, &'static str> {
+    event.id().ok_or("a local event has its id at once")
+}
+
 /// A browser that opens a page has no id: it is given one here that is too old.
 fn late(last: LastEventId, stale: EventId) -> LastEventId {
     if last.is_absent() { stale.into() } else { last }
@@ -279,14 +283,14 @@ impl Snapshot {
             .retry(Duration::from_millis(500))
             .build();
         let board = StateChannel::on(channel, 0, |sum, number: &u64| *sum += number)?;
-        let stale = board.publish(&1)?;
+        let stale = published(board.publish(&1)?)?;
         for number in 2..=4 {
             board.publish(&number)?;
         }
         let newest = board.channel().newest();
         let last = Event::text("that was all")?.with_name(event_name!("closed"));
         let end = board.channel().close(Some(&last))?;
-        let end = end.ok_or("the last event has an id")?;
+        let end = published(end.ok_or("no last event")?)?;
         let gap = format!(r#"{{"reason":"evicted","missed":3,"oldest":"{newest}"}}"#);
         let id = Some(newest.to_string());
         let expected = vec![

@@ -78,7 +78,7 @@ impl Run {
         if let Some(channel) = self.channel.get() {
             return Ok(channel);
         }
-        let heartbeat = Heartbeat::every(HEARTBEAT)?;
+        let heartbeat = Heartbeat::every(HEARTBEAT);
         Ok(self.channel.get_or_init(|| {
             let channel = Channel::builder()
                 .retry(Duration::from_millis(500))
@@ -105,7 +105,7 @@ impl Run {
                     ("counted", &*(n * 1000).to_string(), id)
                 }
             };
-            let id = Some(id.to_string());
+            let id = id.id().map(|id| id.to_string());
             let event = Expected::new("a live or replayed event", r#type, data, id, None);
             lock(&self.expected).push(event);
         }
@@ -114,7 +114,8 @@ impl Run {
 
     fn close(&self) -> Result<(), axum_sse::Error> {
         let last = Event::text("bye")?.with_name(event_name!("closed"));
-        if let Some(id) = self.channel()?.close(Some(&last))? {
+        let published = self.channel()?.close(Some(&last))?;
+        if let Some(id) = published.and_then(|last| last.id()) {
             let event = Expected::new("the end", "closed", "bye", Some(id.to_string()), None);
             lock(&self.expected).push(event);
         }

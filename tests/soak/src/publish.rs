@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum_sse::{Channel, Error, EventId, Hub};
+use axum_sse::{Channel, Error, Hub, Published};
 
 use crate::{
     Break,
@@ -52,12 +52,12 @@ fn publisher(name: &str, work: impl FnOnce() + Send + 'static) -> thread::JoinHa
 
 impl World {
     fn publish(&self, track: &Track, channel: &Channel<Note>) {
-        track.publish(|note| channel.publish(note));
+        track.publish(|note| channel.publish(note).unwrap().id().unwrap());
         self.published.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn change(&self, at: usize, publish: impl FnOnce(&Note) -> Result<EventId, Error>) {
-        self.mixed[at].publish(publish);
+    fn change(&self, at: usize, publish: impl FnOnce(&Note) -> Result<Published, Error>) {
+        self.mixed[at].publish(|note| publish(note).unwrap().id().unwrap());
         self.published.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -114,7 +114,7 @@ fn publish_rooms(world: &World, hub: &Hub, rate: f64, how: Break) {
                 if how == Break::Skip && total == 100 {
                     // Counted, and never published; the id is one that was drawn before.
                     let newest = channel.newest();
-                    world.rooms[at].publish(|_| Ok(newest));
+                    world.rooms[at].publish(|_| newest);
                     continue;
                 }
                 world.publish(&world.rooms[at], channel);
@@ -158,7 +158,9 @@ fn publish_others(world: &World, app: &App, rate: f64, how: Break) {
             }
         }
         for _ in 0..board_due.since(time, rate * 4.0) {
-            world.board.publish(|note| app.board.publish(note));
+            world
+                .board
+                .publish(|note| app.board.publish(note).unwrap().id().unwrap());
             world.published.fetch_add(1, Ordering::Relaxed);
         }
     });

@@ -20,8 +20,8 @@ use axum::{
     serve::Listener as _,
 };
 use axum_sse::{
-    Channel, Error, EventId, Heartbeat, Hub, LastEventId, RunId, Runs, Shutdown, Sse, SseLayer,
-    Start, StateChannel,
+    Channel, Error, EventId, Heartbeat, Hub, LastEventId, Published, RunId, Runs, Shutdown, Sse,
+    SseLayer, Start, StateChannel,
     layer::Limits,
     listener::{Connections, Options, PeerAddr},
 };
@@ -145,11 +145,12 @@ impl Late {
         Self { channel, state }
     }
 
-    pub(crate) fn publish(&self, note: &Note) -> Result<EventId, Error> {
+    pub(crate) fn publish(&self, note: &Note) -> Result<Published, Error> {
         let mut state = self.state.lock().unwrap();
-        state.0 = self.channel.publish(note)?;
+        let published = self.channel.publish(note)?;
+        state.0 = published.id().unwrap();
         state.1.apply(note.number);
-        Ok(state.0)
+        Ok(published)
     }
 }
 
@@ -261,7 +262,7 @@ async fn run(
 
 impl App {
     fn new(how: Break) -> Self {
-        let heartbeat = Heartbeat::every(HEARTBEAT).unwrap();
+        let heartbeat = Heartbeat::every(HEARTBEAT);
         let of_hub = |capacity| {
             Hub::builder()
                 .capacity(capacity)

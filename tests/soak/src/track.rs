@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use axum_sse::{Error, EventId};
+use axum_sse::EventId;
 use serde::{Deserialize, Serialize};
 
 use crate::state;
@@ -54,7 +54,7 @@ pub(crate) struct Track {
 }
 
 struct Published {
-    life: Option<u64>,
+    epoch: Option<u64>,
     /// The number of the first event in `ids`.
     first: u64,
     ids: VecDeque<u64>,
@@ -70,7 +70,7 @@ impl Track {
             has_state: false,
             closed: OnceLock::new(),
             published: Mutex::new(Published {
-                life: None,
+                epoch: None,
                 first: 0,
                 ids: VecDeque::with_capacity(remembered),
             }),
@@ -88,13 +88,13 @@ impl Track {
     }
 
     /// Publishes the next event. Under the lock, so that whoever has seen the event finds it here.
-    pub(crate) fn publish(&self, publish: impl FnOnce(&Note) -> Result<EventId, Error>) {
+    pub(crate) fn publish(&self, publish: impl FnOnce(&Note) -> EventId) {
         let mut published = self.lock();
         let number = published.first + published.ids.len() as u64;
         let mut note = Note::new(&self.name, number, self.longest);
         note.value = self.has_state.then(|| state::value(number));
-        let id = publish(&note).unwrap();
-        published.life = Some(id.epoch());
+        let id = publish(&note);
+        published.epoch = Some(id.epoch());
         if published.ids.len() == published.ids.capacity() {
             published.ids.pop_front();
             published.first += 1;
@@ -112,13 +112,13 @@ impl Track {
     pub(crate) fn recent(&self, back: usize) -> Option<EventId> {
         let published = self.lock();
         let at = published.ids.len().checked_sub(1 + back)?;
-        Some(EventId::new(published.life?, published.ids[at]))
+        Some(EventId::new(published.epoch?, published.ids[at]))
     }
 
     /// The number of the first event behind that id; `None` if it is too long ago.
     pub(crate) fn after(&self, id: EventId) -> Option<u64> {
         let published = self.lock();
-        if published.life.is_some_and(|life| life != id.epoch()) {
+        if published.epoch.is_some_and(|epoch| epoch != id.epoch()) {
             return None;
         }
         let at = published.ids.partition_point(|lo| *lo <= id.sequence());

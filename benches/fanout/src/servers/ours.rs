@@ -48,7 +48,8 @@ async fn publish(
     State(events): State<Channel<Message>>,
     Json(message): Json<Message>,
 ) -> Result<String, StatusCode> {
-    let id = events.publish(&message).map_err(refuse)?;
+    let id = events.publish(&message).map_err(refuse)?.await;
+    let id = id.map_err(refuse)?;
     Ok(id.to_string())
 }
 
@@ -66,7 +67,8 @@ async fn publish_to(
     Json(message): Json<Message>,
 ) -> Result<String, StatusCode> {
     let channel: Channel<Message> = hub.channel(name(channel)).map_err(refuse)?;
-    let id = channel.publish(&message).map_err(refuse)?;
+    let id = channel.publish(&message).map_err(refuse)?.await;
+    let id = id.map_err(refuse)?;
     Ok(id.to_string())
 }
 

@@ -1,18 +1,13 @@
-//! Server-Sent Events for axum: typed streams, channels with exact replay, and the response head.
+//! Server-Sent Events for axum: typed streams, and channels with exact replay.
 //!
-//! **What.** [`Sse`] turns a stream of serde values into an event stream. [`Channel`] keeps the
-//! newest events for many clients: one that comes back with its [`LastEventId`] gets exactly what
-//! it missed, or an event that says that something is missing. [`SseLayer`] gives every
-//! `text/event-stream` response of an app, axum's own `Sse` included, the head that it needs,
-//! decides who may read it from another origin, and ends it when the server stops.
+//! A [`Channel`] keeps recent events, so a reconnecting client receives exactly what it missed, or
+//! an explicit `gap` event. [`Sse`] turns a stream of serde values into a response. [`SseLayer`]
+//! sets the right headers on every event stream, enforces a CORS allowlist, and closes streams on
+//! shutdown.
 //!
-//! **Why.** A browser's `EventSource` reconnects by itself and says which event it saw last.
-//! What comes after that is the server's part, and axum leaves it to the handler: to have kept
-//! the events, to find the place again without losing or doubling any, and to say so where it
-//! cannot.
-//!
-//! **How.** Publish to a channel from anywhere. In the handler, take a [`LastEventId`] as an
-//! extractor and return `channel.subscribe(last)`. Put the layer on the routes that stream.
+//! Browsers reconnect by themselves and send the last id they saw. The server has to do the rest:
+//! keep the events, resume after that id without losing or repeating one, and tell the client when
+//! events are gone.
 //!
 //! ```
 //! use axum::{Router, extract::State, response::IntoResponse, routing::get};
@@ -32,52 +27,50 @@
 //!     .route_layer(SseLayer::new().shutdown(shutdown.clone()))
 //!     .with_state(prices.clone());
 //!
-//! // From any thread or task, with a runtime or without:
+//! // From any thread or task:
 //! prices.publish(&Price { cents: 1205 })?;
 //! # Ok::<(), axum_sse::Error>(())
 //! ```
 //!
-//! A channel is a bounded log of events that are already framed, and a connection is a position
-//! in it. Replay begins further back, live delivery at the end, and there is no seam between the
-//! two. A slow client lies further behind: it costs no queue and holds nobody up.
+//! A channel is a bounded log of encoded events, and a connection is a position in it. Replay
+//! starts at an older position, so no event is lost or repeated where live delivery begins. A slow
+//! client is an older position too: it needs no queue and delays nobody.
+//!
+//! The module [`guide`] leads from a plain stream to a complete app.
 //!
 //! # Where to look
 //!
 //! | to | see |
 //! | --- | --- |
-//! | stream values that belong to one connection | [`Sse`], [`Heartbeat`] |
-//! | name an event, give it an id, send text or nothing | [`Event`], [`event_name!`] |
-//! | publish to many clients, and let them resume | [`Channel`], [`Builder`] |
-//! | carry many channels on one connection | [`Hub`], [`SubscriptionHandle`] |
-//! | send a state first, and then its changes | [`StateChannel`], [`Channel::snapshot`] |
-//! | run a job that survives its client | [`Runs`] |
-//! | say where a client starts and what follows a gap | [`Subscription`], [`Start`], [`OnGap`], [`OnLag`] |
-//! | know how a resume stands before the response starts | [`Subscription::resumption`], [`Resumption`] |
-//! | read a client's last id, for a channel or for ids of your own | [`LastEventId`], [`StrictLastEventId`], [`EventId`] |
-//! | set the head of any event stream, end all of them | [`SseLayer`], [`Shutdown`] |
-//! | let pages of other origins read, with cookies, and refuse the rest | [`OriginAllowlist`], [`layer::Cors`] |
-//! | bound how many are open, and for how long | [`layer::Limits`], [`SseLayer::lifetime`], [`Access`] |
-//! | listen for clients that may never read | [`listener`] |
-//! | see figures | [`Stats`] |
+//! | stream the values of one connection | [`Sse`], [`Heartbeat`] |
+//! | name an event, give it an id | [`Event`], [`event_name!`] |
+//! | publish to many clients that can resume | [`Channel`], [`ChannelBuilder`] |
+//! | put many channels on one connection | [`Hub`], [`HubBuilder`], [`SubscriptionHandle`] |
+//! | send a state, then its changes | [`StateChannel`], [`Channel::snapshot`] |
+//! | continue work without its client | [`Runs`] |
+//! | choose where a client starts and what follows a gap | [`Subscription`], [`Start`], [`OnGap`], [`OnLag`] |
+//! | know how a client resumes | [`Resumption`] |
+//! | read the id that a client saw last | [`LastEventId`], [`EventId`] |
+//! | set response headers, end all streams | [`SseLayer`], [`Shutdown`] |
+//! | allow other origins, with cookies | [`OriginAllowlist`], [`layer::Cors`] |
+//! | limit streams and their lifetime | [`layer::Limits`], [`SseLayer::lifetime`], [`Access`] |
+//! | disconnect clients that stop reading | [`listener`] |
+//! | read statistics | [`Stats`] |
 //! | test a handler | [`testing`] |
-//! | branch on an error | [`ErrorKind`] |
+//! | handle errors | [`ErrorKind`] |
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! | --- | --- | --- |
 //! | `layer` | yes | [`SseLayer`], [`Access`] |
-//! | `cors` | yes | [`OriginAllowlist`], and what the layer does with it |
-//! | `listener` | | [`listener`]: sockets for `axum::serve` that are made for event streams |
-//! | `testing` | | [`testing`]: a client for tests that reads and resumes event streams as a browser does |
-//! | `metrics` | | reports the [`Stats`] of hubs through the `metrics` facade |
-//! | `tracing` | | a span for each subscription, and warnings for what ends a stream early or is refused |
+//! | `cors` | yes | [`OriginAllowlist`], the layer's CORS and origin check |
+//! | `listener` | | [`listener`]: sockets tuned for event streams |
+//! | `testing` | | [`testing`]: a client for tests |
+//! | `metrics` | | statistics through the `metrics` facade |
+//! | `tracing` | | spans for subscriptions, warnings for streams that end early |
 //!
-//! Where the documentation mentions a rule by number, it means our list of what a conforming
-//! server puts on the wire, [the rules of the wire]; a law is an invariant of the log
-//! (`docs/architecture.md`).
-//!
-//! [the rules of the wire]: https://github.com/axum-sse/axum-sse/blob/main/docs/wire.md
+//! Without features, the crate depends on axum-core, not on axum.
 //!
 #![cfg_attr(
     not(feature = "listener"),
@@ -86,6 +79,10 @@
 #![cfg_attr(
     not(feature = "testing"),
     doc = "[`testing`]: https://docs.rs/axum-sse/latest/axum_sse/testing/"
+)]
+#![cfg_attr(
+    not(all(feature = "cors", feature = "listener", feature = "testing")),
+    doc = "[`guide`]: https://docs.rs/axum-sse/latest/axum_sse/guide/"
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The library reports errors; tests, examples and benchmarks may panic.

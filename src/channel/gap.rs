@@ -15,10 +15,13 @@ use crate::{
 /// use axum_sse::{Channel, GapReason, Resumption};
 ///
 /// let channel = Channel::builder().capacity(1).build();
-/// let seen = channel.publish(&1)?;
+/// channel.publish(&1)?;
+/// let seen = channel.newest();
 /// channel.publish(&2)?;
 /// channel.publish(&3)?;
-/// let Resumption::Gap { reason, missed, .. } = channel.subscribe(seen).resumption() else { unreachable!() };
+/// let Resumption::Gap { reason, missed, .. } = channel.subscribe(seen).resumption() else {
+///     unreachable!()
+/// };
 /// assert_eq!((reason, missed), (GapReason::Evicted, Some(1)));
 /// # Ok::<(), axum_sse::Error>(())
 /// ```

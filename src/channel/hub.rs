@@ -238,8 +238,8 @@ impl Hub {
     /// # use axum_sse::{Channel, Hub};
     /// let hub = Hub::new();
     /// let room: Channel<str> = hub.channel("room/42")?;
-    /// let id = room.publish("hello")?;
-    /// assert_eq!(hub.newest(), id);
+    /// let published = room.publish("hello")?;
+    /// assert_eq!(published.id(), Some(hub.newest()));
     /// # Ok::<(), axum_sse::Error>(())
     /// ```
     #[must_use]

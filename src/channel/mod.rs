@@ -432,7 +432,7 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// In a hub, a channel with a snapshot counts as held until it is closed: it is never retired,
     /// which would lose the function, and takes one of
-    /// [`max_channels`](ChannelBuilder::max_channels). Its events still grow too old.
+    /// [`max_channels`](crate::HubBuilder::max_channels). Its events still grow too old.
     ///
     /// ```
     /// # use axum_sse::{BoxError, Channel, LastEventId, testing::Reader};
@@ -448,7 +448,8 @@ impl<T: ?Sized> Channel<T> {
     /// })?;
     /// {
     ///     let mut sum = sum.lock().unwrap();
-    ///     *sum = (channel.publish(&41)?, sum.1 + 41);
+    ///     channel.publish(&41)?;
+    ///     *sum = (channel.newest(), sum.1 + 41);
     /// }
     /// let mut page = Reader::new(channel.subscribe(LastEventId::Absent));
     /// assert_eq!(page.expect_named("snapshot").await.data, "41");

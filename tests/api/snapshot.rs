@@ -623,7 +623,7 @@ fn nobody_publishes_past_a_board() {
     ] {
         let error = refused.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotPublishable);
-        assert!(error.to_string().contains("through the board"), "{error}");
+        assert!(error.to_string().contains("publish through it"), "{error}");
     }
     sum.publish(&7).unwrap();
     assert_eq!(sum.read(|sum| *sum).unwrap(), 7);

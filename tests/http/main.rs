@@ -11,6 +11,7 @@ mod hostile;
 mod hostile_clients;
 #[cfg(test)]
 mod limits;
+mod one_list;
 #[cfg(test)]
 mod shutdown;
 

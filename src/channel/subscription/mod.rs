@@ -259,10 +259,10 @@ impl Subscription {
     /// # use axum_sse::{Channel, testing::Reader};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
     /// let room = Channel::new();
-    /// let before = room.publish("not for Ada")?;
-    /// let joined = room.newest(); // To be kept beside her membership.
+    /// room.publish("not for Ada")?;
+    /// let joined = room.newest(); // Store it with her membership.
     /// room.publish("hello, Ada")?;
-    /// let forged = axum_sse::EventId::new(before.epoch(), 0);
+    /// let forged = axum_sse::EventId::new(joined.epoch(), 0);
     /// let mut page = Reader::new(room.subscribe(forged).not_before(joined));
     /// assert_eq!(page.next_message().await.data, r#""hello, Ada""#);
     /// # Ok(())

@@ -40,7 +40,8 @@ pub enum Start {
 /// # use axum_sse::{Channel, OnGap, testing::Reader};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), axum_sse::Error> {
 /// let channel = Channel::builder().capacity(1).build();
-/// let seen = channel.publish(&1)?;
+/// channel.publish(&1)?;
+/// let seen = channel.newest();
 /// channel.publish(&2)?;
 /// channel.publish(&3)?;
 /// let mut page = Reader::new(channel.subscribe(seen).on_gap(OnGap::Live));
@@ -89,7 +90,8 @@ pub enum OnLag {
 /// use axum_sse::{Channel, Resumption};
 ///
 /// let channel = Channel::new();
-/// let seen = channel.publish(&1)?;
+/// channel.publish(&1)?;
+/// let seen = channel.newest();
 /// channel.publish(&2)?;
 /// assert_eq!(channel.subscribe(seen).resumption(), Resumption::Exact { pending: 1 });
 /// # Ok::<(), axum_sse::Error>(())

@@ -200,7 +200,7 @@ impl Wake {
 
     /// To be asked by a reader after it stored its waker and before it sleeps: is there somebody
     /// who will wake it?
-    pub(crate) fn is_driverless(&self) -> bool {
+    pub(crate) fn is_orphaned(&self) -> bool {
         self.orphaned.load(Ordering::Acquire)
     }
 

@@ -22,9 +22,9 @@ pub(super) struct Cursor {
     /// What is missing in front of `position` and has not been said yet.
     pub(super) gap: Option<Gap>,
     pub(super) snapshot: Snapshot,
-    /// The client is owed this channel's state: a snapshot, and what follows it up to the place
-    /// where the connection's other channels are.
-    pub(super) owed: bool,
+    /// The client is owed this channel's state: a snapshot, and the events after it up to where
+    /// the connection's other channels are.
+    pub(super) owes_snapshot: bool,
     /// The next event is among those that wait to be merged.
     pub(super) queued: bool,
     /// How often in a row the log overtook the cursor.
@@ -47,7 +47,7 @@ impl Cursor {
             seen: NEVER,
             gap: None,
             snapshot: Snapshot::None,
-            owed: false,
+            owes_snapshot: false,
             queued: false,
             overruns: 0,
             registered: None,

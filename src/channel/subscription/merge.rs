@@ -1,9 +1,9 @@
-//! Reading: from one channel as it stands, or from several, merged by id (law 5).
+//! Reading: one channel as it is, or several in one order (law 5).
 //!
-//! **The merge** keeps a heap with the id of the next event of each channel that has news, and
-//! takes from the channel with the smallest one up to the next smallest. So each log is locked
-//! once to see what is next, and once for each run of events that no other channel interrupts.
-//! The heap stays from chunk to chunk: a long replay of many channels costs no more for each.
+//! **The merge** keeps a heap with the id of the next event of each channel that has news. It takes
+//! from the channel with the smallest id, up to the next smallest. So each log is locked once to
+//! see what is next, and once for each run of events that no other channel interrupts. The heap is
+//! kept between chunks: a long replay of many channels costs no more for each.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -11,11 +11,9 @@ use bytes::Bytes;
 
 use crate::{
     channel::{
-        gap::{Gap, GapReason, LostFrom, Notice, Part},
-        hub::Shared,
         log::{GATHER, Read, SMALL},
         subscription::{
-            OnGap, OnLag, Subscription,
+            Subscription,
             cursor::{Snapshot, version_at},
         },
     },
@@ -25,8 +23,8 @@ use crate::{
     },
 };
 
-/// What a channel goes on with: an event, or the snapshot in front of its events. A snapshot may
-/// stand at another channel's event, which it comes after.
+/// What a channel goes on with: an event, or the snapshot before its events. A snapshot may have
+/// the id of another channel's event; then it comes after that event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Next {
     id: EventId,
@@ -60,23 +58,32 @@ impl Queue {
     }
 }
 
+/// What taking from one channel has made ready.
+enum Taken {
+    Nothing,
+    /// Something that others may follow in the same chunk.
+    Some,
+    /// A chunk that others share. It goes out as it is, before anything else is gathered.
+    Chunk,
+}
+
 impl Subscription {
-    /// Reads what stands behind the cursors, up to `newest`, which was loaded before. Returns
-    /// whether there was anything, the end included.
+    /// Reads what follows the cursors, up to `newest`, which was loaded before. Returns whether
+    /// there was anything, the end included.
     pub(super) fn read_up_to(&mut self, newest: EventId) -> bool {
-        let said = self.say_gaps();
-        self.read_events(newest) || said
+        let has_reported = self.report_gaps();
+        self.read_events(newest) || has_reported
     }
 
     fn read_events(&mut self, newest: EventId) -> bool {
-        if self.owed > 0 || !self.queue.is_empty() {
+        if self.anchor.owes_snapshots() || !self.queue.is_empty() {
             return self.merge(newest);
         }
         let mut with_news = (0..self.cursors.len()).filter(|at| self.cursors[*at].has_news());
         match (with_news.next(), with_news.next()) {
             (None, _) => false,
             (Some(only), None) => {
-                // The only channel there is cannot be overtaken by another.
+                // No other channel can come first if there is only one.
                 let up_to = match self.cursors.len() {
                     1 => EventId::MAX,
                     _ => newest,
@@ -87,9 +94,9 @@ impl Subscription {
         }
     }
 
-    /// One channel alone has news: its bytes go out as they are.
+    /// Reads the only channel that has news. Its bytes go out as they are in the log.
     fn read_one(&mut self, index: usize, up_to: EventId) -> bool {
-        let mut said = false;
+        let mut has_reported = false;
         loop {
             let cursor = &mut self.cursors[index];
             let position = cursor.position;
@@ -99,53 +106,34 @@ impl Subscription {
             drop(log);
             cursor.note_version(version);
             match read {
-                Read::End => return said,
+                Read::End => return has_reported,
                 Read::Events { chunk, next } => {
                     cursor.move_to(next);
-                    self.ready.push(chunk);
-                    self.anchored();
+                    self.push_events(chunk);
                     return true;
                 }
-                Read::Hole { next } => self.lagged(index, LostFrom::Unknown, next),
-                Read::Overrun { next } => {
-                    self.lagged(index, LostFrom::Position(position), next);
-                }
+                Read::Hole { .. } | Read::Overrun { .. } => self.lagged(index, &read),
             }
-            if self.is_ended() || self.owed > 0 {
+            if self.is_ended() || self.anchor.owes_snapshots() {
                 return true;
             }
-            said |= self.say_gaps();
+            has_reported |= self.report_gaps();
         }
-    }
-
-    /// Something is missing in front of a cursor that was connected.
-    fn lagged(&mut self, index: usize, from: LostFrom, next: u64) {
-        let cursor = &mut self.cursors[index];
-        cursor.start_at(next);
-        cursor.overruns = cursor.overruns.saturating_add(1);
-        let too_often = cursor.overruns > 1
-            && self.on_gap == OnGap::Snapshot
-            && cursor.channel.snapshots.get().is_some();
-        cursor.channel.counters.gap(GapReason::Lagged);
-        cursor.channel.shared.counters.gap(GapReason::Lagged);
-        if self.on_lag == OnLag::End || too_often {
-            self.send_away(index, "a client reads too slowly");
-            return;
-        }
-        Gap::widen(&mut cursor.gap, from);
-        self.ask_for_snapshot(index);
     }
 
     /// Reads several channels, and puts their events into one order.
     fn merge(&mut self, newest: EventId) -> bool {
         for index in 0..self.cursors.len() {
             self.enqueue(index);
-            if self.is_ended() {
-                return true;
-            }
         }
-        let mut said = self.say_gaps();
+        if self.is_ended() {
+            return true;
+        }
+        // What was found to be lost just now comes first: an event with an id takes the client past
+        // everything that is older.
+        let mut is_ready = self.report_gaps();
 
+        // Small events are copied into one chunk.
         let mut out = Vec::new();
         while out.len() < GATHER
             && let Some(next) = self.queue.peek()
@@ -153,92 +141,84 @@ impl Subscription {
         {
             self.queue.pop();
             self.cursors[next.index].queued = false;
-            // What this channel has up to here, no other channel has anything in front of.
+            // Up to here, no other channel has anything that comes first.
             let up_to = match self.queue.peek() {
                 Some(other) => other.id.before().min(newest).max(next.id),
                 None => newest,
             };
-            let (is_large, is_news) = match next.is_snapshot {
-                true => {
-                    // It may have been asked for just now, since its client was overtaken.
-                    if self.many {
-                        self.catch_up.get_or_insert(newest);
-                    }
-                    self.take_snapshot(next.index, &mut out)
+            let taken = if next.is_snapshot {
+                // It may have been asked for just now, because its client was overtaken.
+                if self.many {
+                    self.anchor.catch_up_to(newest);
                 }
-                false => self.take_events(next.index, up_to, &mut out),
+                self.take_snapshot(next.index, &mut out)
+            } else {
+                self.take_events(next.index, up_to, &mut out)
             };
-            said |= is_news;
-            if is_large || self.is_ended() {
+            is_ready |= !matches!(taken, Taken::Nothing);
+            if matches!(taken, Taken::Chunk) || self.is_ended() {
                 break;
             }
         }
-        if out.is_empty() {
-            return said;
-        }
-        self.push_merged(&mut out);
-        true
+        is_ready | self.push_gathered(&mut out)
     }
 
-    /// Puts a channel into the queue that is not there and has news.
+    /// Queues a channel that has news and is not queued yet.
     fn enqueue(&mut self, index: usize) {
-        while !self.cursors[index].queued {
-            let cursor = &mut self.cursors[index];
-            let next = if let Snapshot::Ready(snapshot) = &cursor.snapshot {
-                Next {
-                    id: snapshot.id,
-                    is_snapshot: true,
-                    index,
-                }
-            } else if cursor.has_news() {
-                let position = cursor.position;
-                let log = cursor.channel.lock();
-                let (read, id) = (log.peek(position, EventId::MAX), log.id_at(position));
-                let version = version_at(&cursor.channel, &log, position);
-                drop(log);
-                cursor.note_version(version);
-                match (read, id) {
-                    (Read::Events { .. }, Some(id)) => Next {
-                        id,
-                        is_snapshot: false,
-                        index,
-                    },
-                    (Read::Hole { next }, _) => {
-                        self.lagged(index, LostFrom::Unknown, next);
-                        if self.is_ended() {
-                            return;
-                        }
-                        continue;
-                    }
-                    (Read::Overrun { next }, _) => {
-                        self.lagged(index, LostFrom::Position(position), next);
-                        if self.is_ended() {
-                            return;
-                        }
-                        continue;
-                    }
-                    (Read::End | Read::Events { .. }, _) => return,
-                }
-            } else {
-                return;
-            };
+        if self.cursors[index].queued {
+            return;
+        }
+        if let Some(next) = self.next_of(index) {
             self.cursors[index].queued = true;
             self.queue.push(next);
         }
     }
 
-    /// Hands out a channel's events up to `up_to`, and queues what comes after them. Returns
-    /// whether they are a chunk of their own, and whether anything has been made ready.
-    fn take_events(&mut self, index: usize, up_to: EventId, out: &mut Vec<u8>) -> (bool, bool) {
-        let ids = self.ids_of(index);
+    fn next_of(&mut self, index: usize) -> Option<Next> {
+        // A channel that has lost something goes on after that, or with a snapshot.
+        while !self.is_ended() {
+            let cursor = &mut self.cursors[index];
+            if let Snapshot::Ready(snapshot) = &cursor.snapshot {
+                return Some(Next {
+                    id: snapshot.id,
+                    is_snapshot: true,
+                    index,
+                });
+            }
+            if !cursor.has_news() {
+                return None;
+            }
+            let position = cursor.position;
+            let log = cursor.channel.lock();
+            let (read, id) = (log.peek(position, EventId::MAX), log.id_at(position));
+            let version = version_at(&cursor.channel, &log, position);
+            drop(log);
+            cursor.note_version(version);
+            match read {
+                Read::End => return None,
+                Read::Events { .. } => {
+                    return Some(Next {
+                        id: id?,
+                        is_snapshot: false,
+                        index,
+                    });
+                }
+                Read::Hole { .. } | Read::Overrun { .. } => self.lagged(index, &read),
+            }
+        }
+        None
+    }
+
+    /// Takes a channel's events up to `up_to`, and queues what comes after them.
+    fn take_events(&mut self, index: usize, up_to: EventId, out: &mut Vec<u8>) -> Taken {
         let cursor = &mut self.cursors[index];
+        let ids = self.anchor.ids(cursor, self.many);
         let position = cursor.position;
+        // Ids are changed after the log is unlocked.
         let mut copied = Vec::new();
-        // Ids are changed after the log has been let go.
-        let target = if ids == Ids::Leave {
-            &mut *out
-        } else {
-            &mut copied
+        let target = match ids {
+            Ids::Leave => &mut *out,
+            Ids::Partial | Ids::Remove => &mut copied,
         };
         let limit = GATHER.saturating_sub(target.len());
         let log = cursor.channel.lock();
@@ -247,176 +227,90 @@ impl Subscription {
         let version = version_at(&cursor.channel, &log, next);
         drop(log);
         cursor.note_version(version);
-        match read {
-            Read::End => (false, false),
-            Read::Events { chunk, .. } => {
-                cursor.move_to(next);
-                if let Some(id) = next_id {
-                    cursor.queued = true;
-                    self.queue.push(Next {
-                        id,
-                        is_snapshot: false,
-                        index,
-                    });
-                }
-                encode::events(out, &copied, ids);
-                if chunk.is_empty() {
-                    return (false, true);
-                }
-                self.push_merged(out);
-                match ids {
-                    Ids::Leave => self.push_events(chunk),
-                    Ids::Partial | Ids::Remove => {
-                        encode::events(out, &chunk, ids);
-                        self.push_merged(out);
-                    }
-                }
-                (true, true)
-            }
-            // What is missing lies in front of all that is still to come, and behind all that
-            // has gone out: here it has to be said.
+        let chunk = match read {
+            Read::End => return Taken::Nothing,
+            Read::Events { chunk, .. } => chunk,
+            // What is lost comes after all that was gathered, and before all that follows.
             Read::Hole { .. } | Read::Overrun { .. } => {
-                let from = match read {
-                    Read::Overrun { .. } => LostFrom::Position(position),
-                    _ => LostFrom::Unknown,
-                };
-                self.push_merged(out);
-                self.lagged(index, from, next);
-                (false, self.requeue(index, out))
+                self.push_gathered(out);
+                self.lagged(index, &read);
+                return self.requeue(index, out);
+            }
+        };
+        cursor.move_to(next);
+        if let Some(id) = next_id {
+            cursor.queued = true;
+            self.queue.push(Next {
+                id,
+                is_snapshot: false,
+                index,
+            });
+        }
+        encode::events(out, &copied, ids);
+        if chunk.is_empty() {
+            return Taken::Some;
+        }
+        self.push_gathered(out);
+        match ids {
+            Ids::Leave => self.push_events(chunk),
+            Ids::Partial | Ids::Remove => {
+                encode::events(out, &chunk, ids);
+                self.push_gathered(out);
             }
         }
+        Taken::Chunk
     }
 
-    /// Queues a channel behind what it has just given, and says what it has lost meanwhile: nothing
-    /// that comes later may go out before that. Returns whether anything has been made ready.
-    fn requeue(&mut self, index: usize, out: &mut Vec<u8>) -> bool {
-        if !self.is_ended() {
-            self.enqueue(index);
-        }
-        if self.is_ended() {
-            return true;
-        }
-        if self.cursors[index].gap.is_none() {
-            return false;
-        }
-        self.push_merged(out);
-        self.say_gaps()
-    }
-
-    /// Hands out a channel's snapshot: shared bytes in a chunk of their own, unless it is small.
-    fn take_snapshot(&mut self, index: usize, out: &mut Vec<u8>) -> (bool, bool) {
-        let awaited = &mut self.cursors[index].snapshot;
-        let Snapshot::Ready(snapshot) = std::mem::replace(awaited, Snapshot::None) else {
-            return (false, false);
+    /// Takes a channel's snapshot: shared bytes in a chunk of their own, unless it is small.
+    fn take_snapshot(&mut self, index: usize, out: &mut Vec<u8>) -> Taken {
+        let cursor = &mut self.cursors[index];
+        let Snapshot::Ready(snapshot) = std::mem::replace(&mut cursor.snapshot, Snapshot::None)
+        else {
+            return Taken::Nothing;
         };
         let event = if self.many {
             snapshot.without_id()
         } else {
-            // It has its id: no more is owed.
-            self.cursors[index].owed = false;
-            self.owed -= 1;
+            self.anchor.settle(cursor);
             snapshot.event()
         };
         if event.len() < SMALL {
             out.extend_from_slice(&event);
         } else {
-            self.push_merged(out);
+            self.push_gathered(out);
             self.push_events(event);
         }
         self.requeue(index, out);
-        (false, true)
+        Taken::Some
     }
 
-    /// How a channel's events go out on a connection that is owed snapshots.
-    ///
-    /// One id cannot say that a client has this channel's state and not yet that one's. So events
-    /// after a snapshot come without ids until the snapshot's channel has caught up with the
-    /// others, whose ids are partial meanwhile.
-    fn ids_of(&self, index: usize) -> Ids {
-        match (self.owed > 0 && self.many, self.cursors[index].owed) {
-            (false, _) => Ids::Leave,
-            (true, false) => Ids::Partial,
-            (true, true) => Ids::Remove,
+    /// Queues a channel again after something was taken from it. What it has lost meanwhile is
+    /// reported at once: nothing that comes later may go out before.
+    fn requeue(&mut self, index: usize, out: &mut Vec<u8>) -> Taken {
+        self.enqueue(index);
+        if self.is_ended() {
+            return Taken::Some;
+        }
+        if self.cursors[index].gap.is_none() {
+            return Taken::Nothing;
+        }
+        self.push_gathered(out);
+        match self.report_gaps() {
+            true => Taken::Some,
+            false => Taken::Nothing,
         }
     }
 
-    fn push_merged(&mut self, out: &mut Vec<u8>) {
-        if !out.is_empty() {
+    fn push_gathered(&mut self, out: &mut Vec<u8>) -> bool {
+        let has_any = !out.is_empty();
+        if has_any {
             self.push_events(std::mem::take(out).into());
         }
+        has_any
     }
 
     fn push_events(&mut self, chunk: Bytes) {
         self.ready.push(chunk);
-        if self.owed == 0 {
-            self.anchored();
-        }
-    }
-
-    /// An event goes out, with its id. Of a channel that has a gap, it lies behind that gap; of
-    /// another, it may be older.
-    fn anchored(&mut self) {
-        self.unanchored = false;
-        self.owes_checkpoint &= self.cursors.len() > 1;
-    }
-
-    /// Says every gap that is not said yet, in front of all that follows on any channel: an
-    /// event with an id takes the client past everything that is older, so a gap behind it might
-    /// never be heard of if the connection is cut in between. Channels that miss something for
-    /// the same reason share one event: a page need not act on each.
-    pub(super) fn say_gaps(&mut self) -> bool {
-        let mut notices: Vec<Notice<'_>> = Vec::new();
-        for cursor in &mut self.cursors {
-            // Where nothing else can follow, the snapshot says where delivery goes on.
-            if cursor.gap.is_none() || (!self.many && cursor.is_waiting()) {
-                continue;
-            }
-            let Some(gap) = cursor.gap.take() else {
-                continue;
-            };
-            let log = cursor.channel.lock();
-            // Up to a snapshot that is still being made, nobody knows.
-            let missed = match cursor.is_waiting() {
-                true => None,
-                false => gap.missed(&log, cursor.position),
-            };
-            let next = log.id_at(cursor.position);
-            drop(log);
-            // The snapshot stands early enough.
-            if missed == Some(0) {
-                continue;
-            }
-            let oldest = match &cursor.snapshot {
-                Snapshot::Ready(snapshot) => Some(snapshot.id),
-                Snapshot::Pending(_) => None,
-                Snapshot::None => next,
-            };
-            self.owes_checkpoint |= oldest.is_none();
-            let part = Part {
-                channel: cursor.channel.name(),
-                missed,
-                oldest,
-            };
-            let same = notices.iter_mut().find(|said| said.reason == gap.reason);
-            match same {
-                Some(notice) => notice.parts.push(part),
-                None => notices.push(Notice {
-                    reason: gap.reason,
-                    parts: vec![part],
-                }),
-            }
-        }
-        if notices.is_empty() {
-            return false;
-        }
-        let mut out = Vec::new();
-        for notice in notices {
-            let Shared {
-                settings, clock, ..
-            } = &*self.shared;
-            notice.encode(&mut out, &settings.gap, clock, self.many);
-        }
-        self.ready.push(out.into());
-        true
+        self.anchor.event_sent(self.cursors.len());
     }
 }

@@ -1,54 +1,59 @@
 //! [`Subscription`]: cursors into one or more logs, and the bytes that one client gets.
 //!
-//! Replay and live are the same loop: read what stands behind the cursor, move the cursor. There
-//! is no seam between them. A hole in what the client will have seen is always said (a gap
-//! event), exactly where it is.
+//! Replay and live delivery are one loop: read what follows the cursor, move the cursor. Whatever
+//! the client will not receive is reported by a gap event, exactly where it is missing.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `seek.rs` | where a client starts in each channel |
+//! | `cursor.rs` | one position in one log |
+//! | `merge.rs` | reading one channel, or several in one order |
+//! | `snapshots.rs` | snapshots on their way to the client |
+//! | `gaps.rs` | what the client has missed |
+//! | `anchor.rs` | which id the client has: checkpoints and partial ids |
+//! | `handle.rs`, `changes.rs` | channels that are added and removed meanwhile |
 //!
 //! **Several channels** (law 5). The hub's newest id is loaded *before* any log is locked, and
-//! nothing beyond it is read: so no event with a smaller id can still turn up on a channel that
-//! was read before. What was read is merged by id (`merge.rs`).
+//! nothing after it is read. So no event with a smaller id can turn up later on a channel that was
+//! read before.
 //!
 //! **Going to sleep.** The waker is stored first, then the logs' versions are compared with those
 //! last read. A publisher changes the version first, and the wake task takes the waker after.
 
+mod anchor;
+mod changes;
 mod chunks;
 mod cursor;
+mod gaps;
 mod handle;
 mod merge;
 mod policy;
 mod seek;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
-    future::Future,
-    pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 
 use crate::{
-    channel::{
-        clock::Clock,
-        gap::{Gap, GapReason, LostFrom},
-        hub::Shared,
-        log::{SMALL, Seek},
-        snapshot::{Asked, SharedSnapshot},
-        state::ChannelHandle,
-        wake::Reader,
-    },
-    event::{EventId, EventName, encode, retry},
+    channel::{gap::GapReason, hub::Shared, log::SMALL, state::ChannelHandle, wake::Reader},
+    event::{EventId, encode, retry},
     last_event_id::LastEventId,
     sync::{Arc, AtomicBool, Ordering},
 };
 
+use anchor::{Anchor, Rest};
 use chunks::ChunkQueue;
-use cursor::{Cursor, Snapshot};
+use cursor::Cursor;
 pub use handle::SubscriptionHandle;
 use merge::Queue;
 pub use policy::{OnGap, OnLag, Resumption, Start};
+use seek::Beginning;
 
 /// One client's place in one or more channels: a response that streams events from there.
 ///
@@ -119,30 +124,18 @@ pub use policy::{OnGap, OnLag, Resumption, Start};
 pub struct Subscription {
     shared: Arc<Shared>,
     cursors: Vec<Cursor>,
-    /// Whether gap events name their channel.
+    /// Whether gap events name their channels.
     many: bool,
-    start: Beginning,
-    resume: Resumption,
+    beginning: Beginning,
+    resumption: Resumption,
     on_gap: OnGap,
     on_lag: OnLag,
     phase: Phase,
-    control: Option<SubscriptionHandle>,
+    handle: Option<SubscriptionHandle>,
     /// What the handler excludes from any replay.
     not_before: Option<EventId>,
-    /// The first event is a checkpoint, whatever follows.
-    announced: bool,
-    /// The client's id is partial: it is owed the snapshots.
-    is_partial: bool,
-    /// How many cursors are owed.
-    owed: usize,
-    /// The place up to which all channels are read before any id is whole again.
-    catch_up: Option<EventId>,
-    /// The place up to which everything had been handed out when nothing was left last.
-    rested_at: EventId,
-    /// Nothing with a whole id has been sent yet.
-    unanchored: bool,
-    /// A gap was said that nothing follows: the next rest needs a checkpoint.
-    owes_checkpoint: bool,
+    /// Which id the client has.
+    anchor: Anchor,
     /// What is next on each channel that has news, where several have.
     queue: Queue,
     /// Chunks that are on their way out.
@@ -155,22 +148,10 @@ pub struct Subscription {
 }
 
 enum Phase {
+    /// Not polled yet, and in no list.
     Inert,
     Live(Arc<Reader>),
     Ended,
-}
-
-#[derive(Clone, Copy)]
-enum Beginning {
-    After(EventId),
-    /// The client's id cannot be found again.
-    Gap(GapReason),
-    Fresh {
-        newest: EventId,
-        start: Start,
-    },
-    /// The hub is full.
-    Refused,
 }
 
 impl Subscription {
@@ -179,59 +160,51 @@ impl Subscription {
         channels: Vec<ChannelHandle>,
         last: LastEventId,
     ) -> Self {
-        let is_partial = matches!(last, LastEventId::Known(id) if id.is_partial());
-        let start = match last {
+        let beginning = match last {
             LastEventId::Absent => Beginning::Fresh {
                 newest: shared.clock.newest(),
                 start: Start::default(),
             },
             LastEventId::Known(id) => match shared.clock.check(id.whole()) {
-                Ok(id) => Beginning::After(id),
+                Ok(whole) => Beginning::After {
+                    id: whole,
+                    is_partial: id.is_partial(),
+                    announce: false,
+                },
                 Err(reason) => Beginning::Gap(reason),
             },
             LastEventId::Unknown(_) => Beginning::Gap(GapReason::Unknown),
         };
-        Self::starting(shared, channels, start, is_partial)
+        Self::starting(shared, channels, beginning)
     }
 
-    /// A stream that ends at once and sends its client away for a moment.
+    /// A stream that ends at once and tells its client to come back in a few seconds.
     pub(crate) fn refused(shared: Arc<Shared>) -> Self {
         shared.counters.refused();
-        Self::starting(shared, Vec::new(), Beginning::Refused, false)
+        Self::starting(shared, Vec::new(), Beginning::Refused)
     }
 
-    fn starting(
-        shared: Arc<Shared>,
-        channels: Vec<ChannelHandle>,
-        start: Beginning,
-        is_partial: bool,
-    ) -> Self {
-        let rested_at = shared.clock.start();
+    fn starting(shared: Arc<Shared>, channels: Vec<ChannelHandle>, beginning: Beginning) -> Self {
+        let anchor = Anchor::new(shared.clock.start());
         let mut subscription = Self {
             shared,
             many: channels.len() > 1,
             cursors: channels.into_iter().map(Cursor::new).collect(),
-            start,
-            resume: Resumption::Fresh,
+            beginning,
+            resumption: Resumption::Fresh,
             on_gap: OnGap::default(),
             on_lag: OnLag::default(),
             phase: Phase::Inert,
-            control: None,
+            handle: None,
             not_before: None,
-            announced: false,
-            is_partial,
-            owed: 0,
-            catch_up: None,
-            rested_at,
-            unanchored: true,
-            owes_checkpoint: false,
+            anchor,
             queue: Queue::default(),
             ready: ChunkQueue::default(),
             read_to_end: None,
             #[cfg(feature = "tracing")]
             span: tracing::Span::none(),
         };
-        subscription.resume = subscription.look_ahead();
+        subscription.resumption = subscription.look_ahead();
         subscription
     }
 
@@ -239,7 +212,7 @@ impl Subscription {
     /// one that brings an id.
     #[must_use]
     pub fn start(mut self, at: Start) -> Self {
-        if let Beginning::Fresh { start, .. } = &mut self.start {
+        if let Beginning::Fresh { start, .. } = &mut self.beginning {
             *start = match at {
                 Start::Newest(0) => Start::Live,
                 other => other,
@@ -272,12 +245,12 @@ impl Subscription {
     pub fn not_before(mut self, id: EventId) -> Self {
         let id = id.whole().min(self.shared.clock.newest());
         self.not_before = self.not_before.max(Some(id));
-        if let Beginning::After(brought) = &mut self.start
+        if let Beginning::After { id: brought, .. } = &mut self.beginning
             && brought.epoch() == id.epoch()
         {
             *brought = id.max(*brought);
         }
-        self.resume = self.look_ahead();
+        self.resumption = self.look_ahead();
         self
     }
 
@@ -299,7 +272,7 @@ impl Subscription {
     /// evicted; the stream itself always says what is missing.
     #[must_use]
     pub fn resumption(&self) -> Resumption {
-        self.resume
+        self.resumption
     }
 
     /// A handle that adds channels of the hub to this subscription, or takes them away, while it
@@ -309,7 +282,7 @@ impl Subscription {
         let Self {
             shared, cursors, ..
         } = self;
-        self.control
+        self.handle
             .get_or_insert_with(|| {
                 let names = cursors.iter().map(|cursor| cursor.channel.name().into());
                 SubscriptionHandle::new(shared.clone(), names.collect())
@@ -317,9 +290,11 @@ impl Subscription {
             .clone()
     }
 
-    /// Gives the client an id before anything else.
+    /// Gives a client that brought an id this id again, before anything else.
     pub(crate) fn announced(mut self) -> Self {
-        self.announced = true;
+        if let Beginning::After { announce, .. } = &mut self.beginning {
+            *announce = true;
+        }
         self
     }
 
@@ -340,6 +315,7 @@ impl Subscription {
                     continue;
                 }
                 Phase::Live(reader) => reader,
+                // What was ready when the stream ended still goes out.
                 Phase::Ended => return Poll::Ready(self.ready.pop()),
             };
             if let Some(chunk) = self.ready.pop() {
@@ -350,15 +326,18 @@ impl Subscription {
             if self.advance() {
                 continue;
             }
+
+            // Nothing is left to send. From here on, the order counts: first the wakers are
+            // stored, then everything that may have changed meanwhile is looked at again. A change
+            // that comes after the look finds the waker.
             let Phase::Live(reader) = &self.phase else {
                 continue;
             };
             reader.waker.store(cx.waker());
-            if let Some(control) = &self.control {
-                control.0.waker.store(cx.waker());
-                if control.0.has_changed() {
-                    let reader = reader.clone();
-                    self.change_channels(&reader);
+            if let Some(handle) = &self.handle {
+                handle.0.waker.store(cx.waker());
+                if handle.0.has_changed() {
+                    self.change_channels();
                     continue;
                 }
             }
@@ -376,7 +355,7 @@ impl Subscription {
                 self.stop();
                 continue;
             }
-            if self.shared.wake.is_driverless() {
+            if self.shared.wake.is_orphaned() {
                 self.shared.wake.ensure_running(&self.shared);
             }
             return Poll::Pending;
@@ -385,7 +364,7 @@ impl Subscription {
 
     /// Registers, seeks, and makes the first bytes ready.
     fn begin(&mut self) {
-        if let Beginning::Refused = self.start {
+        if let Beginning::Refused = self.beginning {
             self.stop();
             self.ready.push(retry::come_back(retry::RETURN));
             return;
@@ -394,7 +373,8 @@ impl Subscription {
         for cursor in &mut self.cursors {
             cursor.register(&reader);
         }
-        // From here on its drop leaves the lists, also if there is no runtime to start the task.
+        // From here on, dropping the subscription takes it from the lists, even if there is no
+        // runtime to start the task.
         self.phase = Phase::Live(reader);
         self.shared.wake.ensure_running(&self.shared);
 
@@ -408,35 +388,39 @@ impl Subscription {
         if let Some(millis) = self.shared.settings.retry {
             encode::retry(&mut prelude, millis);
         }
-        // In one chunk: a client that has the head of its first response has its checkpoint
-        // too (law 4).
-        if let (Some(place), Some(name)) = (self.first_place(), &self.shared.settings.checkpoint) {
-            checkpoint(&mut prelude, name, place, &self.shared.clock);
-            self.unanchored = place.is_partial();
+        // In one chunk: a client that has the first response's headers has its checkpoint, too
+        // (law 4).
+        if let Some(id) = self.first_id()
+            && self.encode_checkpoint(id, &mut prelude)
+        {
+            self.anchor.checkpoint_sent(id);
         }
         self.ready.push(prelude.into());
-        self.shared.counters.began(self.resume);
+        self.shared.counters.began(self.resumption);
         #[cfg(feature = "tracing")]
         self.trace_begin();
         self.advance();
         self.ready.join(SMALL);
     }
 
-    /// The id that a client gets before anything else, if it is to get one.
+    /// The id that a client gets before anything else, if any.
     ///
-    /// One that begins live does, also where nothing is to be delivered yet: cut off within its
-    /// first event, it would come back without an id, and never hear of it (law 4).
-    fn first_place(&self) -> Option<EventId> {
-        match self.start {
-            Beginning::After(id) if self.announced => Some(id),
+    /// A client that starts live gets one even if nothing is to be delivered yet. Cut off within
+    /// its first event, it would otherwise come back without an id, and never learn of that event
+    /// (law 4).
+    fn first_id(&self) -> Option<EventId> {
+        match self.beginning {
+            Beginning::After {
+                id, announce: true, ..
+            } => Some(id),
             Beginning::Fresh {
                 start: Start::Live | Start::Snapshot,
                 newest,
-            } => match (self.owed, self.many) {
-                (0, _) => Some(newest),
-                // The snapshot says where it stands.
-                (_, false) => None,
-                (_, true) => Some(newest.partial()),
+            } => match (self.anchor.owes_snapshots(), self.many) {
+                (false, _) => Some(newest),
+                // The snapshot brings its own id.
+                (true, false) => None,
+                (true, true) => Some(newest.partial()),
             },
             _ => None,
         }
@@ -453,211 +437,53 @@ impl Subscription {
             "event_stream",
             hub = self.shared.settings.name,
             ?channels,
-            resume = ?self.resume,
+            resumption = ?self.resumption,
         );
         self.span
             .in_scope(|| tracing::debug!("an event stream begins"));
     }
 
-    /// Asks for the channel's snapshot, if it has one and the client is to get it.
-    fn ask_for_snapshot(&mut self, index: usize) {
-        let cursor = &mut self.cursors[index];
-        if self.on_gap != OnGap::Snapshot && cursor.gap.is_some() {
-            return;
-        }
-        let Some(snapshots) = cursor.channel.snapshots.get() else {
-            return;
-        };
-        if !cursor.owed {
-            cursor.owed = true;
-            self.owed += 1;
-        }
-        let snapshots = snapshots.clone();
-        // What is published from now on is kept for this reader until the snapshot is there. A
-        // new one is not made before, so it contains everything up to here.
-        let end = cursor.channel.lock().end();
-        cursor.start_at(end);
-        match snapshots.get(&cursor.channel, self.not_before) {
-            Asked::Pending(pending) => cursor.await_snapshot(Snapshot::Pending(pending)),
-            Asked::Ready(snapshot) => self.land(index, snapshot),
-        }
-    }
-
-    /// Puts the cursor behind a snapshot that is here.
-    fn land(&mut self, index: usize, snapshot: Arc<SharedSnapshot>) {
-        let cursor = &mut self.cursors[index];
-        let found = cursor.channel.lock().seek_kept(snapshot.id);
-        let is_allowed = Some(snapshot.id) >= self.not_before;
-        match found {
-            Seek::Exact { position, .. } if is_allowed => {
-                cursor.start_at(position);
-                cursor.await_snapshot(Snapshot::Ready(snapshot));
-            }
-            // It was made for somebody who came earlier: what follows it was not kept, or is not
-            // for this client.
-            Seek::Exact { .. } | Seek::Evicted => {
-                cursor.await_snapshot(Snapshot::None);
-                cursor.overruns = cursor.overruns.saturating_add(1);
-                if cursor.overruns > 1 {
-                    self.send_away(index, "what follows its snapshots is gone, twice in a row");
-                } else {
-                    self.ask_for_snapshot(index);
-                }
-            }
-        }
-    }
-
-    /// Looks whether snapshots are here that were asked for.
-    fn poll_snapshots(&mut self, cx: &mut Context<'_>) {
-        if self.owed == 0 {
-            return;
-        }
-        for index in 0..self.cursors.len() {
-            while let Snapshot::Pending(pending) = &mut self.cursors[index].snapshot {
-                match Pin::new(pending).poll(cx) {
-                    Poll::Pending => break,
-                    Poll::Ready(Some(snapshot)) => self.land(index, snapshot),
-                    Poll::Ready(None) => self.send_away(index, "its snapshot failed"),
-                }
-                if self.is_ended() {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Makes the next chunk ready, if anything is there.
+    /// Makes the next chunk ready. Returns whether to look again; without that, nothing is left.
     fn advance(&mut self) -> bool {
         if self.is_ended() {
             return true;
         }
+        // Loaded before any log is locked (law 5).
         let newest = self.shared.clock.newest();
-        // From a snapshot's id to that of the other channels, events come without ids.
-        if self.owed > 0
-            && self.many
-            && self.catch_up.is_none()
-            && self.cursors.iter().any(Cursor::has_snapshot)
-        {
-            self.catch_up = Some(newest);
+        let owes = self.many && self.anchor.owes_snapshots();
+        if owes && self.cursors.iter().any(Cursor::has_snapshot) {
+            self.anchor.catch_up_to(newest);
         }
-        let newest = self.catch_up.unwrap_or(newest);
-        self.rested_at = newest;
-        self.read_up_to(newest) || self.rest(newest)
+        let up_to = self.anchor.read_up_to(newest);
+        if self.read_up_to(up_to) {
+            return true;
+        }
+        match self.anchor.rest(up_to, &mut self.cursors) {
+            Rest::Done => false,
+            Rest::ReadOn => true,
+            Rest::Checkpoint(id) => self.send_checkpoint(id),
+        }
     }
 
-    /// Nothing is left up to `newest`. A client that has no id yet, or was told of a gap that
-    /// nothing follows, or has caught up behind its snapshots, gets this place as its id (law 4).
-    fn rest(&mut self, newest: EventId) -> bool {
-        let caught_up = self.catch_up.take().is_some();
-        if caught_up {
-            for cursor in &mut self.cursors {
-                cursor.owed = cursor.is_waiting() || cursor.has_snapshot();
-            }
-            self.owed = self.cursors.iter().filter(|cursor| cursor.owed).count();
+    /// Returns whether there are checkpoints at all.
+    fn send_checkpoint(&mut self, id: EventId) -> bool {
+        let mut out = Vec::with_capacity(64);
+        let is_sent = self.encode_checkpoint(id, &mut out);
+        if is_sent {
+            self.ready.push(out.into());
         }
-        if self.owed > 0 {
-            return caught_up;
-        }
-        let unanchored = std::mem::take(&mut self.unanchored);
-        let owed = std::mem::take(&mut self.owes_checkpoint);
-        if !caught_up && !owed && !unanchored {
-            return false;
-        }
+        is_sent
+    }
+
+    fn encode_checkpoint(&self, id: EventId, out: &mut Vec<u8>) -> bool {
         let Some(name) = &self.shared.settings.checkpoint else {
             return false;
         };
-        let mut out = Vec::with_capacity(64);
-        checkpoint(&mut out, name, newest, &self.shared.clock);
-        self.ready.push(out.into());
+        encode::name(out, name.as_str());
+        encode::id(out, |out| self.shared.clock.write(id, out));
+        encode::text(out, "");
+        encode::end(out);
         true
-    }
-
-    /// Everything up to the newest id has been handed out: that is the place where channels come
-    /// in.
-    fn change_channels(&mut self, reader: &Arc<Reader>) {
-        let Some(control) = self.control.clone() else {
-            return;
-        };
-        for (name, wanted) in control.0.take() {
-            let at = self
-                .cursors
-                .iter()
-                .position(|cursor| cursor.channel.name() == &*name);
-            match (wanted, at) {
-                (handle::Wanted::Out, Some(at)) => self.take_out(at),
-                (handle::Wanted::In { channel, since }, None) => {
-                    self.cursors.push(Cursor::new(channel));
-                    self.come_in(self.cursors.len() - 1, since, reader);
-                }
-                (handle::Wanted::Out, None) | (handle::Wanted::In { .. }, Some(_)) => {}
-            }
-            if self.is_ended() {
-                return;
-            }
-        }
-    }
-
-    fn take_out(&mut self, at: usize) {
-        let mut cursor = self.cursors.swap_remove(at);
-        self.owed -= usize::from(cursor.owed);
-        cursor.unregister();
-        // What is queued knows the cursors by number.
-        self.queue = Queue::default();
-        for cursor in &mut self.cursors {
-            cursor.queued = false;
-        }
-    }
-
-    fn come_in(&mut self, index: usize, since: Option<EventId>, reader: &Arc<Reader>) {
-        self.cursors[index].register(reader);
-        let place = self.rested_at;
-        let channel = self.cursors[index].channel.clone();
-        let position = match self.seek_after(&channel, place) {
-            Ok((position, _)) => position,
-            // What has been published since the last look is gone already, or the channel is new.
-            Err((gap, oldest)) => {
-                if oldest > 0 && since.is_none() {
-                    self.note_gap(index, gap);
-                }
-                oldest
-            }
-        };
-        self.cursors[index].start_at(position);
-        if let Some(id) = since {
-            let id = id.whole();
-            let known = self.shared.clock.check(id).is_ok();
-            let missed = match known {
-                true => channel.lock().missed(id, position),
-                false => None,
-            };
-            if missed == Some(0) {
-                return;
-            }
-            let from = match missed {
-                Some(missed) => LostFrom::Position(position.saturating_sub(missed)),
-                None => LostFrom::Unknown,
-            };
-            let reason = GapReason::Unknown;
-            self.note_gap(index, Gap { reason, from });
-        }
-        self.ask_for_snapshot(index);
-        self.say_gaps();
-        // From here on, the client's id has to say that it is owed this channel's state.
-        if self.owed > 0
-            && !self.is_ended()
-            && let Some(name) = &self.shared.settings.checkpoint
-        {
-            let mut out = Vec::with_capacity(64);
-            checkpoint(&mut out, name, place.partial(), &self.shared.clock);
-            self.ready.push(out.into());
-        }
-    }
-
-    fn note_gap(&mut self, index: usize, gap: Gap) {
-        let cursor = &mut self.cursors[index];
-        cursor.gap = Some(gap);
-        cursor.channel.counters.gap(gap.reason);
-        self.shared.counters.gap(gap.reason);
     }
 
     fn is_ended(&self) -> bool {
@@ -685,8 +511,8 @@ impl Subscription {
 
     /// Leaves all lists.
     fn stop(&mut self) {
-        if let Some(control) = &self.control {
-            control.0.end();
+        if let Some(handle) = &self.handle {
+            handle.0.end();
         }
         if let Phase::Live(reader) = std::mem::replace(&mut self.phase, Phase::Ended) {
             for cursor in &mut self.cursors {
@@ -700,13 +526,6 @@ impl Subscription {
     }
 }
 
-fn checkpoint(out: &mut Vec<u8>, name: &EventName, id: EventId, clock: &Clock) {
-    encode::name(out, name.as_str());
-    encode::id(out, |out| clock.write(id, out));
-    encode::text(out, "");
-    encode::end(out);
-}
-
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.stop();
@@ -718,7 +537,7 @@ impl fmt::Debug for Subscription {
         let channels: Vec<_> = self.cursors.iter().map(|s| s.channel.name()).collect();
         f.debug_struct("Subscription")
             .field("channels", &channels)
-            .field("resume", &self.resume)
+            .field("resumption", &self.resumption)
             .finish_non_exhaustive()
     }
 }

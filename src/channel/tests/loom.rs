@@ -415,7 +415,7 @@ fn a_task_that_dies_leaves_nobody_asleep() {
         let dying = thread::spawn(move || drop(guard));
         let woken: Arc<Woken> = Arc::default();
         reader.waker.store(&woken.clone().into());
-        let noticed = wake.is_driverless();
+        let noticed = wake.is_orphaned();
         dying.join().unwrap();
 
         assert!(noticed || woken.take());

@@ -1,0 +1,106 @@
+//! What one client has missed: noted at its cursor, and reported before anything that follows.
+//!
+//! The data of the gap event is in `channel/gap.rs`.
+
+use crate::channel::{
+    gap::{Gap, GapReason, LostFrom, Notice, Part},
+    hub::Shared,
+    log::Read,
+    subscription::{OnGap, OnLag, Subscription, cursor::Snapshot},
+};
+
+impl Subscription {
+    pub(super) fn note_gap(&mut self, index: usize, gap: Gap) {
+        let cursor = &mut self.cursors[index];
+        cursor.gap = Some(gap);
+        cursor.channel.counters.gap(gap.reason);
+        self.shared.counters.gap(gap.reason);
+    }
+
+    /// The log has overtaken a connected client: `read` found a hole, or nothing, at its cursor.
+    pub(super) fn lagged(&mut self, index: usize, read: &Read) {
+        let cursor = &mut self.cursors[index];
+        let from = match read {
+            Read::Overrun { .. } => LostFrom::Position(cursor.position),
+            _ => LostFrom::Unknown,
+        };
+        cursor.start_at(read.next(cursor.position));
+        cursor.overruns = cursor.overruns.saturating_add(1);
+        // A client that cannot keep up with snapshots would get one after the other.
+        let too_often = cursor.overruns > 1
+            && self.on_gap == OnGap::Snapshot
+            && cursor.channel.snapshots.get().is_some();
+        cursor.channel.counters.gap(GapReason::Lagged);
+        self.shared.counters.gap(GapReason::Lagged);
+        if self.on_lag == OnLag::End || too_often {
+            self.send_away(index, "a client reads too slowly");
+            return;
+        }
+        Gap::widen(&mut cursor.gap, from);
+        self.ask_for_snapshot(index);
+    }
+
+    /// Reports every gap that is not reported yet, before anything that follows on any channel. An
+    /// event with an id takes the client past everything that is older, so the client would never
+    /// learn of a gap after it if the connection were cut in between. Channels that miss something
+    /// for the same reason share one event, so a page need not react to each.
+    pub(super) fn report_gaps(&mut self) -> bool {
+        let mut notices: Vec<Notice<'_>> = Vec::new();
+        for cursor in &mut self.cursors {
+            // If nothing else can follow, wait for the snapshot's id.
+            if cursor.gap.is_none() || (!self.many && cursor.is_waiting()) {
+                continue;
+            }
+            let Some(gap) = cursor.gap.take() else {
+                continue;
+            };
+            let log = cursor.channel.lock();
+            // A snapshot that is still being made may contain some of it.
+            let missed = match cursor.is_waiting() {
+                true => None,
+                false => gap.missed(&log, cursor.position),
+            };
+            let next = log.id_at(cursor.position);
+            drop(log);
+            // The snapshot is old enough that nothing is missing before it.
+            if missed == Some(0) {
+                continue;
+            }
+            let oldest = match &cursor.snapshot {
+                Snapshot::Ready(snapshot) => Some(snapshot.id),
+                Snapshot::Pending(_) => None,
+                Snapshot::None => next,
+            };
+            if oldest.is_none() {
+                self.anchor.gap_at_end();
+            }
+            let part = Part {
+                channel: cursor.channel.name(),
+                missed,
+                oldest,
+            };
+            let same = notices
+                .iter_mut()
+                .find(|notice| notice.reason == gap.reason);
+            match same {
+                Some(notice) => notice.parts.push(part),
+                None => notices.push(Notice {
+                    reason: gap.reason,
+                    parts: vec![part],
+                }),
+            }
+        }
+        if notices.is_empty() {
+            return false;
+        }
+        let mut out = Vec::new();
+        for notice in notices {
+            let Shared {
+                settings, clock, ..
+            } = &*self.shared;
+            notice.encode(&mut out, &settings.gap, clock, self.many);
+        }
+        self.ready.push(out.into());
+        true
+    }
+}

@@ -23,10 +23,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     channel::{
-        Channel,
-        clock::Clock,
-        hub::{Settings, Shared},
-        subscription::Subscription,
+        Channel, clock::Clock, settings::Settings, shared::Shared, subscription::Subscription,
     },
     error::{Error, ErrorKind},
     event::{

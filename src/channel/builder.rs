@@ -5,11 +5,7 @@ use std::{fmt, marker::PhantomData, time::Duration};
 use serde::Serialize;
 
 use crate::{
-    channel::{
-        Channel,
-        clock::Clock,
-        hub::{Hub, Settings, Shared},
-    },
+    channel::{Channel, clock::Clock, hub::Hub, settings::Settings, shared::Shared},
     event::{EventName, Heartbeat, retry},
     sync::Arc,
 };

@@ -3,25 +3,17 @@
 //! [`Shared`] is what the channels of a hub have in common. A stand-alone channel has a `Shared`
 //! to itself.
 
-use std::{any::TypeId, collections::HashSet, fmt, time::Duration};
+use std::{any::TypeId, collections::HashSet, fmt};
 
 use serde::Serialize;
-use tokio::time::Instant;
 
 use crate::{
     channel::{
-        Channel,
-        builder::HubBuilder,
-        clock::Clock,
-        log::Limits,
-        registry::{Bounds, Registry, ValueKind},
-        state::{ChannelHandle, ChannelState},
-        stats::{Counters, Stats},
-        subscription::Subscription,
-        wake::Wake,
+        Channel, builder::HubBuilder, registry::ValueKind, shared::Shared, state::ChannelHandle,
+        stats::Stats, subscription::Subscription,
     },
     error::Error,
-    event::{EventId, EventName, Heartbeat, id::quoted, variant},
+    event::EventId,
     last_event_id::LastEventId,
     sync::Arc,
 };
@@ -280,207 +272,5 @@ impl fmt::Debug for Hub {
         f.debug_struct("Hub")
             .field("newest", &self.newest())
             .finish_non_exhaustive()
-    }
-}
-
-/// What the channels of one hub share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) settings: Settings,
-    /// Two of the channel's own events have one name: nothing can be published.
-    pub(super) name_conflict: Option<String>,
-    pub(crate) clock: Clock,
-    pub(crate) wake: Arc<Wake>,
-    pub(crate) registry: Registry,
-    pub(crate) counters: Counters,
-    started: Instant,
-}
-
-impl Shared {
-    /// Of a hub.
-    pub(super) fn hub(settings: Settings) -> Self {
-        let bounds = Bounds {
-            channels: settings.max_channels,
-            idle: settings.retire_after,
-            closed: settings.known_after_close(),
-        };
-        Self::new(settings, Clock::new(), Some(bounds))
-    }
-
-    /// Of a channel of its own.
-    pub(crate) fn single(settings: Settings, clock: Clock) -> ChannelHandle {
-        let shared = Self::new(settings, clock, None);
-        let state = ChannelState::new("", shared.settings.limits, shared.clock.start());
-        let state = Arc::new(state);
-        shared.registry.insert_single(state.clone());
-        ChannelHandle::new(Arc::new(shared), state)
-    }
-
-    fn new(settings: Settings, clock: Clock, bounds: Option<Bounds>) -> Self {
-        let wake = Wake::new(settings.heartbeat.interval(), settings.coalesce);
-        Self {
-            registry: Registry::new(bounds, clock.start()),
-            name_conflict: settings.name_conflict(),
-            settings,
-            clock,
-            wake: Arc::new(wake),
-            counters: Counters::default(),
-            started: Instant::now(),
-        }
-    }
-
-    /// The time that logs are told. Only asked where a log has an age.
-    pub(crate) fn now(&self) -> u64 {
-        match self.settings.limits.age {
-            None => 0,
-            Some(_) => u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-
-    /// Visits a bounded number of channels, and returns those whose readers should be looked at.
-    /// Called by the wake task, once per tick.
-    pub(crate) fn sweep(&self) -> Vec<Arc<ChannelState>> {
-        self.registry.sweep(self.now())
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        let mut tally = Tally::default();
-        loop {
-            if let Some(stats) = self.tally(&mut tally) {
-                return stats;
-            }
-        }
-    }
-
-    /// Looks at a bounded number of channels; returns the sum after the last.
-    pub(crate) fn tally(&self, tally: &mut Tally) -> Option<Stats> {
-        let (states, next) = self.registry.some_channels(tally.next);
-        let stats = &mut tally.stats;
-        stats.channels += states.len();
-        for state in states {
-            let (events, bytes) = state.lock().retained();
-            stats.events += events;
-            stats.bytes += bytes;
-            stats.lag = stats.lag.max(state.lag());
-        }
-        if let Some(next) = next {
-            tally.next = next;
-            return None;
-        }
-        stats.subscribers = self.wake.readers();
-        stats.published = self.clock.newest().sequence();
-        self.counters.read_into(stats);
-        Some(*stats)
-    }
-
-    /// Whether anybody hears of the figures.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn is_reported(&self) -> bool {
-        !self.settings.name.is_empty()
-    }
-}
-
-/// Figures of a hub that are being summed up, a few channels at a time.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// The first channel that has not been looked at.
-    next: usize,
-    stats: Stats,
-}
-
-/// Everything that a builder sets.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// What operators call it.
-    #[cfg_attr(not(any(feature = "metrics", feature = "tracing")), allow(dead_code))]
-    pub(crate) name: String,
-    pub(crate) limits: Limits,
-    pub(crate) retry: Option<u32>,
-    pub(crate) heartbeat: Heartbeat,
-    pub(crate) gap: EventName,
-    pub(crate) checkpoint: Option<EventName>,
-    pub(crate) snapshot: Option<EventName>,
-    /// Whether the data of a snapshot names its channel.
-    pub(crate) snapshot_channel: bool,
-    pub(crate) snapshot_timeout: Duration,
-    /// The event with which a run ends early. Only a run has one.
-    pub(crate) end: Option<EventName>,
-    pub(crate) coalesce: Duration,
-    /// Values are published as events that bear the names of their variants.
-    pub(crate) named: bool,
-    /// A channel closes when its last publishing handle is dropped.
-    pub(crate) close_on_drop: bool,
-    pub(crate) max_channels: usize,
-    pub(crate) max_channels_per_subscription: usize,
-    pub(crate) retire_after: Duration,
-}
-
-impl Settings {
-    /// Ten times what clients wait before they reconnect, or longer.
-    pub(crate) fn known_after_close(&self) -> Duration {
-        /// What browsers wait that are told nothing, rounded up.
-        const UNTOLD: Duration = Duration::from_secs(6);
-        let retry = self
-            .retry
-            .map_or(UNTOLD, |millis| Duration::from_millis(millis.into()));
-        self.retire_after.max(retry * 10)
-    }
-}
-
-/// Names that no event of ours may have: an `EventSource` fires events of these names itself.
-pub(super) const RESERVED: [&str; 2] = ["error", "open"];
-
-impl Settings {
-    /// Why the channel's own events cannot be told apart, if two of them have one name.
-    pub(crate) fn name_conflict(&self) -> Option<String> {
-        let own = [
-            ("gap", Some(self.gap.as_str())),
-            (
-                "checkpoint",
-                self.checkpoint.as_ref().map(EventName::as_str),
-            ),
-            ("snapshot", self.snapshot.as_ref().map(EventName::as_str)),
-            ("heartbeat", self.heartbeat.name()),
-        ];
-        for (at, (one, name)) in own.iter().enumerate() {
-            let Some(name) = name else { continue };
-            if RESERVED.contains(name) {
-                return Some(format!("the {one} event may not be named {}", quoted(name)));
-            }
-            if let Some((other, _)) = own[..at].iter().find(|(_, taken)| *taken == Some(*name)) {
-                return Some(format!(
-                    "the {other} event and the {one} event are both named {}",
-                    quoted(name)
-                ));
-            }
-        }
-        None
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            limits: Limits {
-                events: 1024,
-                bytes: 64 << 20,
-                age: None,
-            },
-            retry: None,
-            heartbeat: Heartbeat::default(),
-            gap: variant::GAP,
-            checkpoint: Some(crate::event_name!("checkpoint")),
-            snapshot: Some(crate::event_name!("snapshot")),
-            snapshot_channel: false,
-            snapshot_timeout: Duration::from_secs(30),
-            end: None,
-            coalesce: Duration::ZERO,
-            named: false,
-            close_on_drop: false,
-            max_channels: 100_000,
-            max_channels_per_subscription: 256,
-            retire_after: Duration::from_secs(3600),
-        }
     }
 }

@@ -13,6 +13,8 @@ mod metrics;
 pub(crate) mod published;
 mod registry;
 mod rounds;
+pub(crate) mod settings;
+pub(crate) mod shared;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod stats;
@@ -47,8 +49,9 @@ use crate::{
     sync::{Arc, Ordering},
 };
 use builder::ChannelBuilder;
-use hub::{RESERVED, Shared};
 use published::Published;
+use settings::RESERVED;
+use shared::Shared;
 use snapshot::{Snapshots, State};
 use state::{ChannelHandle, EncodedEvent};
 use stats::Stats;
@@ -547,7 +550,7 @@ impl<T: ?Sized> Channel<T> {
     pub fn set_snapshot_name(&self, name: impl Into<Option<EventName>>) -> Result<(), Error> {
         let name = name.into();
         let settings = &self.handle.shared.settings;
-        let named = hub::Settings {
+        let named = settings::Settings {
             snapshot: name.clone(),
             ..settings.clone()
         };

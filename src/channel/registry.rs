@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     channel::{
-        hub::Shared,
+        shared::Shared,
         state::{ChannelHandle, ChannelState},
     },
     error::{Error, ErrorKind},

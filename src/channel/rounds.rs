@@ -374,7 +374,7 @@ mod tests {
         for channel in &channels {
             channel.publish(&1).unwrap();
         }
-        let mut tally = super::super::hub::Tally::default();
+        let mut tally = super::super::shared::Tally::default();
         let mut steps = 1;
         let stats = loop {
             match hub.shared().tally(&mut tally) {

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use crate::{
     channel::{
         clock::Clock,
-        hub::{Settings, Shared},
         log::{Evicted, Limits, Log},
+        settings::Settings,
+        shared::Shared,
         snapshot::Snapshots,
         stats::Counters,
         wake::{Reader, Wake},

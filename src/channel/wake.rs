@@ -26,7 +26,7 @@ use std::{
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::{
-    channel::{hub::Shared, rounds::Rounds, state::ChannelState},
+    channel::{rounds::Rounds, shared::Shared, state::ChannelState},
     sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, Weak, lock},
 };
 
@@ -377,7 +377,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
     let mut pause = pin!(tokio::time::sleep(Duration::ZERO));
     let mut rounds = Rounds::new(wake.coalesce);
     #[cfg(feature = "metrics")]
-    let mut tally: Option<super::hub::Tally> = None;
+    let mut tally: Option<super::shared::Tally> = None;
 
     loop {
         #[cfg(feature = "metrics")]
@@ -411,7 +411,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     }
                     #[cfg(feature = "metrics")]
                     if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) && !tallies {
-                        tally = shared.is_reported().then(super::hub::Tally::default);
+                        tally = shared.is_reported().then(super::shared::Tally::default);
                     }
                 }
             }
@@ -425,7 +425,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     #[cfg(feature = "metrics")]
                     {
                         if shared.upgrade().is_some_and(|shared| shared.is_reported()) {
-                            tally = Some(super::hub::Tally::default());
+                            tally = Some(super::shared::Tally::default());
                         }
                         while let (Some(_), Some(shared)) = (&tally, shared.upgrade()) {
                             tally_on(&mut tally, &shared);
@@ -461,7 +461,7 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
 
 /// Counts some more channels, and reports behind the last.
 #[cfg(feature = "metrics")]
-fn tally_on(tally: &mut Option<super::hub::Tally>, shared: &Shared) {
+fn tally_on(tally: &mut Option<super::shared::Tally>, shared: &Shared) {
     if let Some(counting) = tally
         && let Some(stats) = shared.tally(counting)
     {

@@ -4,8 +4,8 @@
 
 use crate::channel::{
     gap::{Gap, GapReason, LostFrom, Notice, Part},
-    hub::Shared,
     log::Read,
+    shared::Shared,
     subscription::{OnGap, OnLag, Subscription, cursor::Snapshot},
 };
 

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    channel::{hub::Shared, state::ChannelHandle},
+    channel::{shared::Shared, state::ChannelHandle},
     error::{Error, ErrorKind},
     event::{EventId, id::quoted},
     sync::{Arc, AtomicBool, Mutex, Ordering, WakerSlot, lock},

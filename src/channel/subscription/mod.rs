@@ -41,7 +41,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    channel::{gap::GapReason, hub::Shared, log::SMALL, state::ChannelHandle, wake::Reader},
+    channel::{gap::GapReason, log::SMALL, shared::Shared, state::ChannelHandle, wake::Reader},
     event::{EventId, encode, retry},
     last_event_id::LastEventId,
     sync::{Arc, AtomicBool, Ordering},

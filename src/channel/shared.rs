@@ -1,0 +1,121 @@
+//! [`Shared`]: what the channels of one hub have in common. A stand-alone channel has a `Shared` to
+//! itself.
+
+use tokio::time::Instant;
+
+use crate::{
+    channel::{
+        clock::Clock,
+        registry::{Bounds, Registry},
+        settings::Settings,
+        state::{ChannelHandle, ChannelState},
+        stats::{Counters, Stats},
+        wake::Wake,
+    },
+    sync::Arc,
+};
+
+/// What the channels of one hub share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    /// Two of the channel's own events have one name: nothing can be published.
+    pub(super) name_conflict: Option<String>,
+    pub(crate) clock: Clock,
+    pub(crate) wake: Arc<Wake>,
+    pub(crate) registry: Registry,
+    pub(crate) counters: Counters,
+    started: Instant,
+}
+
+impl Shared {
+    /// Of a hub.
+    pub(super) fn hub(settings: Settings) -> Self {
+        let bounds = Bounds {
+            channels: settings.max_channels,
+            idle: settings.retire_after,
+            closed: settings.known_after_close(),
+        };
+        Self::new(settings, Clock::new(), Some(bounds))
+    }
+
+    /// Of a channel of its own.
+    pub(crate) fn single(settings: Settings, clock: Clock) -> ChannelHandle {
+        let shared = Self::new(settings, clock, None);
+        let state = ChannelState::new("", shared.settings.limits, shared.clock.start());
+        let state = Arc::new(state);
+        shared.registry.insert_single(state.clone());
+        ChannelHandle::new(Arc::new(shared), state)
+    }
+
+    fn new(settings: Settings, clock: Clock, bounds: Option<Bounds>) -> Self {
+        let wake = Wake::new(settings.heartbeat.interval(), settings.coalesce);
+        Self {
+            registry: Registry::new(bounds, clock.start()),
+            name_conflict: settings.name_conflict(),
+            settings,
+            clock,
+            wake: Arc::new(wake),
+            counters: Counters::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// The time that logs are told. Only asked where a log has an age.
+    pub(crate) fn now(&self) -> u64 {
+        match self.settings.limits.age {
+            None => 0,
+            Some(_) => u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Visits a bounded number of channels, and returns those whose readers should be looked at.
+    /// Called by the wake task, once per tick.
+    pub(crate) fn sweep(&self) -> Vec<Arc<ChannelState>> {
+        self.registry.sweep(self.now())
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut tally = Tally::default();
+        loop {
+            if let Some(stats) = self.tally(&mut tally) {
+                return stats;
+            }
+        }
+    }
+
+    /// Looks at a bounded number of channels; returns the sum after the last.
+    pub(crate) fn tally(&self, tally: &mut Tally) -> Option<Stats> {
+        let (states, next) = self.registry.some_channels(tally.next);
+        let stats = &mut tally.stats;
+        stats.channels += states.len();
+        for state in states {
+            let (events, bytes) = state.lock().retained();
+            stats.events += events;
+            stats.bytes += bytes;
+            stats.lag = stats.lag.max(state.lag());
+        }
+        if let Some(next) = next {
+            tally.next = next;
+            return None;
+        }
+        stats.subscribers = self.wake.readers();
+        stats.published = self.clock.newest().sequence();
+        self.counters.read_into(stats);
+        Some(*stats)
+    }
+
+    /// Whether anybody hears of the figures.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn is_reported(&self) -> bool {
+        !self.settings.name.is_empty()
+    }
+}
+
+/// Figures of a hub that are being summed up, a few channels at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// The first channel that has not been looked at.
+    next: usize,
+    stats: Stats,
+}

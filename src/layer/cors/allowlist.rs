@@ -1,5 +1,4 @@
-//! [`OriginAllowlist`]: origins from code or a configuration, in the form in which browsers send
-//! them.
+//! [`OriginAllowlist`]: the allowed origins, from code or a configuration file.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -17,21 +16,21 @@ use crate::{
     sync::Arc,
 };
 
-/// The origins whose pages may read streams, in the form in which browsers send them.
+/// The origins whose pages may read streams.
 ///
 /// An entry is one of
 ///
 /// - an exact origin: `https://app.example`, `http://localhost:3000`, `http://[::1]:8080`. Scheme
-///   and port count: another port is another origin (rule 115);
-/// - a subdomain pattern, of `http` or `https`: `https://*.example.com` stands for every name
-///   with exactly one label more, so neither for `https://example.com` nor for
-///   `https://a.b.example.com` (rule 116);
-/// - an origin of a custom scheme: `chrome-extension://<id>`, `tauri://localhost` (rule 117).
+///   and port are significant: another port is another origin
+///   ([RFC 6454, 5](https://www.rfc-editor.org/rfc/rfc6454.html#section-5));
+/// - a subdomain pattern, with `http` or `https`: `https://*.example.com` matches every name with
+///   exactly one more label, so neither `https://example.com` nor `https://a.b.example.com`;
+/// - an origin with a custom scheme: `chrome-extension://<id>`, `tauri://localhost`.
 ///
-/// Upper case, a default port, one trailing slash, an internationalised name and every spelling
-/// of an IPv6 address are brought into the canonical form (rules 111, 113, 114). A custom
-/// scheme's host keeps its case. Doubles count once.
-/// An empty list is legal, and allows no other origin; the server's own pages need no entry.
+/// Entries are converted to the form that browsers send: lower case, no default port, no trailing
+/// slash, internationalized names as `xn--`, IPv6 addresses in their short form. The host of a
+/// custom scheme keeps its case. Duplicates count once. An empty list is valid and allows no other
+/// origin. The server's own pages need no entry.
 ///
 /// ```
 /// use axum_sse::OriginAllowlist;
@@ -53,7 +52,7 @@ use crate::{
 ///
 /// # What is refused
 ///
-/// The error names up to 16 of the bad entries, with the reason, and counts the others:
+/// The error lists up to 16 bad entries with the reason for each, and counts the others:
 ///
 /// ```
 /// # use axum_sse::OriginAllowlist;
@@ -66,24 +65,26 @@ use crate::{
 /// );
 /// ```
 ///
-/// - `*`, for that reason (rule 98).
+/// - `*`, because browsers refuse a wildcard
+///   [together with credentials](https://fetch.spec.whatwg.org/#cors-protocol-and-credentials).
 /// - `null`, and schemes whose pages send `null` as their origin (`file`, `data`, `blob`): any
-///   site can send it from a sandboxed frame (rule 110). A custom scheme is taken on trust; where
-///   a browser does not know it, its pages send `null`, and are not allowed.
-/// - What is more than an origin, or less: a path, a query, a fragment, a user name, an empty
-///   host or port, port 0, whitespace; `ws`, `wss` and `ftp`, since no page is of these.
-/// - Spellings that a reader takes for something else: `%61`, backslashes, IPv4 addresses in any
-///   form but the usual, or in the middle of an IPv6 one (`[::ffff:127.0.0.1]`, rule 114), a name
-///   with a dot at its end, even though that is an origin of its own.
-/// - A `*` anywhere but as the first label, or in front of an address or a single label
-///   (`https://*.com`). **Longer public suffixes are not recognised**: `https://*.github.io`
-///   allows the pages of strangers. A pattern also trusts whoever takes over a forgotten
+///   site can send it from a sandboxed frame. Custom schemes are not checked; pages of a scheme
+///   that the browser does not know send `null`, and are not allowed.
+/// - Anything that is not exactly an origin: a path, a query, a fragment, a user name, an empty
+///   host or port, port 0, whitespace; `ws`, `wss` and `ftp`, since no page has such an origin.
+/// - Misleading spellings: `%61`, backslashes, IPv4 addresses in an unusual form or inside an IPv6
+///   address (`[::ffff:127.0.0.1]`), and names with a trailing dot, although that is a separate
+///   origin.
+/// - A `*` anywhere but as the first label, or before an address or a single label
+///   (`https://*.com`). **Longer public suffixes are not recognized**: `https://*.github.io`
+///   allows the pages of strangers. A pattern also trusts anyone who takes over an abandoned
 ///   subdomain.
 ///
 /// # From a configuration
 ///
-/// With serde it is a sequence of strings, or one string as [`FromStr`] takes it; the format has
-/// to describe itself, as JSON, TOML and environment variables do. It is written as a sequence.
+/// It deserializes from a sequence of strings, or from one string as in [`FromStr`]. The format
+/// has to be self-describing, as JSON, TOML and environment variables are. It serializes as a
+/// sequence.
 ///
 /// ```
 /// # use axum_sse::OriginAllowlist;
@@ -97,28 +98,28 @@ use crate::{
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct OriginAllowlist(Arc<Lists>);
 
-/// Both without doubles and in order of bytes, for binary search.
+/// Both without duplicates and in byte order, for binary search.
 #[derive(Default, PartialEq, Eq)]
 struct Lists {
     exact: Box<[Box<str>]>,
-    /// With the `*` in its place. Apart from the others, since a client can send a `*`.
+    /// Including their `*`. Separate from `exact`, because a client can send a `*`.
     patterns: Box<[Box<str>]>,
 }
 
 impl OriginAllowlist {
-    /// The most entries that a list takes.
+    /// The maximum number of entries.
     pub const MAX_ENTRIES: usize = 10_000;
 
-    /// The longest entry, in bytes, both as written and in canonical form.
+    /// The maximum length of an entry in bytes, both as written and in canonical form.
     pub const MAX_ENTRY_LEN: usize = 512;
 
-    /// The list of these entries.
+    /// A list of these entries.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidOrigin`] if any entry is [refused](Self#what-is-refused) or longer
-    /// than [`MAX_ENTRY_LEN`](Self::MAX_ENTRY_LEN), or if there are more than
-    /// [`MAX_ENTRIES`](Self::MAX_ENTRIES).
+    /// [`ErrorKind::InvalidOrigin`] if an entry is [refused](Self#what-is-refused) or longer than
+    /// [`MAX_ENTRY_LEN`](Self::MAX_ENTRY_LEN), or if there are more than
+    /// [`MAX_ENTRIES`](Self::MAX_ENTRIES) entries.
     pub fn new<I, S>(entries: I) -> Result<Self, Error>
     where
         I: IntoIterator<Item = S>,
@@ -144,11 +145,12 @@ impl OriginAllowlist {
         })))
     }
 
-    /// Whether a request with this value of its `Origin` header comes from a listed origin.
+    /// Whether the origin in this value of an `Origin` header is on the list.
     ///
-    /// Bytes are compared with bytes: a value that is not spelled as browsers spell it is not
-    /// allowed, and none makes this panic (rule 112). `null` never is (rule 110). Takes time
-    /// that grows with the logarithm of the number of entries.
+    /// The comparison is byte by byte: a value in any other form than the one browsers send is not
+    /// allowed, nor is `null`, and no value causes a panic. The time is logarithmic in the number
+    /// of entries.
+    // Rules 110 and 112.
     #[must_use]
     pub fn allows(&self, origin: &[u8]) -> bool {
         let Lists { exact, patterns } = &*self.0;
@@ -158,13 +160,13 @@ impl OriginAllowlist {
             })
     }
 
-    /// The entries in canonical form, the patterns last.
+    /// The entries in canonical form, patterns last.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         let Lists { exact, patterns } = &*self.0;
         exact.iter().chain(patterns).map(|entry| &**entry)
     }
 
-    /// Whether there is no entry, so that no other origin is allowed.
+    /// Whether the list has no entry, so that no other origin is allowed.
     ///
     /// ```
     /// use axum_sse::OriginAllowlist;
@@ -188,37 +190,20 @@ impl fmt::Debug for OriginAllowlist {
 impl FromStr for OriginAllowlist {
     type Err = Error;
 
-    /// Entries separated by commas, whitespace or both. Without any, the list is empty.
+    /// Parses entries that are separated by commas, whitespace or both. No entries make an empty
+    /// list.
     ///
     /// # Errors
     ///
-    /// As [`OriginAllowlist::new`].
+    /// The same as for [`OriginAllowlist::new`].
     fn from_str(text: &str) -> Result<Self, Error> {
         let entries = text.split(|char: char| char == ',' || char.is_whitespace());
         Self::new(entries.filter(|entry| !entry.is_empty()))
     }
 }
 
-impl<S: AsRef<str>> TryFrom<Vec<S>> for OriginAllowlist {
-    type Error = Error;
-
-    /// As [`OriginAllowlist::new`].
-    fn try_from(entries: Vec<S>) -> Result<Self, Error> {
-        Self::new(entries)
-    }
-}
-
-impl<S: AsRef<str>> TryFrom<&[S]> for OriginAllowlist {
-    type Error = Error;
-
-    /// As [`OriginAllowlist::new`].
-    fn try_from(entries: &[S]) -> Result<Self, Error> {
-        Self::new(entries)
-    }
-}
-
 impl Serialize for OriginAllowlist {
-    /// Serialises as the sequence of [`iter`](OriginAllowlist::iter).
+    /// Serializes as the sequence of [`iter`](OriginAllowlist::iter).
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.iter())
     }
@@ -236,7 +221,7 @@ impl<'de> Visitor<'de> for Entries {
     type Value = OriginAllowlist;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a sequence of origins, or a string of origins with commas in between")
+        f.write_str("a sequence of origins, or a string of origins separated by commas")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<OriginAllowlist, E> {
@@ -245,7 +230,7 @@ impl<'de> Visitor<'de> for Entries {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<OriginAllowlist, A::Error> {
         let mut entries: Vec<String> = Vec::new();
-        // One more than is allowed, so that it is `new` that refuses.
+        // One more than allowed, so that `new` returns the error.
         while entries.len() <= OriginAllowlist::MAX_ENTRIES {
             let Some(entry) = seq.next_element()? else {
                 break;
@@ -262,8 +247,8 @@ fn contains<'a>(list: &'a [Box<str>], bytes: impl Iterator<Item = &'a u8> + Clon
         .is_ok()
 }
 
-/// The only pattern that can stand for this origin, in three parts: that with `*` in place of
-/// the first label. `None` if there is no label that a pattern stands for.
+/// The only pattern that can match this origin, in three parts: the origin with `*` in place of
+/// its first label. `None` if there is no label that a `*` matches.
 fn pattern_of(origin: &[u8]) -> Option<[&[u8]; 3]> {
     let host = memchr::memmem::find(origin, b"://")? + 3;
     let dot = host + memchr::memchr(b'.', &origin[host..])?;

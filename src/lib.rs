@@ -123,10 +123,10 @@ pub use channel::{
 pub use error::{BoxError, Error, ErrorKind};
 pub use event::{Event, EventId, EventName, Heartbeat, NotAResult, Payload};
 pub use last_event_id::{LastEventId, StrictLastEventId, UnknownId, UnknownIdRejection};
-#[cfg(feature = "layer")]
-pub use layer::SseLayer;
 #[cfg(feature = "cors")]
 pub use layer::cors::OriginAllowlist;
+#[cfg(feature = "layer")]
+pub use layer::layer::SseLayer;
 #[cfg(feature = "layer")]
 pub use lifetime::Access;
 pub use lifetime::Shutdown;

@@ -1,7 +1,7 @@
-//! [`SseBody`]: passes the inner body through, until its [`StreamEnd`] ends it at an event's boundary.
+//! [`SseBody`]: passes the inner body through until a [`StreamEnd`] ends it, after a whole event.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -10,22 +10,17 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
 #[cfg(feature = "listener")]
 use crate::connection::{self, Peer};
 use crate::{
     event::retry,
     layer::{boundary::EventBoundary, limits::Slot},
-    lifetime::{
-        access::{Access, earliest},
-        end::StreamEnd,
-        shutdown::Shutdown,
-    },
+    lifetime::end::{EndConditions, StreamEnd},
 };
 
 pin_project! {
-    /// The body of a response that went through [`SseLayer`](super::SseLayer).
+    /// The body of a response that went through [`SseLayer`](crate::SseLayer).
     ///
     /// ```
     /// # use axum::{body::Body, http::{Request, Response}};
@@ -42,94 +37,82 @@ pin_project! {
     /// ```
     pub struct SseBody<B> {
         #[pin]
-        inner: Inner<B>,
-        // `None` for what is not an event stream, which passes untouched.
-        stream: Option<Passage>,
+        content: Content<B>,
+        // `None` for responses that are no event stream, and once a stream has ended.
+        stream: Option<Stream>,
     }
 }
 
-/// How an event stream passes.
-pub(super) enum Passage {
-    /// Nothing can end it early, so there is no box to look into with every chunk.
-    Free {
-        _slot: Option<Slot>,
-    },
-    Watched(Box<Stream>),
-}
-
 pin_project! {
-    #[project = InnerProj]
-    enum Inner<B> {
-        Body { #[pin] body: B },
-        Answer { bytes: Bytes, sized: bool },
+    #[project = ContentProj]
+    enum Content<B> {
+        Inner { #[pin] body: B },
+        Answer { bytes: Bytes, is_sized: bool },
         Ended,
     }
 }
 
-/// What the layer does with an event stream that it may have to end.
-pub(super) struct Stream {
-    ends: Ends,
-    life: Option<Arc<StreamEnd>>,
-    /// Whether the access to it may be withdrawn, and when it expires.
-    is_revocable: bool,
-    expires: Option<Instant>,
-    /// Who was promised to be woken at the end.
-    asked_by: Option<Waker>,
-    /// Where the stream stands, unless it may end between any two chunks.
-    tail: Option<EventBoundary>,
-    /// Our bytes would not belong into an encoded body.
-    encoded: bool,
-    // Behind `life`, which it has to outlive.
+/// What the layer does with an event stream.
+pub(super) enum Stream {
+    /// Nothing ends it early, so its chunks pass without a look behind a pointer.
+    Unwatched {
+        _slot: Option<Slot>,
+    },
+    Watched(Box<Watched>),
+}
+
+/// An event stream that the layer may have to end.
+pub(super) struct Watched {
+    end: End,
+    /// The waker that the last poll has left at `end`, if `end` was quiet. As long as both stay the
+    /// same, there is no need to poll `end`.
+    waker: Option<Waker>,
+    /// The position in the stream, unless it may end between any two chunks.
+    boundary: Option<EventBoundary>,
+    /// Plain bytes must not be added to an encoded body.
+    is_encoded: bool,
+    // Declared after `end`, so dropped after it: its drop makes the connection look for streams
+    // that nothing else owns.
     #[cfg(feature = "listener")]
     _carried: Option<connection::Carried>,
-    /// Free again when the server has let go of the body.
+    /// Free when the server drops the body.
     _slot: Option<Slot>,
 }
 
-/// What ends a stream early, before its first poll and after.
-pub(super) enum Ends {
-    /// Nothing is registered yet: a response that is dropped leaves no trace.
-    Waiting {
-        shutdown: Option<Shutdown>,
-        /// When, from the first poll on.
-        lifetime: Option<std::time::Duration>,
-        access: Option<Access>,
-        #[cfg(feature = "listener")]
-        peer: Option<Peer>,
-    },
-    Begun,
+enum End {
+    /// The body has not been polled yet.
+    NotBegun(Beginning),
+    /// Nothing ends the stream early after all.
+    Never,
+    Running(Arc<StreamEnd>),
 }
 
-impl Ends {
-    fn are_none(&self) -> bool {
-        match self {
-            Self::Waiting {
-                shutdown,
-                lifetime,
-                access,
-                ..
-            } => shutdown.is_none() && lifetime.is_none() && access.is_none(),
-            Self::Begun => false,
-        }
-    }
+/// What a stream needs when it begins, which is with the first poll of its body.
+pub(super) struct Beginning {
+    pub(super) conditions: EndConditions,
+    #[cfg(feature = "listener")]
+    pub(super) peer: Option<Peer>,
 }
 
-impl Passage {
-    /// `whole_chunks`: the stream may end behind any chunk, and not only behind a whole event.
-    pub(super) fn new(ends: Ends, whole_chunks: bool, encoded: bool, slot: Option<Slot>) -> Self {
-        if ends.are_none() {
-            return Self::Free { _slot: slot };
+impl Stream {
+    /// `whole_chunks`: the stream may end after any chunk, not only after a whole event.
+    pub(super) fn new(
+        beginning: Beginning,
+        whole_chunks: bool,
+        is_encoded: bool,
+        slot: Option<Slot>,
+    ) -> Self {
+        if beginning.conditions.is_empty() {
+            return Self::Unwatched { _slot: slot };
         }
-        Self::Watched(Box::new(Stream {
-            ends,
-            life: None,
-            is_revocable: false,
-            expires: None,
-            asked_by: None,
-            // Events cannot be told apart in an encoded body. Its reader sees it cut off, as
-            // after a lost connection, and comes back.
-            tail: (!whole_chunks && !encoded).then(EventBoundary::default),
-            encoded,
+        // The events of an encoded body cannot be told apart. It is cut anywhere; to its client
+        // that is a lost connection, after which it reconnects.
+        let has_boundary = !whole_chunks && !is_encoded;
+        Self::Watched(Box::new(Watched {
+            end: End::NotBegun(beginning),
+            waker: None,
+            boundary: has_boundary.then(EventBoundary::default),
+            is_encoded,
             #[cfg(feature = "listener")]
             _carried: None,
             _slot: slot,
@@ -137,107 +120,97 @@ impl Passage {
     }
 }
 
-impl Stream {
+impl Watched {
     fn begin(&mut self) {
-        if matches!(self.ends, Ends::Begun) {
-            return;
-        }
-        let Ends::Waiting {
-            shutdown,
-            lifetime,
-            access,
-            #[cfg(feature = "listener")]
-            peer,
-        } = std::mem::replace(&mut self.ends, Ends::Begun)
-        else {
+        let End::NotBegun(beginning) = mem::replace(&mut self.end, End::Never) else {
             return;
         };
-        let (deadline, revocations) = access.map(Access::into_ends).unwrap_or_default();
-        self.is_revocable = !revocations.is_empty();
-        self.expires = deadline;
-        let lifetime = lifetime.and_then(|time| {
-            // A quarter of it is left to chance: streams that began together end apart.
-            let time = time.mul_f64(1.0 - retry::share() / 4.0);
-            Instant::now().checked_add(time)
-        });
-        self.life = StreamEnd::new(
-            shutdown.as_ref(),
-            earliest(deadline, lifetime),
-            revocations,
-            retry::share(),
-        )
-        .map(Arc::new);
-        #[cfg(feature = "listener")]
-        if let Some(life) = &self.life {
-            self._carried = connection::carries(life, peer);
+        if let Some(end) = beginning.conditions.begin() {
+            let end = Arc::new(end);
+            #[cfg(feature = "listener")]
+            {
+                self._carried = connection::carries(&end, beginning.peer);
+            }
+            self.end = End::Running(end);
         }
     }
 
     /// Ready once the stream has to end here, with its last bytes.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        self.begin();
-        let Some(life) = &self.life else {
+        if let End::NotBegun(_) = self.end {
+            self.begin();
+        }
+        let End::Running(end) = &self.end else {
             return Poll::Pending;
         };
-        let is_known = self.asked_by.as_ref();
-        if life.is_quiet() && is_known.is_some_and(|waker| waker.will_wake(cx.waker())) {
+        let waker = self.waker.as_ref();
+        if end.is_quiet() && waker.is_some_and(|waker| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
-        let Poll::Ready(due) = life.poll_due(cx) else {
-            self.asked_by = life.is_quiet().then(|| cx.waker().clone());
+        let Poll::Ready(due) = end.poll_due(cx) else {
+            self.waker = end.is_quiet().then(|| cx.waker().clone());
             return Poll::Pending;
         };
-        if self.tail.as_ref().is_none_or(EventBoundary::is_boundary) {
-            let retry = due.retry && !self.encoded;
+        if self.is_at_boundary() {
+            let retry = due.retry && !self.is_encoded;
             return Poll::Ready(retry.then(|| retry::come_back(retry::RETURN)));
         }
-        ready!(life.poll_overdue(cx));
+        // The current event does not come to its end.
+        ready!(end.poll_overdue(cx));
         Poll::Ready(None)
     }
 
-    /// Whether the access is over by now, so that a frame that has just come must not go out. The
-    /// rest of an event that has begun may.
-    fn is_withdrawn(&self, cx: &mut Context<'_>) -> bool {
-        if !self.tail.as_ref().is_none_or(EventBoundary::is_boundary) {
-            return false;
+    /// Whether a chunk that the inner body has just produced must be dropped, because the access
+    /// has ended since `poll_end`. The rest of an event that has begun may still be sent.
+    fn must_drop_chunk(&self, cx: &mut Context<'_>) -> bool {
+        match &self.end {
+            End::Running(end) => self.is_at_boundary() && end.is_access_over(cx),
+            _ => false,
         }
-        let life = self.life.as_ref().filter(|_| self.is_revocable);
-        life.is_some_and(|life| life.is_revoked(cx))
-            || self.expires.is_some_and(|at| at <= Instant::now())
+    }
+
+    fn is_at_boundary(&self) -> bool {
+        self.boundary
+            .as_ref()
+            .is_none_or(EventBoundary::is_boundary)
     }
 }
 
 impl<B> SseBody<B> {
+    /// The body of a response that is not an event stream.
     pub(super) fn untouched(body: B) -> Self {
         Self {
-            inner: Inner::Body { body },
+            content: Content::Inner { body },
             stream: None,
         }
     }
 
-    /// An event stream.
-    pub(super) fn stream(body: B, passage: Passage) -> Self {
+    /// The body of an event stream.
+    pub(super) fn stream(body: B, stream: Stream) -> Self {
         Self {
-            inner: Inner::Body { body },
-            stream: Some(passage),
+            content: Content::Inner { body },
+            stream: Some(stream),
         }
     }
 
     /// An event stream of these bytes.
     pub(super) fn answer(bytes: Bytes) -> Self {
         Self {
-            inner: Inner::Answer {
+            content: Content::Answer {
                 bytes,
-                sized: false,
+                is_sized: false,
             },
             stream: None,
         }
     }
 
-    /// These bytes, and no event stream: their length is told.
+    /// These bytes, which are not an event stream: their length is reported.
     pub(super) fn text(bytes: Bytes) -> Self {
         Self {
-            inner: Inner::Answer { bytes, sized: true },
+            content: Content::Answer {
+                bytes,
+                is_sized: true,
+            },
             stream: None,
         }
     }
@@ -247,7 +220,7 @@ impl<B> SseBody<B> {
 impl<B> Default for SseBody<B> {
     fn default() -> Self {
         Self {
-            inner: Inner::Ended,
+            content: Content::Ended,
             stream: None,
         }
     }
@@ -262,70 +235,72 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        let body = match this.inner.as_mut().project() {
-            InnerProj::Body { body } => body,
-            InnerProj::Answer { bytes, .. } => {
-                let bytes = std::mem::take(bytes);
-                this.inner.set(Inner::Ended);
+        let body = match this.content.as_mut().project() {
+            ContentProj::Inner { body } => body,
+            ContentProj::Answer { bytes, .. } => {
+                let bytes = mem::take(bytes);
+                this.content.set(Content::Ended);
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            InnerProj::Ended => return Poll::Ready(None),
+            ContentProj::Ended => return Poll::Ready(None),
         };
-        if let Some(Passage::Watched(stream)) = this.stream
+        // Before the inner body, so that a stream that always has a chunk ready ends too.
+        if let Some(Stream::Watched(stream)) = this.stream
             && let Poll::Ready(last) = stream.poll_end(cx)
         {
-            this.inner.set(Inner::Ended);
-            // On HTTP/2 last bytes may wait for the client: until the server lets go of the body,
-            // the stream is open, counts, and can hold up a shutdown.
+            this.content.set(Content::Ended);
+            // On HTTP/2 the last bytes may have to wait for the client's window. Until the server
+            // drops the body, the stream is open: it counts, and it can delay a shutdown.
             if last.is_none() {
                 *this.stream = None;
             }
             return Poll::Ready(last.map(|last| Ok(Frame::data(last))));
         }
         let frame = ready!(body.poll_frame(cx));
-        // What was published after the access was withdrawn may have come in between.
-        if let Some(Passage::Watched(stream)) = this.stream
-            && stream.is_withdrawn(cx)
+        // The access may have been revoked since `poll_end`, and this chunk published after that.
+        if let Some(Stream::Watched(stream)) = this.stream
+            && stream.must_drop_chunk(cx)
         {
-            this.inner.set(Inner::Ended);
+            this.content.set(Content::Ended);
             *this.stream = None;
             return Poll::Ready(None);
         }
         let data = frame
             .as_ref()
             .and_then(|frame| frame.as_ref().ok()?.data_ref());
-        match (data, this.stream) {
-            (_, None) => {}
-            (Some(data), Some(passage)) => {
-                if let Passage::Watched(stream) = passage
-                    && let Some(tail) = &mut stream.tail
-                {
-                    tail.follow(data);
+        match (data, &mut *this.stream) {
+            (Some(data), Some(Stream::Watched(stream))) => {
+                if let Some(boundary) = &mut stream.boundary {
+                    boundary.follow(data);
                 }
             }
-            // The end, an error or trailers: nothing of ours may follow.
-            (None, stream) => {
-                this.inner.set(Inner::Ended);
-                *stream = None;
+            (Some(_), Some(Stream::Unwatched { .. })) | (_, None) => {}
+            // The end, an error or trailers: no bytes of the layer may follow.
+            (None, Some(_)) => {
+                this.content.set(Content::Ended);
+                *this.stream = None;
             }
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            Inner::Body { body } => body.is_end_stream(),
-            Inner::Answer { .. } => false,
-            Inner::Ended => true,
+        match &self.content {
+            Content::Inner { body } => body.is_end_stream(),
+            Content::Answer { .. } => false,
+            Content::Ended => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            // An event stream never tells its length, not even where it is known: the server
-            // would write a `Content-Length` of it.
-            Inner::Body { body } if self.stream.is_none() => body.size_hint(),
-            Inner::Answer { bytes, sized: true } => SizeHint::with_exact(bytes.len() as u64),
+        match &self.content {
+            // The length of an event stream is never reported, even where it is known: the server
+            // would turn it into a `Content-Length`.
+            Content::Inner { body } if self.stream.is_none() => body.size_hint(),
+            Content::Answer {
+                bytes,
+                is_sized: true,
+            } => SizeHint::with_exact(bytes.len() as u64),
             _ => SizeHint::default(),
         }
     }
@@ -334,7 +309,7 @@ impl<B: Body<Data = Bytes>> Body for SseBody<B> {
 impl<B> fmt::Debug for SseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SseBody")
-            .field("ended", &matches!(self.inner, Inner::Ended))
+            .field("ended", &matches!(self.content, Content::Ended))
             .finish_non_exhaustive()
     }
 }

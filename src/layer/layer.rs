@@ -1,6 +1,8 @@
-//! [`SseLayer`]: the settings, and how a service is wrapped.
+//! [`SseLayer`]: the settings.
 
-use std::{sync::Arc, time::Duration};
+#[cfg(feature = "cors")]
+use std::sync::Arc;
+use std::time::Duration;
 
 use tower_layer::Layer;
 
@@ -9,26 +11,25 @@ use crate::lifetime::shutdown::Shutdown;
 #[cfg(feature = "cors")]
 use crate::{
     error::Error,
-    layer::cors::{Cors, OriginAllowlist, hosts::Hosts},
+    layer::cors::{Cors, OriginAllowlist, hosts::Hosts, policy::Policy},
 };
 
-/// Gives every event stream the head it needs, says who may read it from another origin, how
-/// many may be open and for how long, and ends it on [`Shutdown`].
+/// Sets the right response headers on every event stream, enforces a CORS allowlist and limits,
+/// and closes streams on [`Shutdown`].
 ///
 /// On responses that are `text/event-stream`:
 ///
-/// * `Content-Type` is exactly that, once (rule 48);
-/// * `Cache-Control` has `no-cache`, `no-store` and `no-transform`, beside what the handler set
-///   itself, in one field (rules 49, 53);
-/// * `X-Accel-Buffering: no`, unless the handler set it: without, nginx withholds even the head
-///   (rule 50);
-/// * `Connection: keep-alive` in answer to HTTP/1.1 requests that do not ask for `close`, and
-///   not during a shutdown (rules 51, 57);
-/// * no `Content-Length`, validator or other header that an endless response must not have
-///   (rules 51, 54);
-/// * no body in answer to HEAD (rule 56).
+/// * `Content-Type` is exactly that, since some clients refuse or mistake parameters;
+/// * `Cache-Control` has `no-cache`, `no-store` and `no-transform`, merged with the handler's
+///   directives into one field;
+/// * `X-Accel-Buffering: no`, unless the handler has set it: without it, nginx holds back even
+///   the response headers;
+/// * `Connection: keep-alive` in answer to HTTP/1.1 requests that do not ask for `close`, except
+///   during a shutdown;
+/// * no `Content-Length`, validator or other header that is wrong for an endless response;
+/// * no body in answer to HEAD.
 ///
-/// The rest is off until it is asked for. Put it on the routes that stream, not on the whole
+/// Everything else is off by default. Put the layer on the routes that stream, not on the whole
 /// app ([why](crate::layer)):
 ///
 /// ```
@@ -64,13 +65,13 @@ pub struct SseLayer {
     pub(super) lifetime: Option<Duration>,
     pub(super) shutdown: Option<Shutdown>,
     #[cfg(feature = "cors")]
-    pub(super) cors: Option<Cors>,
+    pub(super) cors: Option<Arc<Policy>>,
     #[cfg(feature = "cors")]
     pub(super) hosts: Option<Arc<Hosts>>,
 }
 
 impl SseLayer {
-    /// A layer that sets heads only.
+    /// A layer that only sets response headers.
     pub fn new() -> Self {
         Self {
             set_content_type: false,
@@ -86,16 +87,16 @@ impl SseLayer {
         }
     }
 
-    /// Pages of these origins may read the streams, with cookies; requests of all others get 403
-    /// before the handler runs. Requests of the same origin pass. The short form of
+    /// Pages of these origins may read the streams, with cookies; requests of all other origins get
+    /// 403 before the handler runs. Requests of the same origin pass. Short for
     /// `cors(Cors::new(origins))`; see [`Cors`] for what that includes.
     #[cfg(feature = "cors")]
     pub fn origins(self, origins: OriginAllowlist) -> Self {
         self.cors(Cors::new(origins))
     }
 
-    /// Who may read from other origins, in full. Without, no CORS header is ever sent: pages of
-    /// other origins cannot read, though their requests reach the handler.
+    /// Configures CORS in full. Without it, the layer sends no CORS header: pages of other origins
+    /// cannot read the response, but their requests reach the handler.
     ///
     /// ```
     /// use axum_sse::{SseLayer, layer::Cors};
@@ -105,26 +106,27 @@ impl SseLayer {
     /// ```
     #[cfg(feature = "cors")]
     pub fn cors(mut self, cors: Cors) -> Self {
-        self.cors = Some(cors);
+        self.cors = Some(Arc::new(Policy::new(cors)));
         self
     }
 
-    /// The names by which browsers reach this server. Every request under the layer that asks for
-    /// another, in `Host` or in its target, gets 421 before the handler runs, stream or not
-    /// (rule 130): a page whose own name has been made to point to this server (DNS rebinding) is
-    /// of the same origin to the browser, and nothing else gives it away.
+    /// The host names of this server. A request under the layer for any other name, in `Host` or
+    /// in its target, gets 421 before the handler runs, whether it is for a stream or not. This
+    /// protects against DNS rebinding: if the DNS name of an attacker's page resolves to this
+    /// server, the browser takes the two for the same origin, and the host name is the only sign
+    /// of the attack.
     ///
-    /// An entry is a name, or a pattern such as `*.example.com` for exactly one label more;
-    /// without scheme and port, since every port counts. Case does not count, nor does a dot at
-    /// the end. IP addresses, `localhost` and names below `localhost` always pass, since rebinding
-    /// needs a name of the attacker's; so an empty list is right for a server that listens on
-    /// loopback. A request without `Host` passes: no browser sends one.
+    /// An entry is a name, or a pattern such as `*.example.com` for exactly one more label. It has
+    /// no scheme and no port and is valid for every port. Case and a trailing dot are ignored. IP
+    /// addresses, `localhost` and names below `localhost` always pass, because rebinding needs a
+    /// DNS name of the attacker; so an empty list is right for a server that listens on loopback.
+    /// A request without `Host` passes, since no browser sends one.
     ///
-    /// A proxy in front may send its own name for the server as `Host`: list that one then, and
+    /// If a reverse proxy replaces `Host` with its own name for this server, list that name, and
     /// check the public name at the proxy.
     ///
-    /// A layer with nothing but this may go around a whole app, and should, since pages and JSON
-    /// are read in the same way.
+    /// A layer with only this setting can and should wrap the whole app, since pages and JSON can
+    /// be read in the same way.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -141,9 +143,9 @@ impl SseLayer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidHost`](crate::ErrorKind::InvalidHost) if an entry is not a name or a
-    /// pattern, is longer than [`OriginAllowlist::MAX_ENTRY_LEN`], or if there are more than
-    /// [`OriginAllowlist::MAX_ENTRIES`]. The error names the bad entries:
+    /// [`ErrorKind::InvalidHost`](crate::ErrorKind::InvalidHost) if an entry is neither a name nor
+    /// a pattern or is longer than [`OriginAllowlist::MAX_ENTRY_LEN`], or if there are more than
+    /// [`OriginAllowlist::MAX_ENTRIES`] entries. The error lists the bad entries:
     ///
     /// ```
     /// let error = axum_sse::SseLayer::new().hosts(["https://app.example", "app.example:80"]);
@@ -163,25 +165,24 @@ impl SseLayer {
         Ok(self)
     }
 
-    /// How many streams may be open at once.
+    /// Limits how many streams may be open at once.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    /// The longest that a stream lasts, at least a second. Each ends at a moment of its own in
-    /// the last quarter of that time, at a whole event, and its client comes back (rule 72):
-    /// connections spread over nodes that were added, and who may read is asked again. Intermediaries cut
-    /// long streams anyway.
+    /// The maximum lifetime of a stream, at least a second. Each stream ends after a whole event,
+    /// at a random time in the last quarter, and its client reconnects. This rebalances connections
+    /// onto new nodes and re-runs authorization. Intermediaries cut long streams anyway.
     pub fn lifetime(mut self, time: Duration) -> Self {
-        // Above the half of what fits, its product with a share could be too much.
+        // Multiplied by a share as a float, a larger value could round to more than `MAX`.
         self.lifetime = Some(time.clamp(Duration::from_secs(1), Duration::MAX / 2));
         self
     }
 
     /// Answers 406 to requests whose `Accept` excludes `text/event-stream`, before the handler
-    /// runs (rules 59, 60). Off by default: an `EventSource` always accepts it, and what else
-    /// asks seldom says so rightly. OPTIONS is exempt.
+    /// runs. Off by default: an `EventSource` always accepts it, and other clients often send an
+    /// incorrect `Accept`. OPTIONS is exempt.
     ///
     /// ```
     /// let layer = axum_sse::SseLayer::new().strict_accept();
@@ -192,8 +193,8 @@ impl SseLayer {
         self
     }
 
-    /// Also makes an event stream of a 200 without `Content-Type` whose body has no known
-    /// length: for handlers that return a bare streaming body. Off by default.
+    /// Also treats a 200 without `Content-Type` whose body has no known length as an event stream:
+    /// for handlers that return a bare streaming body. Off by default.
     ///
     /// ```
     /// # use axum::{Router, body::Body, routing::get};
@@ -212,8 +213,8 @@ impl SseLayer {
         self
     }
 
-    /// Whether `Connection: keep-alive` is sent; it is by default. On HTTP/1.1 connections are
-    /// kept anyway; some old intermediaries want to read it.
+    /// Whether to send `Connection: keep-alive`; it is sent by default. HTTP/1.1 connections are
+    /// persistent without it, but some old intermediaries expect it.
     ///
     /// ```
     /// let layer = axum_sse::SseLayer::new().connection_keep_alive(false);
@@ -224,10 +225,10 @@ impl SseLayer {
         self
     }
 
-    /// Ends the streams when `shutdown` begins: ours between any two chunks, others behind
-    /// their next whole event, or after a second if none comes to its end. Each client is told
-    /// to come back after two to four seconds, at a moment of its own. Streams that start
-    /// afterwards get 200, that, and the end.
+    /// Ends the streams when `shutdown` begins: streams of this crate between any two chunks,
+    /// others after their current event, or after a second if that event does not end. Each client
+    /// gets a `retry` with a random time of two to four seconds. A stream that starts afterwards
+    /// gets a 200 with such a `retry` and ends.
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
         #[cfg(all(feature = "listener", feature = "tracing"))]
         shutdown.given_to_a_layer();
@@ -246,6 +247,6 @@ impl<S> Layer<S> for SseLayer {
     type Service = SseService<S>;
 
     fn layer(&self, inner: S) -> SseService<S> {
-        SseService::new(inner, Arc::new(self.clone()))
+        SseService::new(inner, self.clone())
     }
 }

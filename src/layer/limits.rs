@@ -1,4 +1,4 @@
-//! [`Limits`]: how many streams may be open at once, and what those get that are too many.
+//! [`Limits`]: how many streams may be open at once, and what requests over the limit get.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -11,20 +11,20 @@ use crate::{
 
 type KeyOf = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 
-/// How many streams may be open at once, in all and for each key: an address, a user.
+/// How many streams may be open at once, in total and for each key, such as an address or a user.
 ///
-/// A request over a limit is answered with a 200 that says when to come back and ends, since an
-/// `EventSource` never comes back after any other status (rule 68). Clients that are not an
-/// `EventSource` can be given [a status](Limits::refuse) instead.
+/// Requests over the limit get an empty 200 stream with a `retry`, since an `EventSource` does not
+/// reconnect after any other status. Other clients can get [an error status](Limits::refuse)
+/// instead.
 ///
-/// Clones count together: give a clone to [`SseLayer::limits`](crate::SseLayer::limits), and ask
-/// the other for [`open`](Limits::open). Without any limit set, it only counts.
+/// Clones share their counts: give one clone to [`SseLayer::limits`](crate::SseLayer::limits) and
+/// read [`open`](Limits::open) from another. Without any limit, streams are only counted.
 ///
 /// ```
 /// use axum_sse::{SseLayer, layer::Limits};
 ///
 /// let limits = Limits::new().total(10_000).per_key(6, |request| {
-///     // Who it is must not be for the client to choose: a header that our own proxy sets.
+///     // The client must not be able to choose the key: this header is set by our own proxy.
 ///     let address = request.headers.get("x-real-ip")?;
 ///     Some(address.to_str().ok()?.to_owned())
 /// });
@@ -33,9 +33,9 @@ type KeyOf = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 /// # let _ = layer;
 /// ```
 ///
-/// A place is taken when the handler has answered with an event stream, and is free again when
-/// that has ended or its client has gone. HEAD takes none. What it holds is bounded by the
-/// number of open streams: their keys.
+/// A slot is taken when the handler has answered with an event stream, and is free again when the
+/// stream has ended or its client has disconnected. HEAD takes no slot. The memory used is bounded
+/// by the keys of the open streams.
 #[derive(Clone)]
 #[must_use]
 pub struct Limits {
@@ -56,7 +56,7 @@ struct Counts {
 }
 
 impl Limits {
-    /// Counts, and limits nothing.
+    /// Counts streams without a limit.
     pub fn new() -> Self {
         Self {
             total: usize::MAX,
@@ -70,17 +70,17 @@ impl Limits {
         }
     }
 
-    /// At most `n` streams in all.
+    /// At most `n` streams in total.
     pub fn total(mut self, n: usize) -> Self {
         self.total = n;
         self
     }
 
-    /// At most `n` streams for each key. `key_of` is asked before the handler runs; where it
-    /// says `None`, only the total counts.
+    /// At most `n` streams for each key. `key_of` is called before the handler runs; if it returns
+    /// `None`, only the total limit applies.
     ///
-    /// Behind a proxy, the peer's address is the proxy's: every client would have the same key.
-    /// A header that clients can send themselves (`X-Forwarded-For` as it arrives) limits nobody.
+    /// Behind a proxy, the peer's address is that of the proxy, so all clients would have the same
+    /// key. A header that clients can set themselves (`X-Forwarded-For` as received) limits no one.
     pub fn per_key<F>(mut self, n: usize, key_of: F) -> Self
     where
         F: Fn(&Parts) -> Option<String> + Send + Sync + 'static,
@@ -90,8 +90,9 @@ impl Limits {
         self
     }
 
-    /// Answers what is too much with 429 (for a key) or 503 (in all) and `Retry-After`. An
-    /// `EventSource` that gets one is closed for good: only for clients that handle it.
+    /// Answers requests over the limit with 429 (per key) or 503 (total) and `Retry-After`. An
+    /// `EventSource` never reconnects after such a status, so use this only for clients that
+    /// handle it.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -111,9 +112,9 @@ impl Limits {
         self
     }
 
-    /// Takes the place before the handler runs, so that what is too much costs nothing. Any
-    /// request but HEAD and OPTIONS then counts until it has been answered, whether a stream
-    /// comes of it or not, and for at most [`answer_within`](Limits::answer_within).
+    /// Takes the slot before the handler runs, so that requests over the limit cost nothing. Every
+    /// request except HEAD and OPTIONS then counts until it has been answered, whether with a
+    /// stream or not, and for at most [`answer_within`](Limits::answer_within).
     ///
     /// ```
     /// use axum_sse::layer::Limits;
@@ -126,11 +127,12 @@ impl Limits {
         self
     }
 
-    /// With [`before_handler`](Limits::before_handler), how long a request may keep its place
-    /// before the handler has answered: 30 s by default. Otherwise, clients whose bodies never
-    /// come could keep everybody else out. After that the handler's future is dropped, the place
-    /// is free, and the request is answered like one that is too many: told to come back, or,
-    /// with [`refuse`](Limits::refuse), with 503. Without `before_handler` it has no effect.
+    /// With [`before_handler`](Limits::before_handler), how long a request may hold its slot until
+    /// the handler has answered: 30 s by default. Without this bound, clients that never send
+    /// their request body could lock out all others. After that time the handler's future is
+    /// dropped, the slot is free, and the request is answered like one over the limit: with an
+    /// empty stream or, with [`refuse`](Limits::refuse), with 503. Has no effect without
+    /// `before_handler`.
     ///
     /// ```
     /// use axum_sse::layer::Limits;
@@ -144,11 +146,10 @@ impl Limits {
         self
     }
 
-    /// When those that are too many should come back: between once and twice this time from
-    /// then, each at a moment of its own. An `EventSource` keeps it for all later reconnects, until
-    /// a stream tells it another (`Channel::builder().retry`), so a long time here has a long
-    /// effect. 5 s by default; 500 ms to 24 hours, and what lies
-    /// outside is moved to the nearest end.
+    /// When clients over the limit should come back: after a random time between once and twice
+    /// `time`. An `EventSource` uses that time for all later reconnects, until a stream sends it
+    /// another one (`Channel::builder().retry`), so a long time has a lasting effect. 5 s by
+    /// default, clamped to 500 ms to 24 hours.
     ///
     /// ```
     /// use axum_sse::layer::Limits;
@@ -162,27 +163,23 @@ impl Limits {
         self
     }
 
-    /// How many streams are open now.
+    /// The number of open streams.
     #[must_use]
     pub fn open(&self) -> usize {
         self.counts.total.load(Ordering::Relaxed)
     }
 
-    /// How many keys have a stream open now.
+    /// The number of keys with an open stream.
     #[must_use]
     pub fn keys(&self) -> usize {
         lock(&self.counts.keys).len()
-    }
-
-    pub(super) fn needs_key(&self) -> bool {
-        self.key_of.is_some()
     }
 
     pub(super) fn key(&self, request: &Parts) -> Option<String> {
         self.key_of.as_ref()?(request)
     }
 
-    /// A place, which is free again when it is dropped.
+    /// Takes a slot, which is free again when it is dropped.
     pub(super) fn take(&self, key: Option<&str>) -> Result<Slot, Full> {
         let counts = &self.counts;
         let below = |open: usize| (open < self.total).then_some(open + 1);
@@ -191,7 +188,7 @@ impl Limits {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
             .is_err()
         {
-            return Err(self.full(Reason::InAll));
+            return Err(self.full(Reason::Total));
         }
         let mut slot = Slot {
             counts: counts.clone(),
@@ -211,16 +208,16 @@ impl Limits {
                 free
             };
             if !taken {
-                return Err(self.full(Reason::ForKey));
+                return Err(self.full(Reason::Key));
             }
             slot.key = Some(key);
         }
         Ok(slot)
     }
 
-    /// The place was kept for too long without an answer.
+    /// The handler has held a slot for too long without an answer.
     pub(super) fn too_slow(&self) -> Full {
-        self.full(Reason::Slow)
+        self.full(Reason::TooSlow)
     }
 
     fn full(&self, reason: Reason) -> Full {
@@ -248,15 +245,18 @@ impl fmt::Debug for Limits {
     }
 }
 
-/// Why a request has no place.
+/// Why a request gets no slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reason {
-    InAll,
-    ForKey,
-    Slow,
+    /// The total limit is reached.
+    Total,
+    /// The limit of the request's key is reached.
+    Key,
+    /// The handler has taken too long to answer.
+    TooSlow,
 }
 
-/// A request has no place.
+/// A request gets no slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Full {
     pub(super) reason: Reason,
@@ -264,7 +264,7 @@ pub(super) struct Full {
     pub(super) return_after: Duration,
 }
 
-/// One stream's place.
+/// The slot of one stream.
 pub(super) struct Slot {
     counts: Arc<Counts>,
     key: Option<Arc<str>>,

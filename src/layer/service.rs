@@ -1,36 +1,26 @@
-//! [`SseService`] and its future: the names for what is made of [`Streams`] and, with the
-//! feature `cors`, the guard in front of them.
+//! [`SseService`]: decides about a request, then answers it or calls the inner service.
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response, request::Parts};
 use http_body::Body;
-use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
+    accept,
+    answer::Answer,
     body::SseBody,
+    future::{RequestInfo, ResponseFuture},
     layer::SseLayer,
-    streams::{Streams, StreamsFuture},
 };
-
 #[cfg(feature = "cors")]
-type Front<S> = super::cors_service::Guarded<Streams<S>>;
-#[cfg(not(feature = "cors"))]
-type Front<S> = Streams<S>;
+use crate::layer::cors::decision::Verdict;
 
-#[cfg(feature = "cors")]
-type FrontFuture<F> = super::cors_service::GuardedFuture<StreamsFuture<F>>;
-#[cfg(not(feature = "cors"))]
-type FrontFuture<F> = StreamsFuture<F>;
-
-/// A service whose event streams are looked after. Made by [`SseLayer`].
+/// The service that [`SseLayer`] makes of an inner one.
 ///
 /// ```
 /// use axum_sse::{SseLayer, layer::SseService};
@@ -43,19 +33,20 @@ type FrontFuture<F> = StreamsFuture<F>;
 /// let response = service.call(Request::new(Body::empty()));
 /// # let _ = response;
 /// ```
+// axum clones its routes, and the layers around them, for every connection. So all settings are
+// behind one pointer.
 #[derive(Clone, Debug)]
 pub struct SseService<S> {
-    front: Front<S>,
+    inner: S,
+    settings: Arc<SseLayer>,
 }
 
 impl<S> SseService<S> {
-    pub(super) fn new(inner: S, settings: Arc<SseLayer>) -> Self {
-        #[cfg(feature = "cors")]
-        let (cors, hosts) = (settings.cors.clone(), settings.hosts.clone());
-        let front = Streams::new(inner, settings);
-        #[cfg(feature = "cors")]
-        let front = super::cors_service::Guarded::new(front, cors, hosts);
-        Self { front }
+    pub(super) fn new(inner: S, settings: SseLayer) -> Self {
+        Self {
+            inner,
+            settings: Arc::new(settings),
+        }
     }
 }
 
@@ -69,50 +60,80 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.front.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        ResponseFuture {
-            front: self.front.call(request),
+        let settings = self.settings.clone();
+        let mut info = RequestInfo::new(&request);
+        let (parts, body) = request.into_parts();
+        match settings.decide(&parts, &mut info) {
+            Ok(()) => {
+                let request = Request::from_parts(parts, body);
+                ResponseFuture::called(self.inner.call(request), info, settings)
+            }
+            Err(answer) => ResponseFuture::answered(answer, info, settings),
         }
     }
 }
 
-pin_project! {
-    /// The future of [`SseService`].
-    ///
-    /// ```
-    /// # use axum::{body::Body, http::{Request, Response}};
-    /// # use axum_sse::SseLayer;
-    /// # use tower::{Layer, Service, ServiceExt, service_fn};
-    /// use axum_sse::layer::ResponseFuture;
-    ///
-    /// # let inner = service_fn(async |_: Request<Body>| Ok::<_, axum::Error>(Response::new(Body::empty())));
-    /// # let mut service = SseLayer::new().layer(inner);
-    /// let future: ResponseFuture<_> = service.call(Request::new(Body::empty()));
-    /// # drop(future);
-    /// ```
-    pub struct ResponseFuture<F> {
-        #[pin]
-        front: FrontFuture<F>,
+impl SseLayer {
+    /// Whether the inner service is called; if not, what the layer answers. The decision uses the
+    /// request's head alone, and its order is part of the contract: nothing counts against a limit
+    /// before the origin has been checked.
+    fn decide(&self, request: &Parts, info: &mut RequestInfo) -> Result<(), Answer> {
+        #[cfg(feature = "cors")]
+        self.decide_by_origin(request, info)?;
+
+        info.depends_on_accept = self.strict_accept;
+        let is_options = request.method == Method::OPTIONS;
+        if self.strict_accept && !is_options && !accept::takes_event_streams(&request.headers) {
+            return Err(Answer::NotAcceptable);
+        }
+        if let Some(limits) = self.limits.as_ref().filter(|_| !info.is_head) {
+            info.key = limits.key(request);
+            if limits.before_handler && !is_options {
+                info.slot = Some(limits.take(info.key.as_deref()).map_err(Answer::Full)?);
+            }
+        }
+        Ok(())
     }
-}
 
-impl<F, B, E> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-    B: Body<Data = Bytes>,
-{
-    type Output = Result<Response<SseBody<B>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().front.poll(cx)
-    }
-}
-
-impl<F> std::fmt::Debug for ResponseFuture<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    /// The part of the decision that protects against pages of other sites.
+    #[cfg(feature = "cors")]
+    fn decide_by_origin(&self, request: &Parts, info: &mut RequestInfo) -> Result<(), Answer> {
+        if self
+            .hosts
+            .as_ref()
+            .is_some_and(|hosts| !hosts.serve(request))
+        {
+            #[cfg(feature = "tracing")]
+            tracing::debug!(
+                host = ?request.headers.get(http::header::HOST),
+                "refused a request for a host that is not listed"
+            );
+            return Err(Answer::Misdirected);
+        }
+        let Some(policy) = &self.cors else {
+            return Ok(());
+        };
+        match policy.judge(request) {
+            Verdict::Pass => Ok(()),
+            Verdict::Allow(origin) => {
+                info.allowed_origin = Some(origin);
+                Ok(())
+            }
+            Verdict::Preflight(origin) => Err(Answer::Preflight(policy.preflight(origin))),
+            Verdict::EmptyPreflight => Err(Answer::EmptyPreflight),
+            Verdict::Refuse(reason) => {
+                #[cfg(feature = "tracing")]
+                tracing::debug!(
+                    reason,
+                    origin = ?request.headers.get(http::header::ORIGIN),
+                    "refused a request"
+                );
+                Err(Answer::Forbidden(reason))
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! [`StreamEnd`]: what ends one stream early, and when.
 //!
-//! Asked by the stream's body with each poll and, if the client does not read, so that the body
-//! is not polled, by its connection. Both live in one task on HTTP/1.1.
+//! The stream's body polls it before every chunk. A client that does not read stops those polls,
+//! so its connection polls the same object while a write is blocked. On HTTP/1.1 one task drives
+//! both.
 
 use std::{
     future::Future,
@@ -13,49 +14,92 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
+    event::retry,
     lifetime::{
-        access::{Revocations, earliest},
+        access::{Access, Revocations, earliest},
         shutdown::{Shutdown, Waiting},
     },
     sync::{AtomicBool, Mutex, Ordering, lock},
 };
 
-/// How long after its end a stream may go on to reach a whole event, and how long its last bytes
-/// may take.
+/// How long a stream that has to end may continue until the end of an event, and how long its
+/// last bytes may take to be written.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
-/// One stream's ends. Made with its first poll.
+/// What may end a stream early, before the stream has begun.
 ///
-/// The state is out of its place while it is asked, since that runs code of others (wakers, and
-/// what withdraws an access), which never happens under a lock.
+/// Nothing is registered and no clock runs yet, so a response that is dropped without a poll
+/// leaves no trace.
+pub(crate) struct EndConditions {
+    pub(crate) shutdown: Option<Shutdown>,
+    /// Counted from the stream's first poll.
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) access: Option<Access>,
+}
+
+impl EndConditions {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shutdown.is_none() && self.lifetime.is_none() && self.access.is_none()
+    }
+
+    /// The stream begins. `None` if nothing ends it early after all.
+    pub(crate) fn begin(self) -> Option<StreamEnd> {
+        let (expires, revocations) = self.access.map(Access::into_ends).unwrap_or_default();
+        let lifetime = self.lifetime.and_then(|time| {
+            // The last quarter is random, so that streams that began together end apart.
+            let time = time.mul_f64(1.0 - retry::share() / 4.0);
+            Instant::now().checked_add(time)
+        });
+        let is_revocable = !revocations.is_empty();
+        let end = StreamEnd::new(
+            self.shutdown.as_ref(),
+            earliest(expires, lifetime),
+            revocations,
+            retry::share(),
+        )?;
+        Some(StreamEnd {
+            expires,
+            is_revocable,
+            ..end
+        })
+    }
+}
+
+/// What ends one running stream.
 pub(crate) struct StreamEnd {
+    /// Empty while it is polled: polling runs foreign code (wakers and revocation futures), which
+    /// must not run under a lock.
     state: Mutex<Option<Box<State>>>,
-    /// If nothing but a shutdown ends the stream, that is soon asked.
-    only: Option<Shutdown>,
-    /// The connection was the last to ask, and the one who will be woken.
-    taken_over: AtomicBool,
+    /// Set if a shutdown is all that can end the stream: the common case, with a cheap check.
+    only_shutdown: Option<Shutdown>,
+    /// When the access ends. A lifetime is not part of this.
+    expires: Option<Instant>,
+    is_revocable: bool,
+    /// The connection polled last, so it is the connection's waker that will be woken.
+    polled_by_connection: AtomicBool,
 }
 
 struct State {
-    /// With the share of the time to drain after which this stream ends.
+    /// With this stream's share of the drain time: it ends after that part of it.
     shutdown: Option<(Waiting, f64)>,
     deadline: Option<Instant>,
     revocations: Revocations,
-    alarm: Option<Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<Sleep>>>,
     due: Option<Due>,
 }
 
-/// The end of a stream has come.
+/// The stream has to end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due {
     at: Instant,
-    /// The client should be told when to come back, so that not all come at once.
+    /// A shutdown is in progress: every client needs a different reconnection time, so that they
+    /// do not all return at once.
     pub(crate) retry: bool,
 }
 
 impl StreamEnd {
-    /// `None` if nothing ends the stream early. A stream that starts after the shutdown began
-    /// does not wait for its share of the time to drain.
+    /// `None` if nothing ends the stream early. A stream that begins during a shutdown ends at
+    /// once instead of after its share of the drain time.
     pub(crate) fn new(
         shutdown: Option<&Shutdown>,
         deadline: Option<Instant>,
@@ -65,8 +109,8 @@ impl StreamEnd {
         if shutdown.is_none() && deadline.is_none() && revocations.is_empty() {
             return None;
         }
-        let only = shutdown.filter(|_| deadline.is_none() && revocations.is_empty());
-        let only = only.cloned();
+        let is_only = deadline.is_none() && revocations.is_empty();
+        let only_shutdown = shutdown.filter(|_| is_only).cloned();
         let shutdown = shutdown.map(|shutdown| {
             let share = if shutdown.has_begun() { 0.0 } else { share };
             (shutdown.wait_as_stream(), share)
@@ -75,61 +119,65 @@ impl StreamEnd {
             shutdown,
             deadline,
             revocations,
-            alarm: None,
+            timer: None,
             due: None,
         };
         Some(Self {
             state: Mutex::new(Some(Box::new(state))),
-            only,
-            taken_over: AtomicBool::new(false),
+            only_shutdown,
+            expires: None,
+            is_revocable: false,
+            polled_by_connection: AtomicBool::new(false),
         })
     }
 
-    /// Whether it is certain, at the price of two loads, that nothing is due, and that whoever
-    /// asked before will be woken. It is asked for every chunk of every stream.
+    /// Whether nothing is due and the body that polled last will still be woken. Costs two loads,
+    /// since it is called for every chunk of every stream. `false` means "poll to find out".
     pub(crate) fn is_quiet(&self) -> bool {
-        self.only
+        self.only_shutdown
             .as_ref()
             .is_some_and(|shutdown| !shutdown.has_begun())
-            && !self.taken_over.load(Ordering::Relaxed)
+            && !self.polled_by_connection.load(Ordering::Relaxed)
     }
 
-    /// Ready once the stream has to end.
+    /// For the body: ready once the stream has to end.
     pub(crate) fn poll_due(&self, cx: &mut Context<'_>) -> Poll<Due> {
-        self.taken_over.store(false, Ordering::Relaxed);
-        self.with(cx, |state, cx| state.poll_due(cx))
+        self.polled_by_connection.store(false, Ordering::Relaxed);
+        self.poll_state(cx, State::poll_due)
     }
 
-    /// Ready once it has had to for the time of grace.
+    /// For the connection: ready once [`GRACE`] has passed since the stream had to end.
     pub(crate) fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<Due> {
-        self.taken_over.store(true, Ordering::Relaxed);
-        self.with(cx, |state, cx| {
+        self.polled_by_connection.store(true, Ordering::Relaxed);
+        self.poll_state(cx, |state, cx| {
             let due = ready!(state.poll_due(cx));
-            ready!(state.poll_alarm(due.at + GRACE, cx));
+            ready!(state.poll_timer(due.at + GRACE, cx));
             Poll::Ready(due)
         })
     }
 
-    /// Whether the access has been withdrawn since the last poll.
-    pub(crate) fn is_revoked(&self, cx: &mut Context<'_>) -> bool {
-        self.with(cx, |state, cx| state.revocations.poll(cx))
-            .is_ready()
+    /// Whether the client's access has ended since the last poll. Costs two loads for a stream
+    /// without an [`Access`].
+    pub(crate) fn is_access_over(&self, cx: &mut Context<'_>) -> bool {
+        let revoked = |state: &mut State, cx: &mut Context<'_>| state.revocations.poll(cx);
+        (self.is_revocable && self.poll_state(cx, revoked).is_ready())
+            || self.expires.is_some_and(|at| at <= Instant::now())
     }
 
-    fn with<T>(
+    fn poll_state<T>(
         &self,
         cx: &mut Context<'_>,
-        ask: impl FnOnce(&mut State, &mut Context<'_>) -> Poll<T>,
+        poll: impl FnOnce(&mut State, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let Some(mut state) = lock(&self.state).take() else {
-            // Somebody else is asking at this very moment.
-            self.taken_over.store(true, Ordering::Relaxed);
+            // Another task is polling right now. Poll again, since it may have left its waker.
+            self.polled_by_connection.store(true, Ordering::Relaxed);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };
-        let answer = ask(&mut state, cx);
+        let result = poll(&mut state, cx);
         *lock(&self.state) = Some(state);
-        answer
+        result
     }
 }
 
@@ -151,7 +199,7 @@ impl State {
             let Some(deadline) = self.deadline else {
                 return Poll::Pending;
             };
-            ready!(self.poll_alarm(deadline, cx));
+            ready!(self.poll_timer(deadline, cx));
             deadline
         };
         let due = Due { at, retry };
@@ -159,14 +207,14 @@ impl State {
         Poll::Ready(due)
     }
 
-    fn poll_alarm(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         if at <= Instant::now() {
             return Poll::Ready(());
         }
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        if alarm.deadline() != at {
-            alarm.as_mut().reset(at);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
         }
-        alarm.as_mut().poll(cx)
+        timer.as_mut().poll(cx)
     }
 }

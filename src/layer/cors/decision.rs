@@ -1,15 +1,21 @@
-//! The decision about a request, by its headers alone and before anything else: whose page sent
-//! it, may that page, and is it what an `EventSource` sends (rules 97 to 126)?
+//! The decision about a request, by its head alone and before anything else: which page has sent
+//! it, whether that page may read, and whether the request is one that an `EventSource` sends.
 
-use http::{HeaderMap, HeaderName, Method, Request, Uri, header};
+// Rules 97 to 126.
 
-use crate::layer::cors::{Cors, Origins};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, request::Parts};
+
+use super::{Cors, Origins, policy::Policy};
+
+const WILDCARD: HeaderValue = HeaderValue::from_static("*");
 
 pub(super) const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub(super) const DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Where a browser puts a response that no script asked for. Values that we do not know are as
-/// good as none (rule 124).
+/// What a browser does with a response that no script has requested, as in
+/// [Fetch](https://fetch.spec.whatwg.org/#concept-request-destination). Unknown values are treated
+/// like a missing header.
+// Rule 124.
 const DESTINATIONS: [&str; 25] = [
     "audio",
     "audioworklet",
@@ -38,65 +44,73 @@ const DESTINATIONS: [&str; 25] = [
     "xslt",
 ];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// To the handler, and without CORS headers.
+    /// Goes to the handler; the response gets no CORS headers.
     Pass,
-    /// To whoever answers preflights and sets CORS headers.
-    Allow,
-    /// To the handler, and with CORS headers: OPTIONS, but no preflight.
-    AllowOptions,
+    /// Goes to the handler; the response gets CORS headers with this allowed origin.
+    Allow(HeaderValue),
+    /// A preflight, granted to this origin.
+    Preflight(HeaderValue),
+    /// A preflight that is answered, but granted nothing.
+    EmptyPreflight,
     /// Answered with 403, for this reason.
     Refuse(&'static str),
-    /// A preflight that is answered, and granted nothing.
-    GrantNothing,
 }
 
-impl Cors {
-    pub(crate) fn judge<B>(&self, request: &Request<B>) -> Verdict {
-        let headers = request.headers();
-        let preflight = is_preflight(request.method(), headers);
+impl Policy {
+    pub(crate) fn judge(&self, request: &Parts) -> Verdict {
+        let (cors, headers) = (&self.cors, &request.headers);
+        let is_preflight = is_preflight(&request.method, headers);
+        let allow = |origin| match is_preflight {
+            true => Verdict::Preflight(origin),
+            false => Verdict::Allow(origin),
+        };
         let site = Site::of(headers);
-        if self.guards() && !self.may_go_to(destination(headers), site) {
+        if cors.guards() && !cors.may_go_to(destination(headers), site) {
             return Verdict::Refuse("this is not what an EventSource or a fetch sends");
         }
         let sender = Sender::of(headers);
-        if self.metadata && site == Site::Unknown && matches!(sender, Sender::NoPage) {
+        if cors.metadata && site == Site::Unknown && matches!(sender, Sender::NoPage) {
             return Verdict::Refuse("neither Origin nor Sec-Fetch-Site tells who asks");
         }
-        let origin = match (&self.origins, sender) {
-            // Everybody's page may read, but this is an image, or a fetch that does not want to.
-            (Origins::Any, Sender::NoPage) if self.guards() && site == Site::Other => None,
-            (Origins::Any, _) => return allow(request.method(), preflight),
+        let origin = match (&cors.origins, sender) {
+            // All pages may read, but this is an image, or a fetch without CORS.
+            (Origins::Any, Sender::NoPage) if cors.guards() && site == Site::Other => None,
+            (Origins::Any, _) => return allow(WILDCARD),
             (Origins::Listed(_), Sender::NoPage) => None,
             (Origins::Listed(list), Sender::Page(origin)) => {
-                if list.allows(origin) {
-                    return allow(request.method(), preflight);
+                if list.allows(origin.as_bytes()) {
+                    return allow(origin.clone());
                 }
-                Some(origin)
+                Some(origin.as_bytes())
             }
             (Origins::Listed(_), Sender::Several) => Some(&b""[..]),
         };
-        // What is left is of no page, of one of our own origin, or of one that is not allowed.
-        let ours = match (site, origin) {
+        // What remains is sent by no page, by a page of this server's own origin, or by a page of
+        // an origin that is not allowed.
+        let is_same_origin = match (site, origin) {
             (Site::Same, _) => true,
-            (Site::Other, None) => !self.guards(),
+            (Site::Other, None) => !cors.guards(),
             (Site::Other, Some(_)) => false,
             (Site::Unknown | Site::NoPage, None) => true,
-            // Some extensions send `none` and the origin of their own page.
-            (Site::Unknown | Site::NoPage, Some(origin)) => is_own(origin, request.uri(), headers),
+            // Some extensions send `none` together with the origin of their page.
+            (Site::Unknown | Site::NoPage, Some(origin)) => {
+                is_own_authority(origin, &request.uri, headers)
+            }
         };
-        if ours {
+        if is_same_origin {
             Verdict::Pass
-        } else if self.refuses() || (self.guards() && site == Site::Other) {
+        } else if cors.refuse || (cors.guards() && site == Site::Other) {
             Verdict::Refuse("this origin is not on the allowlist")
-        } else if preflight {
-            Verdict::GrantNothing
+        } else if is_preflight {
+            Verdict::EmptyPreflight
         } else {
             Verdict::Pass
         }
     }
+}
 
+impl Cors {
     fn may_go_to(&self, destination: Option<&str>, site: Site) -> bool {
         match destination {
             None => true,
@@ -106,27 +120,19 @@ impl Cors {
     }
 }
 
-/// tower-http takes every OPTIONS request for a preflight: those that are none go round it.
-fn allow(method: &Method, preflight: bool) -> Verdict {
-    if *method == Method::OPTIONS && !preflight {
-        Verdict::AllowOptions
-    } else {
-        Verdict::Allow
-    }
-}
-
-/// Rule 104.
+/// As in [Fetch](https://fetch.spec.whatwg.org/#cors-preflight-request). Other OPTIONS requests
+/// are requests like any other (rule 104).
 fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Who says to have sent the request.
+/// The page that has sent the request, according to `Origin`.
 enum Sender<'a> {
     NoPage,
-    Page(&'a [u8]),
-    /// No browser sends that.
+    Page(&'a HeaderValue),
+    /// More than one `Origin`, which no browser sends.
     Several,
 }
 
@@ -135,20 +141,21 @@ impl<'a> Sender<'a> {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         match (origins.next(), origins.next()) {
             (None, _) => Self::NoPage,
-            (Some(origin), None) => Self::Page(origin.as_bytes()),
+            (Some(origin), None) => Self::Page(origin),
             (Some(_), Some(_)) => Self::Several,
         }
     }
 }
 
-/// How the page stands to us, as the browser sees it. No page can set this header itself.
+/// The relation between the page and this server, according to the browser. Pages cannot set
+/// this header themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Site {
     /// The same origin.
     Same,
-    /// No page at all: an address typed in.
+    /// No page: the user has entered an address, for example.
     NoPage,
-    /// Another origin, of the same site or not: a sibling's page is not ours (rule 125).
+    /// Another origin. Pages of a sibling domain (`same-site`) belong to somebody else, too.
     Other,
     Unknown,
 }
@@ -164,7 +171,7 @@ impl Site {
     }
 }
 
-/// Where the response would go, if that is not a script.
+/// The destination of the response, unless that is a script's `fetch` or `EventSource`.
 fn destination(headers: &HeaderMap) -> Option<&str> {
     single(headers, &DEST).filter(|value| DESTINATIONS.contains(value))
 }
@@ -175,10 +182,10 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     values.next().is_none().then_some(value)
 }
 
-/// Whether the origin names the very authority that was asked: a page of our own, in a browser
-/// that does not say `Sec-Fetch-Site`. The scheme is not compared, since we may stand behind a
-/// proxy that ends TLS.
-fn is_own(origin: &[u8], uri: &Uri, headers: &HeaderMap) -> bool {
+/// Whether the origin has the authority that the request is for, so that the page is of the same
+/// origin. Used for browsers that do not send `Sec-Fetch-Site`. The scheme is not compared, since
+/// a proxy before this server may terminate TLS.
+fn is_own_authority(origin: &[u8], uri: &Uri, headers: &HeaderMap) -> bool {
     let authority = match uri.authority() {
         Some(authority) => authority.as_str(),
         None => match single(headers, &header::HOST) {
@@ -192,7 +199,7 @@ fn is_own(origin: &[u8], uri: &Uri, headers: &HeaderMap) -> bool {
     else {
         return false;
     };
-    // An `Origin` never tells a default port; a `Host` may.
+    // A default port is never part of an `Origin`, but may be part of a `Host`.
     let default = match scheme {
         "http" => ":80",
         "https" => ":443",

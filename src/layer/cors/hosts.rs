@@ -1,14 +1,16 @@
-//! [`Hosts`]: the names under which a server is asked, against DNS rebinding (rule 130).
+//! [`Hosts`]: the host names of this server, as a protection against DNS rebinding.
 //!
-//! A page whose own name was made to point to this server is of the same origin to the browser,
-//! so only the name that it asks for gives it away.
+//! If the DNS name of an attacker's page resolves to this server, the browser takes the two for
+//! the same origin. Only the host name in the request shows the attack.
+
+// Rule 130.
 
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use http::{HeaderMap, Request, header, uri::Authority};
+use http::{HeaderMap, header, request::Parts, uri::Authority};
 
 use crate::{
     error::{Error, ErrorKind},
@@ -19,7 +21,7 @@ use crate::{
     },
 };
 
-/// Names in ASCII and lower case, without port; patterns with their `*`.
+/// Names in lower-case ASCII without a port, and patterns with their `*`.
 #[derive(Clone, Debug)]
 pub(crate) struct Hosts(BTreeSet<String>);
 
@@ -45,12 +47,12 @@ impl Hosts {
         Ok(Self(names))
     }
 
-    /// Whether every name that the request asks for is served. One that asks for none passes,
-    /// since every browser does: it may be a health check on HTTP/1.0.
-    pub(crate) fn serve<B>(&self, request: &Request<B>) -> bool {
-        let target = request.uri().authority();
+    /// Whether every host name in the request is on the list. A request without any passes: it is
+    /// not from a browser, but may be a health check over HTTP/1.0.
+    pub(crate) fn serve(&self, request: &Parts) -> bool {
+        let target = request.uri.authority();
         target.is_none_or(|target| self.serve_authority(target))
-            && self.serve_host(request.headers())
+            && self.serve_host(&request.headers)
     }
 
     fn serve_host(&self, headers: &HeaderMap) -> bool {
@@ -66,14 +68,14 @@ impl Hosts {
     }
 
     fn serve_authority(&self, authority: &Authority) -> bool {
-        // No browser sends a user name, and what comes before it is not the host.
+        // No browser sends a user name, and a name before the `@` is not the host.
         if authority.as_str().contains('@') {
             return false;
         }
         let host = authority.host().to_ascii_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host);
-        // An attacker's page has a name. What browsers take for `localhost` is no DNS server's
-        // to say.
+        // Rebinding needs a DNS name: addresses have none, and browsers resolve `localhost`
+        // without DNS.
         is_address(host)
             || host == "localhost"
             || host.ends_with(".localhost")

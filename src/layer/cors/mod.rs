@@ -1,32 +1,33 @@
-//! [`Cors`]: who may read from other origins, and what they may ask for. Knows http and
-//! tower-http, and no body.
+//! [`Cors`]: which pages of other origins may read the streams. Knows `http` and no bodies.
 //!
-//! `allowlist.rs` holds the origins that may read, `origin.rs` checks one of them, `decision.rs`
-//! decides about one request, and `hosts.rs` does the same for the names of this server.
+//! `allowlist.rs` has the allowed origins and `origin.rs` checks one entry of that list.
+//! `decision.rs` decides about one request, and `policy.rs` has the headers that follow from the
+//! decision. `hosts.rs` checks the host names of this server.
 
 mod allowlist;
 pub(super) mod decision;
 mod flaws;
 pub(super) mod hosts;
 mod origin;
+pub(super) mod policy;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use http::{HeaderName, Method, header};
 
 pub use allowlist::OriginAllowlist;
 
-/// What Chromium caps it at; Firefox allows a day (rule 108).
+/// Chromium's upper bound; Firefox allows a day.
+// Rule 108.
 const MAX_MAX_AGE: Duration = Duration::from_secs(7200);
 
 /// Which pages of other origins may read the streams, for
 /// [`SseLayer::cors`](crate::SseLayer::cors).
 ///
 /// [`SseLayer::origins`](crate::SseLayer::origins) is the short form for an allowlist with
-/// credentials. This one is for everything else:
+/// credentials. `Cors` is for everything else:
 ///
 /// ```
 /// use axum::http::{HeaderName, Method, header};
@@ -48,15 +49,16 @@ const MAX_MAX_AGE: Duration = Duration::from_secs(7200);
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 ///
-/// Answers are made by tower-http; what is answered at all is decided here, before any handler
-/// runs (rules 97 to 126):
+/// The layer decides about every request before any handler runs:
 ///
-/// * an origin on the list gets its CORS headers, on every response under the layer, so that a
-///   client can also read a 401 (rule 118), and an answer to its preflight;
-/// * a request of the same origin, or of no page, passes without any;
-/// * every other origin gets 403 (rule 101), preflight or not, and no CORS header;
-/// * OPTIONS requests that are not a preflight reach the router (rule 104);
-/// * CORS headers that an inner service has set are taken off, on every response.
+/// * A listed origin gets an answer to its preflight, and CORS headers on every response under the
+///   layer, so that its pages can also read a 401.
+/// * A request of the same origin, or one that no page has sent, passes and gets no CORS headers.
+/// * Every other origin gets 403 without CORS headers, preflight or not. (CORS by itself would
+///   only hide the response, [as Fetch explains](https://fetch.spec.whatwg.org/#http-cors-protocol):
+///   the handler would run.)
+/// * CORS headers set by an inner service are removed from every response.
+// Rules 97 to 126.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Cors {
@@ -79,8 +81,9 @@ pub(super) enum Origins {
 }
 
 impl Cors {
-    /// Pages of the listed origins may read, with cookies and other credentials. Others are
-    /// refused, and so is what no `EventSource` sends (see [`guard`](Cors::guard)).
+    /// Pages of the listed origins may read, with cookies and other credentials. Requests of other
+    /// origins are refused, and so are requests that no `EventSource` sends (see
+    /// [`guard`](Cors::guard)).
     pub fn new(origins: OriginAllowlist) -> Self {
         Self {
             origins: Origins::Listed(origins),
@@ -89,7 +92,7 @@ impl Cors {
             guard: None,
             navigation: false,
             metadata: false,
-            // What a fetch-based client sets (rule 106); an `EventSource` never asks.
+            // Rule 106: what clients based on `fetch` set. An `EventSource` sends no preflight.
             allow_headers: vec![
                 header::ACCEPT,
                 header::AUTHORIZATION,
@@ -103,8 +106,8 @@ impl Cors {
         }
     }
 
-    /// As [`new`](Cors::new), but browsers send no cookies along, and let the page read only
-    /// what it gets without.
+    /// Like [`new`](Cors::new), but without credentials: pages can only read responses to requests
+    /// that browsers have sent without cookies.
     pub fn without_credentials(origins: OriginAllowlist) -> Self {
         Self {
             credentials: false,
@@ -113,7 +116,8 @@ impl Cors {
     }
 
     /// Every page may read, without credentials: `Access-Control-Allow-Origin: *`. For public
-    /// data. With credentials there is no such thing (rule 98).
+    /// data. Browsers do not accept this
+    /// [together with credentials](https://fetch.spec.whatwg.org/#cors-protocol-and-credentials).
     pub fn any_origin() -> Self {
         Self {
             origins: Origins::Any,
@@ -122,38 +126,38 @@ impl Cors {
         }
     }
 
-    /// Further request headers that a preflight grants, beside `Accept`, `Authorization`,
-    /// `Cache-Control`, `Content-Type` and `Last-Event-ID`. A `*` means nothing to browsers with
-    /// credentials, here and below, and is left out then.
+    /// Request headers that a preflight grants in addition to `Accept`, `Authorization`,
+    /// `Cache-Control`, `Content-Type` and `Last-Event-ID`. With credentials, a `*` is left out,
+    /// here and in the next two settings, because browsers do not treat it as a wildcard then.
     pub fn allow_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.allow_headers.extend(names);
         self
     }
 
-    /// Further methods that a preflight grants, beside GET, HEAD and POST, which no browser asks
-    /// for leave.
+    /// Methods that a preflight grants in addition to GET, HEAD and POST, for which browsers need
+    /// no permission.
     pub fn allow_methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.allow_methods.extend(methods);
         self
     }
 
-    /// Response headers that the page's script may read; none by default (rule 109). An
-    /// `EventSource` shows none.
+    /// Response headers that scripts may read; none by default. An `EventSource` gives scripts no
+    /// access to headers.
     pub fn expose_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.expose_headers.extend(names);
         self
     }
 
-    /// How long a browser may remember the answer to a preflight: at most two hours, which is
-    /// the default (rule 108).
+    /// How long a browser may cache the answer to a preflight: at most two hours, which is the
+    /// default. Chromium ignores more.
     pub fn max_age(mut self, time: Duration) -> Self {
         self.max_age = time.min(MAX_MAX_AGE);
         self
     }
 
-    /// Only leaves out the CORS headers for origins that are not on the list, as CORS
-    /// middleware usually does. Their requests then reach the handler, with cookies: the page
-    /// cannot read the answer, but it can open streams without end.
+    /// Only leaves out the CORS headers for origins that are not on the list, like most CORS
+    /// middleware. Their requests then reach the handler, with cookies: the page cannot read the
+    /// responses, but it can open any number of streams.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -174,14 +178,15 @@ impl Cors {
         self
     }
 
-    /// Whether to refuse, before the handler runs, what `Sec-Fetch-Site` and `Sec-Fetch-Dest`
-    /// tell apart from an `EventSource` or a `fetch` of an allowed origin: images, scripts,
-    /// frames and navigations, and requests of other sites that carry no `Origin`
-    /// (rules 122 to 126). Requests without these headers pass: those of old browsers, of what is
-    /// not a browser, and, without TLS, of any browser to an address that is not loopback; see
-    /// [`require_metadata`](Cors::require_metadata).
+    /// Whether to refuse, before the handler runs, requests that `Sec-Fetch-Site` and
+    /// `Sec-Fetch-Dest` ([Fetch Metadata](https://www.w3.org/TR/fetch-metadata/)) show not to be an
+    /// `EventSource` or `fetch` of an allowed origin: images, scripts, frames and navigations, and
+    /// requests of other sites without `Origin`. Requests without these headers pass. Old browsers
+    /// and other clients do not send them, and without TLS no browser sends them to an address
+    /// other than loopback; see [`require_metadata`](Cors::require_metadata).
     ///
-    /// On by default with credentials, unless [`headers_only`](Cors::headers_only) is asked for.
+    /// On by default with credentials, unless [`headers_only`](Cors::headers_only) is set.
+    // Rules 122 to 126.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -199,21 +204,21 @@ impl Cors {
         self
     }
 
-    /// Lets the guard pass somebody who opens the stream's address in a tab: typed in, or from
-    /// a link of the same origin. For looking at a stream.
+    /// Lets the guard pass navigations: a user who enters the stream's address or follows a link
+    /// of the same origin. For looking at a stream in a browser tab.
     pub fn allow_navigation(mut self) -> Self {
         self.navigation = true;
         self
     }
 
-    /// Also refuses, with 403, requests that carry neither `Origin` nor `Sec-Fetch-Site`, so that
-    /// nothing tells whose page has sent them.
+    /// Also refuses, with 403, requests with neither `Origin` nor `Sec-Fetch-Site`, because nothing
+    /// shows which page has sent them.
     ///
-    /// Browsers send `Sec-Fetch-Site` with every request to `https` and to loopback addresses. To
-    /// other `http` addresses they never do, and images, frames and `no-cors` requests of any
-    /// site carry no `Origin` either: without this setting, they reach the handler there. With
-    /// it, so do no longer an `EventSource` of the same origin at such an address, old browsers,
-    /// and clients that are not browsers.
+    /// Browsers send `Sec-Fetch-Site` with every request to `https` and to loopback addresses, but
+    /// not to other `http` addresses. Images, frames and `no-cors` requests of any site carry no
+    /// `Origin` either, so without this setting they reach the handler at such an address. With
+    /// it, the following are refused as well: an `EventSource` of the same origin at such an
+    /// address, old browsers, and clients that are not browsers.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -235,77 +240,8 @@ impl Cors {
         self
     }
 
-    pub(super) fn refuses(&self) -> bool {
-        self.refuse
-    }
-
-    pub(super) fn guards(&self) -> bool {
+    /// The effective value of [`guard`](Cors::guard).
+    fn guards(&self) -> bool {
         self.guard.unwrap_or(self.credentials && self.refuse)
-    }
-
-    /// The request headers that the answer depends on.
-    pub(crate) fn vary(&self) -> Vec<HeaderName> {
-        let mut names = Vec::new();
-        let listed = matches!(self.origins, Origins::Listed(_));
-        if listed || self.metadata {
-            names.push(header::ORIGIN);
-        }
-        if self.guards() || self.metadata || (self.refuse && listed) {
-            names.push(decision::SITE);
-        }
-        if self.guards() {
-            names.push(decision::DEST);
-        }
-        names
-    }
-
-    /// What answers a request that is allowed: it finds every origin to be right.
-    pub(crate) fn layer(&self) -> CorsLayer {
-        let methods = self.allow_methods.iter();
-        let methods = methods.filter(|method| !self.is_wildcard(method.as_str()));
-        let layer = CorsLayer::new()
-            .allow_credentials(self.credentials)
-            .allow_headers(self.without_wildcards(&self.allow_headers))
-            .allow_methods(methods.cloned().collect::<Vec<_>>())
-            .expose_headers(self.without_wildcards(&self.expose_headers))
-            .max_age(self.max_age);
-        match self.origins {
-            Origins::Any => layer.allow_origin(Any),
-            Origins::Listed(_) => layer.allow_origin(AllowOrigin::mirror_request()),
-        }
-    }
-
-    /// What that adds to a response, for the requests that have to go round it.
-    pub(crate) fn headers(&self, origin: Option<&HeaderValue>) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let origin = match self.origins {
-            Origins::Any => Some(HeaderValue::from_static("*")),
-            Origins::Listed(_) => origin.cloned(),
-        };
-        headers.extend(origin.map(|origin| (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)));
-        if self.credentials {
-            let yes = HeaderValue::from_static("true");
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
-        }
-        let exposed = self.without_wildcards(&self.expose_headers);
-        let exposed: Vec<_> = exposed.iter().map(HeaderName::as_str).collect();
-        if let Ok(exposed) = HeaderValue::try_from(exposed.join(","))
-            && !exposed.is_empty()
-        {
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
-        }
-        headers
-    }
-
-    fn without_wildcards(&self, names: &[HeaderName]) -> Vec<HeaderName> {
-        let names = names.iter();
-        let names = names.filter(|name| !self.is_wildcard(name.as_str()));
-        names.cloned().collect()
-    }
-
-    /// With credentials, `*` is a name like any other to a browser, and tower-http panics at it
-    /// (rule 98).
-    fn is_wildcard(&self, name: &str) -> bool {
-        self.credentials && name == "*"
     }
 }

@@ -32,7 +32,7 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
 
 use super::*;
-use crate::{Channel, LastEventId, Shutdown, Sse, testing::Parser};
+use crate::{Channel, LastEventId, Shutdown, Sse, SseLayer, testing::Parser};
 
 mod access;
 mod bodies;

@@ -1,14 +1,15 @@
-//! Does the client take an event stream? Asked only where an operator wants it strict.
+//! Whether the client accepts an event stream. Checked only with `SseLayer::strict_accept`.
 
 use http::{HeaderMap, header::ACCEPT};
 
-/// Whether a range in `Accept` covers `text/event-stream` with a quality above 0 (rule 59). The
-/// most specific range decides, as RFC 9110 says in 12.5.1; without the header, everything goes.
+/// Whether a media range in `Accept` covers `text/event-stream` with a quality above 0. As in
+/// [RFC 9110, 12.5.1](https://www.rfc-editor.org/rfc/rfc9110.html#section-12.5.1), the most
+/// specific range decides, and without the header everything is acceptable.
 pub(super) fn takes_event_streams(headers: &HeaderMap) -> bool {
     let mut best = None;
-    let mut asked = false;
+    let mut is_present = false;
     for value in headers.get_all(ACCEPT) {
-        asked = true;
+        is_present = true;
         let Ok(value) = value.to_str() else { continue };
         for range in value.split(',') {
             let mut parts = range.split(';').map(str::trim);
@@ -18,15 +19,15 @@ pub(super) fn takes_event_streams(headers: &HeaderMap) -> bool {
                 "*/*" => 0,
                 _ => continue,
             };
-            let refused = parts.any(is_zero_quality);
+            let is_excluded = parts.any(is_zero_quality);
             if best.is_none_or(|(known, _)| specificity > known) {
-                best = Some((specificity, !refused));
+                best = Some((specificity, !is_excluded));
             }
         }
     }
     match best {
-        Some((_, taken)) => taken,
-        None => !asked,
+        Some((_, accepted)) => accepted,
+        None => !is_present,
     }
 }
 

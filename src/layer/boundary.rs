@@ -1,11 +1,12 @@
-//! [`EventBoundary`]: where a stream of someone else's stands, so that it ends behind a whole event.
+//! [`EventBoundary`]: finds the ends of whole events in the bytes of a foreign stream.
 
 use std::mem;
 
-/// Where a stream of someone else's stands: may it end here?
+/// Whether a stream that this crate has not encoded is between two events.
 ///
-/// It may between two lines, unless a field of an event is among those since the last blank one.
-/// Comments do not count: behind a heartbeat, a silent stream may not go on for hours.
+/// It is after a line end, unless the lines since the last blank one contain a field of an event.
+/// Comments do not count as an event: otherwise a stream could not end after a heartbeat, and a
+/// stream that sends only heartbeats could not end for hours.
 #[derive(Default)]
 pub(super) struct EventBoundary {
     in_line: bool,
@@ -14,6 +15,7 @@ pub(super) struct EventBoundary {
 }
 
 impl EventBoundary {
+    /// Reads the next bytes of the stream. Chunks may be cut anywhere, even inside CRLF.
     pub(super) fn follow(&mut self, mut bytes: &[u8]) {
         while let Some(&first) = bytes.first() {
             if mem::take(&mut self.after_cr) && first == b'\n' {
@@ -23,8 +25,8 @@ impl EventBoundary {
             if !self.in_line {
                 match first {
                     b'\n' | b'\r' => self.in_event = false,
-                    // `data`, `event` and `id`, or a byte order mark in front of one. All else
-                    // is nothing to a client, or is acted on at once.
+                    // `data`, `event` and `id`, or a byte order mark before one of them. A client
+                    // ignores all other lines or acts on them at once.
                     b'd' | b'e' | b'i' | 0xEF => self.in_event = true,
                     _ => {}
                 }

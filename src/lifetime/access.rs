@@ -1,4 +1,4 @@
-//! [`Access`]: how long one client may read, as its handler says.
+//! [`Access`]: how long one client may read, as decided by its handler.
 
 use std::{
     convert::Infallible,
@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
-/// How long this client may read: until its token expires, or until its access is withdrawn.
+/// How long a client may read: until its token expires, or until its access is revoked.
 ///
-/// A handler returns it beside the stream. The stream then ends at a whole event, and the client
-/// comes back and is judged anew:
+/// A handler returns it together with the stream. When the access ends, the stream ends after a
+/// whole event. The client reconnects, and the handler authorizes it again:
 ///
 /// ```
 /// use axum::{extract::State, response::IntoResponse};
@@ -44,18 +44,19 @@ use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 /// #     axum::Router::new().route("/", axum::routing::get(stream));
 /// ```
 ///
-/// **Only [`SseLayer`](crate::SseLayer) acts on it**: without the layer around the route, the
-/// stream goes on. (With the feature `tracing`, that is warned of.)
+/// **[`SseLayer`](crate::SseLayer) enforces it**: without the layer around the route, the stream
+/// continues. (With the feature `tracing`, a warning is logged.)
 ///
-/// What is in the buffers below when it ends may still arrive: on HTTP/1.1 up to about 400 KiB in
-/// the server and what the kernel holds for the connection. Events published afterwards never do:
-/// the layer asks again when the stream has handed out a chunk, and drops it. Only the rest of an
-/// event that had begun is sent, for a second at most.
+/// Bytes that are already buffered when the access ends may still arrive: on HTTP/1.1 up to about
+/// 400 KiB in the server, and what the kernel holds for the connection. Events published
+/// afterwards never arrive, because the layer checks the access again after the stream has
+/// produced a chunk, and drops that chunk. Only an event that has been sent in part may be
+/// completed, for at most a second.
 /// For clients that do not read, see
 #[cfg_attr(feature = "listener", doc = "[`listener`](crate::listener).")]
 #[cfg_attr(not(feature = "listener"), doc = "the feature `listener`.")]
 #[derive(Default)]
-#[must_use = "return it from the handler, beside the stream"]
+#[must_use = "return it from the handler, together with the stream"]
 pub struct Access {
     deadline: Option<Instant>,
     revoked: Vec<Revoked>,
@@ -63,32 +64,34 @@ pub struct Access {
 
 type Revoked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// An [`Access`] on its way from the handler to the layer. Extensions have to be `Clone`; an
-/// access is not, since what withdraws it can be waited for by one stream only.
+/// An [`Access`] in the extensions of a response, on its way from the handler to the layer.
+///
+/// Extensions have to be `Clone`, and an access is not, since only one stream can wait for its
+/// revocation.
 #[derive(Clone)]
-pub(crate) struct Carried(Arc<Cargo>);
+pub(crate) struct Carried(Arc<Shared>);
 
-struct Cargo {
+struct Shared {
     access: Mutex<Option<Access>>,
-    reached: AtomicBool,
+    enforced: AtomicBool,
 }
 
 impl Access {
-    /// Without an end, until one is given.
+    /// Access without an end; the other methods add one.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends at this time of the system's clock, at once if that has passed. The time left is
-    /// measured now: a clock that is set afterwards changes nothing.
+    /// Ends at `time`, or at once if `time` has passed. The remaining time is measured now; later
+    /// changes of the system's clock have no effect.
     ///
-    /// Of several ends the earliest holds.
+    /// If several ends are set, the earliest counts.
     pub fn expires_at(self, time: SystemTime) -> Self {
         let left = time.duration_since(SystemTime::now());
         self.expires_in(left.unwrap_or(Duration::ZERO))
     }
 
-    /// Ends after this time from now.
+    /// Ends when `time` has passed from now.
     ///
     /// ```
     /// use axum_sse::Access;
@@ -98,13 +101,14 @@ impl Access {
     /// # let _ = access;
     /// ```
     pub fn expires_in(mut self, time: Duration) -> Self {
-        // Beyond what the clock can count is never.
+        // A time that the clock cannot represent never comes.
         let deadline = Instant::now().checked_add(time);
         self.deadline = earliest(self.deadline, deadline);
         self
     }
 
-    /// Ends as soon as `future` does. It is polled with the stream, in its task.
+    /// Ends as soon as `future` completes. The future is polled together with the stream, in its
+    /// task.
     pub fn revoked_by<F>(mut self, future: F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -113,7 +117,7 @@ impl Access {
         self
     }
 
-    /// Both hold.
+    /// Ends when either of the two ends.
     fn and(mut self, other: Self) -> Self {
         self.deadline = earliest(self.deadline, other.deadline);
         self.revoked.extend(other.revoked);
@@ -126,14 +130,14 @@ impl Access {
 }
 
 impl Carried {
-    /// What the handler returned. The layer that takes it acts on it.
+    /// Takes what the handler returned; the caller has to enforce it.
     pub(crate) fn take(self) -> Option<Access> {
-        self.0.reached.store(true, Ordering::Relaxed);
+        self.0.enforced.store(true, Ordering::Relaxed);
         lock(&self.0.access).take()
     }
 }
 
-/// The earlier of two moments, where `None` is never.
+/// The earlier of two times; `None` means never.
 pub(crate) fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -141,7 +145,7 @@ pub(crate) fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<I
     }
 }
 
-/// What may withdraw the access to one stream.
+/// The futures that revoke the access to one stream.
 #[derive(Default)]
 pub(crate) struct Revocations(Vec<Revoked>);
 
@@ -150,7 +154,7 @@ impl Revocations {
         self.0.is_empty()
     }
 
-    /// Ready once any of them is.
+    /// Ready once any of them has completed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self
             .0
@@ -168,24 +172,24 @@ impl IntoResponseParts for Access {
     type Error = Infallible;
 
     fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
-        // A handler and a middleware may each say something.
+        // A handler and a middleware may each have set a limit.
         let earlier = parts.extensions_mut().remove::<Carried>();
         let access = match earlier.and_then(Carried::take) {
             Some(earlier) => earlier.and(self),
             None => self,
         };
-        parts.extensions_mut().insert(Carried(Arc::new(Cargo {
+        parts.extensions_mut().insert(Carried(Arc::new(Shared {
             access: Mutex::new(Some(access)),
-            reached: AtomicBool::new(false),
+            enforced: AtomicBool::new(false),
         })));
         Ok(parts)
     }
 }
 
-impl Drop for Cargo {
+impl Drop for Shared {
     fn drop(&mut self) {
         #[cfg(feature = "tracing")]
-        if !self.reached.load(Ordering::Relaxed) {
+        if !self.enforced.load(Ordering::Relaxed) {
             tracing::warn!("an `Access` had no effect: there is no `SseLayer` around its route");
         }
     }

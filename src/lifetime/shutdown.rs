@@ -1,4 +1,4 @@
-//! [`Shutdown`]: one handle that ends all open streams.
+//! [`Shutdown`]: one handle that ends all open streams, and what waits for it.
 
 use std::{
     fmt,
@@ -15,17 +15,16 @@ pub(crate) use late::OpenConnection;
 
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, WakerSlot, lock};
 
-/// Nobody drains for longer, and it keeps the sums within what the clock can count.
+/// Upper bound on the drain time. It keeps sums within what the clock can represent.
 const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Ends all open streams, so that a server can stop.
 ///
 /// An event stream never ends by itself, and a graceful shutdown waits for every response: with
 /// one browser tab open, `axum::serve(..).with_graceful_shutdown(..)` would not return. Give a
-/// clone of this handle to [`SseLayer::shutdown`](crate::SseLayer::shutdown), and make the
-/// server's signal pass through [`on`](Shutdown::on). If it is not given to the layer, no stream
-/// ends, and the server waits for ever (with the features `listener` and `tracing`, a warning
-/// says so):
+/// clone of this handle to [`SseLayer::shutdown`](crate::SseLayer::shutdown), and wrap the
+/// server's signal in [`on`](Shutdown::on). Without the layer, no stream ends and the server
+/// waits forever (with the features `listener` and `tracing`, it logs a warning):
 ///
 /// ```no_run
 /// # #[cfg(feature = "layer")]
@@ -42,17 +41,17 @@ const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// # }
 /// ```
 ///
-/// Every stream ends with a `retry` of its own, so that its client comes back two to four
-/// seconds later and not in the same instant as all others. The handle stays begun: a stream
-/// that starts afterwards gets that and ends at once (with a 200, since an `EventSource` never
-/// comes back after anything else).
+/// The last bytes of every stream are a `retry` with a random time, so that clients come back
+/// two to four seconds later and not all at once. A shutdown cannot be undone: a stream that
+/// starts afterwards gets a 200 with such a `retry` and ends at once. (The status is 200 because
+/// an `EventSource` does not reconnect after any other.)
 ///
-/// A client that does not read cannot be ended from within a response: the server is not asked
-/// for more bytes of it. That takes a listener from
+/// The stream of a client that does not read cannot be ended by its response body, because the
+/// server stops polling it. To close such connections, use a listener from
 #[cfg_attr(feature = "listener", doc = "[`listener`](crate::listener).")]
 #[cfg_attr(not(feature = "listener"), doc = "the feature `listener`.")]
 ///
-/// Cheap to clone; all clones are one handle.
+/// Cloning is cheap, and all clones are the same handle.
 #[derive(Clone, Default)]
 pub struct Shutdown(Arc<Inner>);
 
@@ -60,7 +59,7 @@ pub struct Shutdown(Arc<Inner>);
 struct Inner {
     drain: Duration,
     begun: AtomicBool,
-    /// Set before `begun` is.
+    /// When it began; set before `begun`.
     since: Mutex<Option<Instant>>,
     waiting: Mutex<Slab<Arc<WakerSlot>>>,
     streams: AtomicUsize,
@@ -69,15 +68,15 @@ struct Inner {
 }
 
 impl Shutdown {
-    /// A handle that has not begun, and ends all streams at once when it does.
+    /// A handle that ends all streams at once when the shutdown begins.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A handle that ends the streams one by one, each at a moment of its own within `time` (up
-    /// to a day), so that whoever takes over gets their clients one by one. Streams that start
-    /// meanwhile still end at once.
+    /// A handle that ends each stream at a random time within `time` (at most a day) after the
+    /// shutdown has begun, so that other servers do not get all clients at once. Streams that
+    /// start during that time still end at once.
     ///
     /// ```
     /// use axum_sse::Shutdown;
@@ -94,7 +93,7 @@ impl Shutdown {
         }))
     }
 
-    /// Ends all streams, or begins to. Calling it again changes nothing.
+    /// Begins the shutdown. Further calls have no effect.
     ///
     /// ```
     /// let shutdown = axum_sse::Shutdown::new();
@@ -124,12 +123,11 @@ impl Shutdown {
         self.0.begun.load(Ordering::SeqCst)
     }
 
-    /// A future that waits for `signal`, then begins the shutdown, and ends. If the shutdown is
-    /// begun by other means, it ends too.
+    /// A future that waits for `signal`, begins the shutdown, and completes. It also completes if
+    /// the shutdown is begun in another way.
     ///
-    /// It is what `with_graceful_shutdown` takes. The server then stops accepting first, so
-    /// that nobody whose stream ends comes back to this process, and returns when the last
-    /// stream has ended.
+    /// Pass it to `with_graceful_shutdown`. The server then stops accepting connections first, so
+    /// clients do not reconnect to this process, and returns when the last stream has ended.
     pub fn on<F>(&self, signal: F) -> impl Future<Output = ()> + Send + 'static + use<F>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -147,12 +145,12 @@ impl Shutdown {
         }
     }
 
-    /// As [`on`](Shutdown::on), but ends only when the time to drain is over: the server
-    /// accepts until then. For a node that its load balancer has taken out already and that
-    /// still has to answer, a health check for instance.
+    /// Like [`on`](Shutdown::on), but completes only when the drain time is over; until then, the
+    /// server accepts connections. Use it for a node that its load balancer has already removed
+    /// and that still has to answer health checks, for example.
     ///
-    /// Where clients reach the node directly, take `on`: with this one they come back to it, and
-    /// are sent away again every few seconds.
+    /// If clients reach the node directly, use `on`: with this method they would reconnect to the
+    /// same node every few seconds until it stops.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -178,14 +176,13 @@ impl Shutdown {
         }
     }
 
-    /// When a stream ends that is due behind this share of the time to drain. `None` before it
-    /// has begun.
+    /// When a stream with this share of the drain time ends. `None` before the shutdown has begun.
     pub(crate) fn moment(&self, share: f64) -> Option<Instant> {
         let since = (*lock(&self.0.since))?;
         Some(since + self.0.drain.mul_f64(share))
     }
 
-    /// How many streams are open that wait for this shutdown.
+    /// How many open streams wait for this shutdown.
     #[cfg(any(test, feature = "listener"))]
     pub(crate) fn streams(&self) -> usize {
         self.0.streams.load(Ordering::Relaxed)
@@ -196,7 +193,7 @@ impl Shutdown {
         lock(&self.0.waiting).len()
     }
 
-    /// Registers one that will be woken. Taken once, not per poll.
+    /// Registers a waiter. Call it once per waiter, not per poll.
     pub(crate) fn wait(&self) -> Waiting {
         let slot = Arc::new(WakerSlot::default());
         let key = lock(&self.0.waiting).insert(slot.clone());
@@ -209,7 +206,7 @@ impl Shutdown {
         }
     }
 
-    /// As `wait`, and counts as a stream.
+    /// Like `wait`, and counted by `streams`.
     #[cfg(feature = "layer")]
     pub(crate) fn wait_as_stream(&self) -> Waiting {
         self.0.streams.fetch_add(1, Ordering::Relaxed);
@@ -228,7 +225,7 @@ impl fmt::Debug for Shutdown {
     }
 }
 
-/// What keeps a server from stopping is logged, since it can wait for ever without a word.
+/// Logs what keeps a server from stopping, which could otherwise wait forever without a message.
 #[cfg(all(feature = "listener", feature = "tracing"))]
 mod late {
     use std::time::Duration;
@@ -237,7 +234,7 @@ mod late {
 
     use super::{AtomicBool, AtomicUsize, Ordering, Shutdown};
 
-    /// How long after the last stream should have ended.
+    /// How long after the last stream should have ended the warning is logged.
     const LATE: Duration = Duration::from_secs(5);
 
     #[derive(Default)]
@@ -247,11 +244,11 @@ mod late {
         watched: AtomicBool,
     }
 
-    /// A connection of a listener that knows of the shutdown.
+    /// An open connection of a listener that has this shutdown.
     pub(crate) struct OpenConnection(Shutdown);
 
     impl Shutdown {
-        /// A layer ends its streams.
+        /// A layer ends streams on this shutdown.
         pub(crate) fn given_to_a_layer(&self) {
             self.0.late.has_layer.store(true, Ordering::Relaxed);
         }
@@ -261,8 +258,8 @@ mod late {
             OpenConnection(self.clone())
         }
 
-        /// One task, which waits. If the shutdown is begun outside of a runtime, the future of
-        /// `on` calls this again from within one.
+        /// Spawns one task that waits. If the shutdown is begun outside of a runtime, nothing is
+        /// spawned; the future of `on` calls this again inside one.
         pub(super) fn warn_if_late(&self) {
             let late = &self.0.late;
             let (Ok(runtime), Some(end)) = (Handle::try_current(), self.moment(1.0)) else {
@@ -307,11 +304,12 @@ mod late {
     }
 }
 
-/// One registration; leaves the list when it is dropped.
+/// One waiter's registration; dropping it removes it from the list.
 pub(crate) struct Waiting {
     shutdown: Shutdown,
     slot: Arc<WakerSlot>,
-    /// What the slot was given last: polls are frequent, and hardly ever bring another waker.
+    /// A copy of the waker in the slot. Polls are frequent and rarely come with another waker, so
+    /// this usually saves taking the slot's lock.
     stored: Option<Waker>,
     key: usize,
     is_stream: bool,
@@ -327,7 +325,8 @@ impl Waiting {
         if is_stored.is_some_and(|stored| stored.will_wake(cx.waker())) {
             return Poll::Pending;
         }
-        // Stored first, asked again after: `begin` does it the other way round.
+        // Store first, then check again. `begin` sets the flag first and then takes the wakers,
+        // so one of the two sees the other.
         self.slot.store(cx.waker());
         self.stored = Some(cx.waker().clone());
         if self.shutdown.has_begun() {

@@ -5,10 +5,10 @@ use crate::{
     event::id::quoted,
 };
 
-/// How many bad entries an error names before it only counts them.
+/// The most bad entries that an error names; it counts the others.
 const MAX_NAMED: usize = 16;
 
-/// What was wrong with a whole list.
+/// Collects what is wrong with the entries of one list.
 pub(super) struct Flaws {
     what: &'static str,
     kind: ErrorKind,
@@ -30,7 +30,7 @@ impl Flaws {
 
     pub(super) fn add(&mut self, entry: &str, flaw: &str) {
         if self.named.len() < MAX_NAMED {
-            // What stands in front of an `@` may be a password, and errors end up in logs.
+            // The text before an `@` may be a password, and errors end up in logs.
             let quoted = match entry.rsplit_once('@') {
                 Some((_, host)) => quoted(&format!("...@{host}")),
                 None => quoted(entry),
@@ -41,7 +41,7 @@ impl Flaws {
         }
     }
 
-    /// The list has more entries than it may have.
+    /// The list has more than `most` entries.
     pub(super) fn too_many(&mut self, most: usize) {
         self.most = Some(most);
     }

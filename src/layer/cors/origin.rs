@@ -1,9 +1,8 @@
-//! One entry of an [`OriginAllowlist`]: brought into the form in which browsers send it, or
-//! refused.
+//! One entry of an [`OriginAllowlist`]: converted to the form that browsers send, or refused.
 //!
-//! Of the `url` crate only the parser of hosts is used. Its parser of URLs mends what should be
-//! refused (`https:host`, backslashes, tabs), reads `app.example:8080` as a scheme, and prints
-//! the origin of every custom scheme as `null`.
+//! Only the host parser of the `url` crate is used. Its URL parser repairs input that should be
+//! refused (`https:host`, backslashes, tabs), reads `app.example:8080` as a scheme, and prints the
+//! origin of every custom scheme as `null`.
 
 use std::{borrow::Cow, net::Ipv4Addr};
 
@@ -11,7 +10,7 @@ use url::Host;
 
 use crate::layer::cors::OriginAllowlist;
 
-/// The longest label that DNS carries, in bytes.
+/// The longest label in DNS, in bytes.
 pub(super) const MAX_LABEL_LEN: usize = 63;
 
 /// What is wrong with an entry, for the error's message.
@@ -30,7 +29,7 @@ pub(super) fn canonical(entry: &str) -> Result<Entry, Flaw> {
     if let Some(what) = other_part(rest) {
         return Err(format!("{what}; an origin ends after its host and port").into());
     }
-    // Stripped before any parsing, since to a parser `*` is a character like others.
+    // Stripped before parsing, because parsers treat `*` as an ordinary character.
     let (pattern, rest) = match rest.strip_prefix("*.") {
         Some(rest) => (true, rest),
         None => (false, rest),
@@ -58,7 +57,7 @@ pub(super) fn canonical(entry: &str) -> Result<Entry, Flaw> {
         (_, Some(port)) => format!(":{port}"),
     };
     let origin = format!("{scheme}://{star}{host}{port}");
-    // Names grow when they are brought into ASCII.
+    // Names get longer when they are converted to ASCII.
     refuse_if_long(&origin)?;
     Ok(match pattern {
         true => Entry::Pattern(origin.into()),
@@ -109,7 +108,7 @@ fn split_scheme(entry: &str) -> Result<(String, &str), Flaw> {
     }
 }
 
-/// What a URL may have beside host and port, or what parsers mend.
+/// A part of a URL that is neither host nor port, or a character that parsers would repair.
 pub(super) fn other_part(rest: &str) -> Option<Flaw> {
     rest.chars().find_map(|char| match char {
         '/' => Some("a path".into()),
@@ -122,7 +121,7 @@ pub(super) fn other_part(rest: &str) -> Option<Flaw> {
     })
 }
 
-/// The host, an IPv6 one with its brackets, and the port.
+/// The host (an IPv6 address with its brackets) and the port.
 fn split_port(rest: &str) -> Result<(&str, Option<u16>), Flaw> {
     let end = match rest.find(']') {
         Some(bracket) if rest.starts_with('[') => bracket + 1,
@@ -132,7 +131,7 @@ fn split_port(rest: &str) -> Result<(&str, Option<u16>), Flaw> {
     if port.is_empty() {
         return Ok((host, None));
     }
-    // No sign and no leading zero, which `parse` would take.
+    // `parse` would also accept a sign and leading zeros.
     let digits = port.strip_prefix(':').unwrap_or_default();
     if digits.starts_with(|char: char| matches!(char, '1'..='9'))
         && let Ok(port) = digits.parse()
@@ -142,7 +141,7 @@ fn split_port(rest: &str) -> Result<(&str, Option<u16>), Flaw> {
     Err("a port is a number from 1 to 65535 after the host; IPv6 addresses stand in `[]`".into())
 }
 
-/// An IPv6 address as browsers print it.
+/// An IPv6 address in the form that browsers print.
 fn ipv6(host: &str) -> Result<String, Flaw> {
     if host.contains('.') {
         return Err("an IPv4 address inside of an IPv6 one".into());
@@ -153,7 +152,7 @@ fn ipv6(host: &str) -> Result<String, Flaw> {
     }
 }
 
-/// A name in ASCII and lower case, or an IPv4 address that is written as browsers print it.
+/// A name in lower-case ASCII, or an IPv4 address in the form that browsers print.
 pub(super) fn name_or_ipv4(host: &str) -> Result<String, Flaw> {
     let name = match Host::parse(host) {
         Ok(Host::Domain(name)) => name,
@@ -164,7 +163,7 @@ pub(super) fn name_or_ipv4(host: &str) -> Result<String, Flaw> {
         Ok(host @ Host::Ipv6(_)) => return Ok(host.to_string()),
         Err(error) => return Err(format!("the host does not parse: {error}").into()),
     };
-    // The standard lets more through, `*` from a full-width one included. No name in DNS has it.
+    // The URL standard allows more, even a `*` made of a full-width one. DNS names have none of it.
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if !name.bytes().all(known) {
         return Err("a host is of letters, digits, `-`, `_` and dots".into());
@@ -180,7 +179,7 @@ pub(super) fn name_or_ipv4(host: &str) -> Result<String, Flaw> {
     }
 }
 
-/// The host of a custom scheme, as it stands: to the URL standard it is opaque.
+/// The host of a custom scheme, unchanged: the URL standard treats it as opaque.
 fn custom_host(host: &str) -> Result<String, Flaw> {
     if host
         .bytes()

@@ -18,9 +18,9 @@ use tokio::task::yield_now;
 use tower_service::Service;
 
 use super::{
-    http1,
     parser::{Parser, shortened},
     reader::{Reader, TIMEOUT},
+    tcp,
     wait::{Wait, within},
 };
 use crate::sse::headers::{EVENT_STREAM, is_event_stream};
@@ -124,7 +124,7 @@ impl Client {
     #[must_use]
     pub fn tcp(server: SocketAddr) -> Self {
         Self::sending(server.to_string(), move |request| {
-            Box::pin(http1::send(server, request))
+            Box::pin(tcp::send(server, request))
         })
     }
 

@@ -64,11 +64,11 @@
 #![allow(clippy::panic, reason = "a test fails by a panic, and users see these")]
 
 mod client;
-mod http1;
 #[cfg(all(test, feature = "tracing"))]
 pub(crate) mod logged;
 mod parser;
 mod reader;
+mod tcp;
 mod wait;
 
 pub use client::{Client, Refused};

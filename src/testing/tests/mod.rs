@@ -1,4 +1,4 @@
 mod client;
-mod http1;
 mod parser;
 mod reader;
+mod tcp;

@@ -1,95 +1,97 @@
-//! [`LastEventId`]: what a client says it saw last. The typed header, and the axum extractors.
-//!
-//! **The header.** `Last-Event-ID` holds the id of the last event that the client dispatched, as
-//! UTF-8 (so it is read as bytes; rule 74). Browsers send it when they reconnect, and only if the
-//! id is not empty. [HTML, "The `Last-Event-ID` header"][spec]. Example: `Last-Event-ID: 1a-5`.
-//!
-//! [spec]: https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header
+//! [`LastEventId`]: the last event that a client saw, as a typed header and an axum extractor.
 
 use std::{convert::Infallible, fmt, str::FromStr};
 
-use axum_core::{
-    extract::FromRequestParts,
-    response::{IntoResponse, Response},
-};
+use axum_core::extract::FromRequestParts;
 use bytes::Bytes;
 use headers::{Header, HeaderName, HeaderValue};
-use http::{HeaderMap, StatusCode, Uri, request::Parts};
+use http::{HeaderMap, Uri, request::Parts};
 
 use crate::event::EventId;
 
 static NAME: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Names of the query parameter that stands in for the header (rule 81).
+// Names of the query parameter that replaces the header (rule 81).
 const ALIASES: [&str; 3] = ["lastEventId", "last_event_id", "last-event-id"];
 
-/// The longest id that is looked at, in bytes (rule 75). Longer ones are unknown.
+// The longest id that is read, in bytes (rule 75). Longer ones are unknown.
 const MAX_LEN: usize = 1024;
 
-/// What a client says it saw last: nothing, an id that can be read as a `T`, or something else.
+/// The id of the last event that a client saw: absent, known, or unreadable.
 ///
-/// As an extractor it never rejects a request: whatever stands in the header, an `EventSource`
-/// that was answered with an error would never come back (rules 75, 76). With a [`Channel`], pass
-/// it to [`subscribe`](crate::Channel::subscribe), which answers an unknown id with a gap event.
-/// With ids of your own, take `LastEventId<u64>` or any other [`FromStr`] type.
+/// Browsers send it in the [`Last-Event-ID`] header when they reconnect. As an extractor it never
+/// rejects a request, because an `EventSource` that receives an error status does not reconnect.
 ///
-/// The header is read first. Where it is absent or empty (a first connection cannot send it), the
-/// query parameter `lastEventId`, `last_event_id` or `last-event-id` is, percent-decoded (rules
-/// 73 to 81).
+/// - With a [`Channel`](crate::Channel), pass it to
+///   [`subscribe`](crate::Channel::subscribe), which sends a `gap` event for an unknown id.
+/// - With your own ids, use `LastEventId<u64>` or any other [`FromStr`] type.
 ///
-/// The id comes from the client and can be anything: derive no permission from it (rule 80).
+/// If the header is absent or empty, the query parameter `lastEventId`, `last_event_id` or
+/// `last-event-id` is read instead, percent-decoded: an `EventSource` cannot set the header of its
+/// first request. As a [`Header`] it reads only the header.
+///
+/// **Do not derive permissions from the id.** A client can send any id.
 ///
 /// ```
-/// use axum_sse::{LastEventId, Sse};
-/// use tokio_stream::Stream;
+/// use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+/// use axum_sse::{LastEventId, Sse, testing::Client};
 ///
-/// async fn lines(last: LastEventId<u64>) -> Sse<impl Stream<Item = String>> {
+/// async fn lines(last: LastEventId<u64>) -> impl IntoResponse {
+///     let first = last.known().map_or(0, |line| line.saturating_add(1));
+///     Sse::new(tokio_stream::iter(first..10))
+/// }
+///
+/// // For clients other than browsers, an id that cannot be read can be an error:
+/// async fn export(last: LastEventId<u64>) -> Result<String, StatusCode> {
 ///     let first = match last {
 ///         LastEventId::Absent => 0,
-///         LastEventId::Known(line) => line + 1,
-///         LastEventId::Unknown(_) => 0,
+///         LastEventId::Known(line) => line.saturating_add(1),
+///         LastEventId::Unknown(_) => return Err(StatusCode::BAD_REQUEST),
 ///     };
-///     Sse::new(tokio_stream::iter((first..10).map(|line| format!("line {line}"))))
+///     Ok(format!("lines from {first}"))
 /// }
-/// # fn check<S: Clone + Send + Sync + 'static>() -> axum::Router<S> {
-/// # axum::Router::new().route("/lines", axum::routing::get(lines))
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let app = Router::new().route("/lines", get(lines)).route("/export", get(export));
+/// let client = Client::new(app);
+/// let mut page = client.get_after("/lines", "6").await.unwrap();
+/// assert_eq!(page.next_message().await.data, "7");
+/// assert_eq!(client.get_after("/export", "x").await.unwrap_err().status(), 400);
 /// # }
 /// ```
 ///
-/// [`Channel`]: crate::Channel
+/// [`Last-Event-ID`]: https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum LastEventId<T = EventId> {
-    /// No id, or an empty one: the client has seen nothing (rule 73).
+    /// No id or an empty one: the client has not seen any event.
     #[default]
     Absent,
-    /// An id that reads as a `T`. What reads so is for its [`FromStr`] to say: `+5` and `05` are
-    /// numbers to std's integers (rule 79).
+    /// An id that `T`'s [`FromStr`] accepts. The integers of std also accept `+5` and `05`.
     Known(T),
-    /// Anything else: not a `T`, not UTF-8, longer than 1 KiB, with control characters, or given
-    /// more than once (rules 75, 77, 79).
+    /// Any other id: not a `T`, not UTF-8, longer than 1024 bytes, with control characters other
+    /// than tab, or sent more than once.
     Unknown(UnknownId),
 }
 
-/// The bytes of an id that could not be read, for whoever wants them.
+/// The bytes of an id that could not be read.
 ///
-/// They are whatever a client sent: `Debug` shows their number only (rule 80).
+/// They are untrusted input, so `Debug` shows only their number.
 ///
 /// ```
 /// use axum_sse::LastEventId;
+/// use headers::HeaderMapExt;
 ///
-/// fn look(last: LastEventId<u64>) {
-///     if let LastEventId::Unknown(id) = last {
-///         println!("not a number: {}", id.as_bytes().escape_ascii());
-///     }
-/// }
-/// # look(LastEventId::Absent);
+/// let mut headers = http::HeaderMap::new();
+/// headers.insert("last-event-id", http::HeaderValue::from_static("x"));
+/// let Some(LastEventId::<u64>::Unknown(id)) = headers.typed_get() else { unreachable!() };
+/// assert_eq!(id.as_bytes(), b"x");
+/// assert_eq!(format!("{id:?}"), "UnknownId(1 bytes)");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct UnknownId(Bytes);
 
 impl UnknownId {
-    /// The bytes as they came; of repeated headers, the first. Of more than 1025 bytes, the first
-    /// 1025.
+    /// The bytes as received, or the first 1025 of them. Of repeated headers, the first.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -119,7 +121,7 @@ impl<T> LastEventId<T> {
         }
     }
 
-    /// Whether the client has seen nothing yet.
+    /// Whether the client sent no id.
     ///
     /// ```
     /// use axum_sse::LastEventId;
@@ -160,14 +162,14 @@ impl<T: FromStr> LastEventId<T> {
     }
 
     fn unknown(bytes: &[u8]) -> Self {
-        // A head's worth of bytes per request would be kept for nothing. With one byte too many,
-        // an id that is passed on does not turn into a shorter one that could be known.
+        // Keeping all of it would let a client hold memory with long headers. One byte more than
+        // the limit keeps the id too long, so that encoding it again cannot yield a known id.
         Self::Unknown(UnknownId(Bytes::copy_from_slice(
             &bytes[..bytes.len().min(MAX_LEN + 1)],
         )))
     }
 
-    /// Several equal values are unknown too: which of the hops added one is not known.
+    // Equal values count as several (rule 77): a proxy may have added one of them.
     fn from_values<V: AsRef<[u8]>>(mut values: impl Iterator<Item = V>) -> Self {
         match (values.next(), values.next()) {
             (None, _) => Self::Absent,
@@ -226,7 +228,7 @@ impl<T: FromStr + fmt::Display> Header for LastEventId<T> {
         &NAME
     }
 
-    /// Never fails: what cannot be read is [`Unknown`](LastEventId::Unknown).
+    /// Never fails: an id that cannot be read is [`Unknown`](LastEventId::Unknown).
     fn decode<'i, I>(values: &mut I) -> Result<Self, headers::Error>
     where
         I: Iterator<Item = &'i HeaderValue>,
@@ -234,8 +236,8 @@ impl<T: FromStr + fmt::Display> Header for LastEventId<T> {
         Ok(Self::from_values(values))
     }
 
-    /// Encodes nothing for [`Absent`](LastEventId::Absent), and nothing for what a header cannot
-    /// carry.
+    /// Encodes no value for [`Absent`](LastEventId::Absent) or for an id that is not a valid header
+    /// value.
     fn encode<E: Extend<HeaderValue>>(&self, values: &mut E) {
         let value = match self {
             Self::Absent => None,
@@ -251,77 +253,5 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for LastEventId<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Self::from_request(&parts.headers, &parts.uri))
-    }
-}
-
-/// The strict form: an id that is there must be readable.
-///
-/// For APIs whose clients are your own. An `EventSource` that gets the 400 never comes back; use
-/// [`LastEventId`] for browsers.
-///
-/// ```
-/// use axum_sse::StrictLastEventId;
-///
-/// async fn export(StrictLastEventId(last): StrictLastEventId<u64>) -> String {
-///     format!("from {}", last.map_or(0, |id| id + 1))
-/// }
-/// # fn check<S: Clone + Send + Sync + 'static>() -> axum::Router<S> {
-/// # axum::Router::new().route("/export", axum::routing::get(export))
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StrictLastEventId<T = EventId>(pub Option<T>);
-
-impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for StrictLastEventId<T> {
-    type Rejection = UnknownIdRejection;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, UnknownIdRejection> {
-        match LastEventId::from_request(&parts.headers, &parts.uri) {
-            LastEventId::Absent => Ok(Self(None)),
-            LastEventId::Known(id) => Ok(Self(Some(id))),
-            LastEventId::Unknown(id) => Err(UnknownIdRejection(id)),
-        }
-    }
-}
-
-/// [`StrictLastEventId`] found an id that it could not read. Answered with 400.
-///
-/// ```
-/// use axum::{Json, http::StatusCode};
-/// use axum_sse::{StrictLastEventId, UnknownIdRejection};
-///
-/// type Last = Result<StrictLastEventId<u64>, UnknownIdRejection>;
-///
-/// async fn export(last: Last) -> Result<(), (StatusCode, Json<usize>)> {
-///     let StrictLastEventId(last) = last.map_err(|unknown| {
-///         (StatusCode::BAD_REQUEST, Json(unknown.id().as_bytes().len()))
-///     })?;
-///     # let _ = last;
-///     Ok(())
-/// }
-/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(export));
-/// ```
-#[derive(Clone, Debug)]
-pub struct UnknownIdRejection(UnknownId);
-
-impl UnknownIdRejection {
-    /// The bytes that could not be read.
-    #[must_use]
-    pub fn id(&self) -> &UnknownId {
-        &self.0
-    }
-}
-
-impl fmt::Display for UnknownIdRejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Last-Event-ID is not an id of this stream")
-    }
-}
-
-impl std::error::Error for UnknownIdRejection {}
-
-impl IntoResponse for UnknownIdRejection {
-    fn into_response(self) -> Response {
-        (StatusCode::BAD_REQUEST, self.to_string()).into_response()
     }
 }

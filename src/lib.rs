@@ -122,7 +122,7 @@ pub use channel::{
 };
 pub use error::{BoxError, Error, ErrorKind};
 pub use event::{Event, EventId, EventName, Heartbeat, NotAResult, Payload};
-pub use last_event_id::{LastEventId, StrictLastEventId, UnknownId, UnknownIdRejection};
+pub use last_event_id::{LastEventId, UnknownId};
 #[cfg(feature = "cors")]
 pub use layer::cors::OriginAllowlist;
 #[cfg(feature = "layer")]

@@ -6,6 +6,7 @@ use axum_core::extract::FromRequestParts;
 use bytes::Bytes;
 use headers::{Header, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri, request::Parts};
+use percent_encoding::percent_decode_str;
 
 use crate::event::EventId;
 
@@ -200,27 +201,10 @@ fn query_values(uri: &Uri) -> impl Iterator<Item = Vec<u8>> {
         })
 }
 
-/// As browsers write a form: `+` is a space, and what is not an escape stands for itself.
+// Browsers encode a space in a form as `+`. Yields bytes, because an id that is not UTF-8 is
+// unknown, and must not become known by having its bytes replaced.
 fn percent_decode(text: &str) -> Vec<u8> {
-    let hex = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        at += 1;
-        out.push(match byte {
-            b'+' => b' ',
-            b'%' => match (hex(bytes.get(at)), hex(bytes.get(at + 1))) {
-                (Some(high), Some(low)) => {
-                    at += 2;
-                    u8::try_from(high * 16 + low).unwrap_or(byte)
-                }
-                _ => byte,
-            },
-            byte => byte,
-        });
-    }
-    out
+    percent_decode_str(&text.replace('+', " ")).collect()
 }
 
 impl<T: FromStr + fmt::Display> Header for LastEventId<T> {

@@ -1,4 +1,4 @@
-//! [`Client`]: asks for event streams, and asks again, as an `EventSource` does.
+//! [`Client`]: opens and resumes event streams as an `EventSource` does.
 
 use std::{
     convert::Infallible, error, fmt, future::poll_fn, io, net::SocketAddr, panic::Location,
@@ -27,18 +27,19 @@ use crate::sse::headers::{EVENT_STREAM, is_event_stream};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// How much of the body of a refusal is kept.
+/// How much of the body of a refused response is kept, in bytes.
 const MAX_REFUSAL: usize = 64 * 1024;
 
-/// Opens event streams as an `EventSource` does, and resumes them.
+/// Opens and resumes event streams as an `EventSource` does.
 ///
-/// - It sends GET, with `Accept: text/event-stream`, `Cache-Control: no-cache` and a `Host`, and,
-///   to resume, `Last-Event-ID`: the bytes of the last id, unless it is empty.
-/// - Only a 200 that is `text/event-stream` is read. All else is a [`Refused`]: an `EventSource`
-///   would give up for good. It does not follow redirects, which an `EventSource` would.
-/// - It comes back when the test says so ([`Reader::resume`]), and at once: how long a browser
-///   would have waited is [`Reader::retry`].
-/// - It sends no `Origin` and no cookies but those of [`header`](Client::header).
+/// - It sends GET with `Accept: text/event-stream`, `Cache-Control: no-cache` and `Host`. To
+///   resume, it adds `Last-Event-ID`, unless the last id is empty.
+/// - It reads only responses with status 200 and the content type `text/event-stream`. Any other
+///   response is a [`Refused`], after which an `EventSource` would not reconnect. Unlike an
+///   `EventSource`, it does not follow redirects.
+/// - It reconnects only on [`Reader::resume`], and without a delay. [`Reader::retry`] is the time
+///   that a browser would wait.
+/// - It sends no `Origin` and no cookies, unless you add them with [`header`](Client::header).
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -76,7 +77,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client of a `Router`, or of any other service, without a server in between.
+    /// A client that calls a `Router` or another service directly, without a server.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -103,8 +104,8 @@ impl Client {
         })
     }
 
-    /// A client of a server that listens at this address: plain HTTP/1.1, a connection for each
-    /// request. For TLS, HTTP/2 or a Unix socket, give the response of a client that can do it to
+    /// A client of the server at this address, over plain HTTP/1.1 with a new connection for each
+    /// request. For TLS, HTTP/2 or a Unix socket, use another client and pass its response to
     /// [`Reader::new`].
     ///
     /// ```
@@ -130,7 +131,7 @@ impl Client {
 
     #[allow(
         clippy::expect_used,
-        reason = "names of hosts and addresses are values of headers"
+        reason = "host names and socket addresses are valid header values"
     )]
     fn sending(
         host: String,
@@ -148,7 +149,7 @@ impl Client {
         }
     }
 
-    /// Sends this header with every request, in place of one of that name.
+    /// Sends this header with every request. Replaces a header of the same name.
     ///
     /// ```
     /// # use axum::{Router, http::{HeaderMap, StatusCode}, routing::get};
@@ -167,22 +168,22 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// If that is no name or no value of a header.
+    /// If the name or the value is not valid in a header.
     #[must_use]
     #[track_caller]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let Ok(parsed) = HeaderName::try_from(name) else {
-            panic!("no name of a header: {name:?}");
+            panic!("invalid header name {name:?}");
         };
         let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) else {
-            panic!("no value of a header: {name}: {value:?}");
+            panic!("invalid value for the header {name:?}: {value:?}");
         };
         self.headers.insert(parsed, value);
         self
     }
 
-    /// How long an answer may take, and each wait of the readers that this client makes: five
-    /// seconds unless this says otherwise.
+    /// Sets the timeout for a response, and for each wait of the readers that this client returns.
+    /// The default is five seconds.
     ///
     /// ```
     /// # use axum_sse::testing::Client;
@@ -196,7 +197,7 @@ impl Client {
         self
     }
 
-    /// Opens the event stream at this path (and query).
+    /// Opens the event stream at this path, which starts with `/` and may have a query.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -204,24 +205,25 @@ impl Client {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// let client = Client::new(Router::new().route("/page", get("hello")));
     /// assert_eq!(client.get("/events").await.unwrap_err().status(), 404);
-    /// // An `EventSource` does not read this either:
+    /// // A 200 with another content type is refused, too:
     /// assert_eq!(client.get("/page").await.unwrap_err().status(), 200);
     /// # }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Refused`], if the answer is no event stream.
+    /// [`Refused`] if the response is not an event stream.
     ///
     /// # Panics
     ///
-    /// If there is no answer in [time](Client::timeout), or no server.
+    /// If the path is not valid, the connection fails, or no response arrives within the
+    /// [timeout](Client::timeout).
     #[track_caller]
     pub fn get(&self, path: &str) -> impl Future<Output = Result<Reader<Client>, Refused>> {
         self.get_after(path, "")
     }
 
-    /// Opens the event stream at this path like a browser that was cut off with this last id.
+    /// Opens the event stream at this path like a browser that reconnects with this last id.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -238,12 +240,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Refused`], if the answer is no event stream.
+    /// [`Refused`] if the response is not an event stream.
     ///
     /// # Panics
     ///
-    /// If there is no answer in [time](Client::timeout), no server, or the id cannot stand in a
-    /// header.
+    /// As [`get`](Client::get), and if the id is not a valid header value.
     #[track_caller]
     pub fn get_after(
         &self,
@@ -270,21 +271,26 @@ impl Client {
         let mut request = Request::new(Body::empty());
         match path.parse() {
             Ok(uri) if path.starts_with('/') => *request.uri_mut() = uri,
-            _ => panic!("no path: {path:?}, at {caller}"),
+            _ => panic!("invalid path {path:?}, at {caller}"),
         }
         request.headers_mut().clone_from(&self.headers);
         if !last_event_id.is_empty() {
             quoted += &format!(" with Last-Event-ID {}", shortened(last_event_id));
             let Ok(value) = HeaderValue::from_bytes(last_event_id.as_bytes()) else {
-                panic!("no value of a header: {last_event_id:?}, at {caller}");
+                panic!(
+                    "invalid value for the header \"last-event-id\": {last_event_id:?}, at {caller}"
+                );
             };
             request.headers_mut().insert(LAST_EVENT_ID, value);
         }
         let response = match within(self.timeout, self.timeout, (self.transport)(request)).await {
             Wait::Done(Ok(response)) => response,
             Wait::Done(Err(error)) => panic!("{quoted}: {error}, at {caller}"),
-            Wait::Over | Wait::Stuck => {
-                panic!("{quoted}: no answer within {:?}, at {caller}", self.timeout)
+            Wait::TimedOut | Wait::Stuck => {
+                panic!(
+                    "{quoted}: no response within {:?}, at {caller}",
+                    self.timeout
+                )
             }
         };
         if response.status() == StatusCode::OK && is_event_stream(response.headers()) {
@@ -295,28 +301,30 @@ impl Client {
 }
 
 impl Reader<Client> {
-    /// Drops the connection, and opens the stream again with the last id, as a browser does when
-    /// it is cut off behind what was read last: what has arrived but was not read is thrown away.
-    /// The id and [`retry`](Reader::retry) are kept, and so is what a panic shows.
+    /// Drops the connection and opens the stream again with the last id, without a delay.
     ///
-    /// It does not wait first. An id that is empty is not sent. If you give this up, the reader is
-    /// at its end, and may be resumed again.
+    /// Behaves like a browser whose connection broke after the last item that was read: items that
+    /// were received but not read are discarded. [`last_event_id`](Reader::last_event_id) and
+    /// [`retry`](Reader::retry) are kept. An empty id is not sent.
+    ///
+    /// If the future is dropped before it completes, the reader is at its end and can be resumed
+    /// again.
     ///
     /// ```
     /// # use axum::{Router, extract::State, routing::get};
     /// # use axum_sse::{Channel, LastEventId, testing::Client};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let channel = Channel::<u64>::new();
-    /// # let app = Router::new().route("/jobs", get(
+    /// # let app = Router::new().route("/progress", get(
     /// #     async |State(channel): State<Channel<u64>>, last: LastEventId| channel.subscribe(last)
     /// # )).with_state(channel.clone());
-    /// let mut page = Client::new(app).get("/jobs").await?;
+    /// let mut page = Client::new(app).get("/progress").await?;
     /// page.expect_named("checkpoint").await;
     /// channel.publish(&1)?;
     /// page.resume().await?;
     /// assert_eq!(page.next_message().await.data, "1");
     ///
-    /// channel.close(None)?; // From now on, who has seen everything is told to stay away.
+    /// channel.close(None)?; // A client with the last id now gets a 204: do not reconnect.
     /// assert_eq!(page.resume().await.unwrap_err().status(), 204);
     /// # Ok(())
     /// # }
@@ -324,12 +332,12 @@ impl Reader<Client> {
     ///
     /// # Errors
     ///
-    /// [`Refused`], if the answer is no event stream. The reader is at its end then, and may be
+    /// [`Refused`] if the response is not an event stream. The reader is then at its end and can be
     /// resumed again.
     ///
     /// # Panics
     ///
-    /// If there is no answer in [time](Reader::timeout), or no server.
+    /// If the connection fails, or no response arrives within the [timeout](Reader::timeout).
     #[track_caller]
     pub fn resume(&mut self) -> impl Future<Output = Result<(), Refused>> {
         let caller = Location::caller();
@@ -345,11 +353,10 @@ impl Reader<Client> {
     }
 }
 
-/// An answer that an `EventSource` does not read: not a 200, or no `text/event-stream`.
+/// A response that is not an event stream: not status 200, or not `text/event-stream`.
 ///
-/// A browser then closes the `EventSource` for good, and shows the page no more than an `error`.
-/// A 204 is how a server asks for that. `Debug` says it all, so that an `unwrap` in a test shows
-/// it.
+/// A browser then closes the `EventSource` permanently and fires an `error` event without details.
+/// Servers send a 204 to cause that. `Debug` prints the same as `Display`, for `unwrap` in tests.
 ///
 /// ```
 /// # use axum::{Router, http::StatusCode, routing::get};
@@ -362,7 +369,7 @@ impl Reader<Client> {
 /// assert_eq!(refused.body(), "not yours");
 /// assert_eq!(
 ///     refused.to_string(),
-///     r#"GET /secret: 403 Forbidden, "text/plain; charset=utf-8", which closes an EventSource for good: "not yours""#
+///     r#"GET /secret: 403 Forbidden, "text/plain; charset=utf-8", which closes an EventSource permanently: "not yours""#
 /// );
 /// # }
 /// ```
@@ -399,19 +406,19 @@ impl Refused {
         }))
     }
 
-    /// The status of the answer.
+    /// The status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.0.status
     }
 
-    /// The headers of the answer.
+    /// The headers of the response.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }
 
-    /// What the answer says, up to 64 KiB of it.
+    /// The first 64 KiB of the body that arrived within the timeout, as text.
     #[must_use]
     pub fn body(&self) -> &str {
         &self.0.body
@@ -424,7 +431,7 @@ impl fmt::Display for Refused {
         if let Some(kind) = self.0.headers.get(CONTENT_TYPE) {
             write!(f, ", {kind:?}")?;
         }
-        f.write_str(", which closes an EventSource for good")?;
+        f.write_str(", which closes an EventSource permanently")?;
         if !self.0.body.is_empty() {
             write!(f, ": {}", shortened(&self.0.body))?;
         }

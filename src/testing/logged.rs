@@ -1,4 +1,4 @@
-//! [`Logged`]: what a test logs, by level.
+//! [`Logged`]: collects the log events of a test.
 
 use std::fmt::Debug;
 
@@ -10,8 +10,8 @@ use tracing::{
 
 use crate::sync::{Arc, Mutex, lock};
 
-/// Keeps the events of one level; to be set with [`tracing::subscriber::set_default`], for this
-/// thread.
+/// Collects the events of one level. Install it with [`tracing::subscriber::set_default`], which
+/// covers the current thread.
 #[derive(Clone)]
 pub(crate) struct Logged {
     level: Level,
@@ -26,7 +26,7 @@ impl Logged {
         }
     }
 
-    /// The events since the last call, each as `field: value; ` of all its fields.
+    /// The events since the last call, each as `field: value; ` for every field.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.lines))
     }

@@ -1,6 +1,7 @@
-//! A client for tests: reads event streams as the HTML standard says, with waits that end.
+//! A client for tests that reads and resumes event streams as a browser does.
 //!
-//! The whole test of a handler, with what a browser does when its connection is cut:
+//! It parses streams as the [HTML standard] specifies, and every wait has a timeout. The test of a
+//! handler, including a reconnect:
 //!
 //! ```
 //! use axum::{Router, extract::State, routing::get};
@@ -12,7 +13,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // #[tokio::test(start_paused = true)] async fn what_was_missed_comes_first() {
+//! // #[tokio::test(start_paused = true)] async fn a_client_gets_what_it_missed() {
 //! let channel = Channel::new();
 //! let app = Router::new().route("/news", get(news)).with_state(channel.clone());
 //! let mut page = Client::new(app).get("/news").await?;
@@ -20,7 +21,7 @@
 //! channel.publish("one")?;
 //! assert_eq!(page.next_message().await.json::<String>()?, "one");
 //! channel.publish("two")?;
-//! page.resume().await?; // Cut off, and back again with `Last-Event-ID`.
+//! page.resume().await?; // Reconnects with `Last-Event-ID`.
 //! assert_eq!(page.next_message().await.data, r#""two""#);
 //! # Ok(())
 //! # }
@@ -28,40 +29,45 @@
 //!
 //! | to read | use |
 //! | --- | --- |
-//! | a `Router`, or any service, without a server | [`Client::new`] |
-//! | a server that listens, over HTTP/1.1 | [`Client::tcp`] |
-//! | what a handler returned, or another client's `http::Response` | [`Reader::new`] |
+//! | a `Router` or another service, without a server | [`Client::new`] |
+//! | a running server, over plain HTTP/1.1 | [`Client::tcp`] |
+//! | the return value of a handler, or any `http::Response` | [`Reader::new`] |
 //! | a stream of bytes, such as reqwest's `bytes_stream()` | [`Reader::from_stream`] |
-//! | a body of hyper or another `http_body` | [`Reader::from_body`] |
+//! | hyper's body, or another `http_body::Body` | [`Reader::from_body`] |
 //! | bytes | [`Parser`] |
 //!
-//! # Waits
+//! # Timeouts
 //!
-//! Every wait ends after five seconds, or after what [`Reader::timeout`] and [`Client::timeout`]
-//! say. It then panics, with the line of the caller and with what had arrived so far:
+//! A wait that takes longer than five seconds panics; [`Reader::timeout`] and [`Client::timeout`]
+//! change that. The message has the line of the caller and the items received so far:
 //!
 //! ```text
 //! no event within 5s, at tests/news.rs:31:10
-//! 2 items had arrived:
+//! 2 items received:
 //!   1. Comment("")
 //!   2. Message { event: "checkpoint", data: "", last_event_id: "6h1MdPb1lDF-0" }
-//! and, without the blank line that ends an event: "hello\n"
+//! and an unfinished event: "hello\n"
 //! ```
 //!
-//! Tokio's clock must run (`#[tokio::test]` sees to that). With paused time
-//! (`#[tokio::test(start_paused = true)]`) heartbeats, lifetimes and failures take no time; a wait
-//! for something later than five seconds needs a longer timeout there too. Over sockets, leave the
-//! time running: a paused clock does not wait for the network, and jumps.
+//! Waits need a tokio runtime with time enabled, as `#[tokio::test]` has. With paused time
+//! (`#[tokio::test(start_paused = true)]`), heartbeats, lifetimes and timeouts pass at once; events
+//! more than five seconds apart still need a longer timeout. Do not pause time with
+//! [`Client::tcp`]: a paused clock jumps ahead instead of waiting for the network.
 //!
-//! A body that is always ready, such as comments without an end, keeps a paused clock from going
-//! on. A wait ends there when the clock has stood still for that long of real time.
+//! A paused clock also stops while the body is always ready, for instance with endless comments.
+//! A wait then fails once the clock has not moved for the timeout in real time.
 //!
-//! # What is bounded
+//! # Limits
 //!
-//! Waits, the head of a response read from a socket (64 KiB), and what a panic shows. Nothing
-//! else: an event may be as large as it likes, since this is for servers that one trusts.
+//! For tests with trusted servers: the size of an event is not limited. The head of a response
+//! from [`Client::tcp`] can have up to 64 KiB and 100 headers.
+//!
+//! [HTML standard]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-#![allow(clippy::panic, reason = "a test fails by a panic, and users see these")]
+#![allow(
+    clippy::panic,
+    reason = "the panics are how a test fails, and are documented"
+)]
 
 mod client;
 #[cfg(all(test, feature = "tracing"))]

@@ -1,4 +1,4 @@
-//! [`Parser`]: bytes to what a browser would dispatch, after the letter of the standard.
+//! [`Parser`]: parses an event stream as the HTML standard specifies.
 
 use std::{any::type_name, error, fmt, mem};
 
@@ -16,16 +16,16 @@ use serde::de::DeserializeOwned;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The type: `message` where the stream gave no name.
+    /// The event type; `message` if the stream set none.
     pub event: String,
-    /// The data, its lines joined by line feeds.
+    /// The data, with its lines joined by line feeds.
     pub data: String,
-    /// The last event id at that time; empty if there was none.
+    /// The last event id when the event was dispatched; empty if there was none.
     pub last_event_id: String,
 }
 
 impl Message {
-    /// The data as JSON of a `T`.
+    /// Parses the data as JSON.
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};
@@ -41,11 +41,12 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// If it is not. The error shows the data and the type.
+    /// If the data is not the JSON of a `T`. The message contains the type and the data, which is
+    /// shortened after 300 characters.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, JsonError> {
         serde_json::from_str(&self.data).map_err(|source| JsonError {
             message: format!(
-                "the data of {:?} is no {}: {source}; it is {}",
+                "the data of event {:?} is not {}: {source}; the data is {}",
                 self.event,
                 type_name::<T>(),
                 shortened(&self.data)
@@ -55,9 +56,9 @@ impl Message {
     }
 }
 
-/// The data of a [`Message`] is not what it was read as: see [`Message::json`].
+/// The error of [`Message::json`].
 ///
-/// Its `Debug` is its message, so that an `unwrap` in a test shows it.
+/// `Debug` prints the same as `Display`, for `unwrap` in tests.
 ///
 /// ```
 /// # use axum_sse::testing::Reader;
@@ -65,8 +66,8 @@ impl Message {
 /// let message = Reader::new("data: [1]\n\n").next_message().await;
 /// assert_eq!(
 ///     message.json::<u64>().unwrap_err().to_string(),
-///     "the data of \"message\" is no u64: \
-///      invalid type: sequence, expected u64 at line 1 column 0; it is \"[1]\""
+///     "the data of event \"message\" is not u64: \
+///      invalid type: sequence, expected u64 at line 1 column 0; the data is \"[1]\""
 /// );
 /// # }
 /// ```
@@ -93,7 +94,7 @@ impl error::Error for JsonError {
     }
 }
 
-/// What a message of ours shows of a text that may be long.
+/// Quotes a text for a message, at most its first 300 characters.
 pub(super) fn shortened(text: &str) -> String {
     const SHOWN: usize = 300;
     match text.char_indices().nth(SHOWN) {
@@ -102,7 +103,7 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
-/// What a stream holds, in the order of its lines.
+/// What a [`Parser`] yields, in the order of the stream.
 ///
 /// ```
 /// use axum_sse::testing::{Item, Parser};
@@ -113,15 +114,15 @@ pub(super) fn shortened(text: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Item {
-    /// An event was dispatched.
+    /// An event, complete with its blank line.
     Message(Message),
-    /// A comment line, which browsers skip; without its colon.
+    /// A comment line without its colon. Browsers skip these.
     Comment(String),
-    /// The reconnection time was set, in milliseconds.
+    /// A new reconnection time in milliseconds.
     Retry(u64),
 }
 
-/// Interprets an event stream, in chunks of any size.
+/// Parses an event stream that arrives in chunks of any size.
 ///
 /// ```
 /// use axum_sse::testing::{Item, Parser};
@@ -153,7 +154,7 @@ impl Parser {
         Self::default()
     }
 
-    /// The parser of a connection that was resumed. Browsers keep both over a reconnect.
+    /// A parser for the stream after a reconnect, over which browsers keep both values.
     pub(super) fn resumed(last_event_id: &str, retry: Option<u64>) -> Self {
         Self {
             id_buffer: last_event_id.to_owned(),
@@ -163,25 +164,25 @@ impl Parser {
         }
     }
 
-    /// What has been read of an event whose blank line has not come.
+    /// The part of an event that was read before its blank line.
     pub(super) fn unfinished(&self) -> Option<String> {
         let text = format!("{}{}", self.data, String::from_utf8_lossy(&self.line));
         (!text.is_empty()).then_some(text)
     }
 
-    /// The last event id string: what a browser would send as `Last-Event-ID`.
+    /// The id that a browser would send as `Last-Event-ID`; empty if there was none.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// The reconnection time in milliseconds, if the stream has set one.
+    /// The reconnection time in milliseconds, if the stream set one.
     #[must_use]
     pub fn retry(&self) -> Option<u64> {
         self.retry
     }
 
-    /// Reads on, and returns what was completed.
+    /// Parses the next bytes, and returns the items that they complete.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Item> {
         for &byte in bytes {
             // "Lines must be separated by either a CRLF pair, a single LF, or a single CR."
@@ -201,7 +202,8 @@ impl Parser {
 
     fn end_of_line(&mut self) {
         // "Streams must be decoded using the UTF-8 decode algorithm", which strips one leading
-        // byte order mark. No character's bytes hold a CR or LF, so lines decode one by one.
+        // byte order mark. No multi-byte character contains CR or LF, so each line can be decoded
+        // separately.
         let mut bytes = mem::take(&mut self.line);
         if !mem::replace(&mut self.started, true) && bytes.starts_with(b"\xEF\xBB\xBF") {
             bytes.drain(..3);

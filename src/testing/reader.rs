@@ -1,4 +1,4 @@
-//! [`Reader`]: the events of one response.
+//! [`Reader`]: reads the events of a response.
 
 use std::{
     collections::VecDeque,
@@ -24,29 +24,26 @@ use super::{
 };
 use crate::error::BoxError;
 
-/// How long a wait lasts, unless told otherwise.
+/// The default timeout of a wait.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many lines and frames are read in a row: then others have their turn, the clock among
-/// them, for a body that is always ready leaves them none.
-const TURNS: usize = 64;
+/// How many lines and frames are read before the reader yields: a body that is always ready would
+/// otherwise starve other tasks and the clock.
+const YIELD_AFTER: usize = 64;
 
-/// How many of the newest items a panic shows.
+/// How many of the newest items a panic message contains.
 const SHOWN: usize = 20;
 
 /// Reads the events of a response.
 ///
-/// Made from whatever a handler may return, from a stream or a body, or by a
-/// [`Client`](super::Client); the last kind, `Reader<Client>`, can
-/// [resume](Reader::resume).
+/// Create one from a response, a stream or a body, or get one from a [`Client`](super::Client).
+/// The latter, a `Reader<Client>`, can [resume](Reader::resume).
 ///
-/// Comments, heartbeats among them, are read over by all methods but
-/// [`next_item`](Reader::next_item).
+/// All methods except [`next_item`](Reader::next_item) skip comments, which include heartbeats.
 ///
-/// A wait that is given up, by a timeout of yours or in a `select!`, loses no event, with two
-/// exceptions. [`rest`](Reader::rest) takes along what it has collected. `resume` drops the
-/// connection before it waits for the next: the reader is at its end then, and may be resumed
-/// again.
+/// Dropping the future of a wait, for instance in a `select!`, loses no event, with two exceptions:
+/// [`rest`](Reader::rest) loses the events that it has collected, and `resume` has already dropped
+/// the connection.
 ///
 /// ```
 /// use axum_sse::{Sse, testing::Reader};
@@ -63,15 +60,15 @@ pub struct Reader<C = ()> {
     headers: HeaderMap,
     body: Body,
     over: Option<Over>,
-    /// What has arrived and has not been looked at: the parser is never ahead of the caller, so
-    /// where the chunks end has no influence on what a test sees.
+    /// Received but not parsed. The parser is never ahead of the caller, so that
+    /// `last_event_id` does not depend on where the chunks end.
     pending: Bytes,
     parser: Parser,
-    turns: usize,
-    arrived: Arrived,
+    until_yield: usize,
+    received: Received,
     pub(super) timeout: Duration,
     pub(super) client: C,
-    /// Where the client found it.
+    /// The path of the client's request.
     pub(super) path: String,
 }
 
@@ -82,8 +79,8 @@ enum Over {
 }
 
 impl Reader {
-    /// Reads the body of whatever a handler may return, or of any `http::Response`, also
-    /// hyper's. The status and the headers are not looked at.
+    /// Reads the body of a response: the return value of a handler, or any `http::Response`. The
+    /// status and the headers are not checked.
     ///
     /// ```
     /// # use axum_sse::testing::Reader;
@@ -141,22 +138,22 @@ impl<C> Reader<C> {
             over: None,
             pending: Bytes::new(),
             parser,
-            turns: 0,
-            arrived: Arrived::default(),
+            until_yield: YIELD_AFTER,
+            received: Received::default(),
             timeout,
             client,
             path: String::new(),
         }
     }
 
-    /// Drops the connection, and with it what has not been read.
+    /// Drops the connection and everything that was not read.
     pub(super) fn cut(&mut self) {
         self.body = Body::empty();
         self.pending = Bytes::new();
         self.over = Some(Over::Ended);
     }
 
-    /// Goes on with the response to a request that brought the last id.
+    /// Continues with the response to a request that carried the last id.
     pub(super) fn resumed(&mut self, response: Response) {
         let (head, body) = response.into_parts();
         self.headers = head.headers;
@@ -165,7 +162,7 @@ impl<C> Reader<C> {
         self.parser = Parser::resumed(self.parser.last_event_id(), self.parser.retry());
     }
 
-    /// How long a wait lasts before it fails: five seconds unless this says otherwise.
+    /// Sets the timeout of each wait. The default is five seconds.
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::{Item, Reader}};
@@ -183,8 +180,8 @@ impl<C> Reader<C> {
         self
     }
 
-    /// The next item of any kind, comments and reconnection times too, or `None` at the end of
-    /// the stream or an [error](Reader::error) in it.
+    /// The next item, including comments and reconnection times, or `None` if the stream ends or
+    /// [breaks](Reader::error).
     ///
     /// ```
     /// # use axum_sse::testing::{Item, Reader};
@@ -198,21 +195,21 @@ impl<C> Reader<C> {
     ///
     /// # Panics
     ///
-    /// If nothing of the three happens in [time](Reader::timeout).
+    /// After the [timeout](Reader::timeout).
     #[track_caller]
     pub fn next_item(&mut self) -> impl Future<Output = Option<Item>> {
         let caller = Location::caller();
         async move {
             match within(self.timeout, self.timeout, self.item()).await {
                 Wait::Done(item) => item,
-                Wait::Over | Wait::Stuck => {
-                    self.fail(caller, &format!("nothing within {:?}", self.timeout))
+                Wait::TimedOut | Wait::Stuck => {
+                    self.fail(caller, &format!("no item within {:?}", self.timeout))
                 }
             }
         }
     }
 
-    /// The next event, or `None` at the end of the stream or an [error](Reader::error) in it.
+    /// The next event, or `None` if the stream ends or [breaks](Reader::error).
     ///
     /// ```
     /// # use axum_sse::testing::Reader;
@@ -225,18 +222,18 @@ impl<C> Reader<C> {
     ///
     /// # Panics
     ///
-    /// If nothing of the three happens in [time](Reader::timeout).
+    /// After the [timeout](Reader::timeout).
     #[track_caller]
     #[allow(
         clippy::should_implement_trait,
-        reason = "it is async, and no iterator"
+        reason = "asynchronous, so not an iterator"
     )]
     pub fn next(&mut self) -> impl Future<Output = Option<Message>> {
         let caller = Location::caller();
         async move { self.next_at(caller).await }
     }
 
-    /// The next event.
+    /// The next event, in tests that expect one.
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};
@@ -249,14 +246,14 @@ impl<C> Reader<C> {
     ///
     /// # Panics
     ///
-    /// If the stream ends or breaks instead, or none arrives in [time](Reader::timeout).
+    /// If the stream ends or breaks first, or after the [timeout](Reader::timeout).
     #[track_caller]
     pub fn next_message(&mut self) -> impl Future<Output = Message> {
         let caller = Location::caller();
         async move { self.message_at(caller).await }
     }
 
-    /// The next event, which must have this name.
+    /// The next event, in tests that expect one with this name.
     ///
     /// ```
     /// # use axum_sse::{Channel, LastEventId, testing::Reader};
@@ -270,8 +267,8 @@ impl<C> Reader<C> {
     ///
     /// # Panics
     ///
-    /// If it has another, if the stream ends or breaks instead, or none arrives in
-    /// [time](Reader::timeout).
+    /// If the event has another name, if the stream ends or breaks first, or after the
+    /// [timeout](Reader::timeout).
     #[track_caller]
     pub fn expect_named(&mut self, name: &str) -> impl Future<Output = Message> {
         let caller = Location::caller();
@@ -280,15 +277,15 @@ impl<C> Reader<C> {
             if message.event != name {
                 self.fail(
                     caller,
-                    &format!("an event {:?} instead of {name:?}", message.event),
+                    &format!("received event {:?} instead of {name:?}", message.event),
                 );
             }
             message
         }
     }
 
-    /// Passes if the stream ends before another event. What ends within a line or an event is an
-    /// end too; what breaks off, as a cut connection does, is not.
+    /// Waits for the end of the stream, in tests that expect no more events. An unfinished line or
+    /// event before the end is ignored.
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};
@@ -301,51 +298,54 @@ impl<C> Reader<C> {
     ///
     /// # Panics
     ///
-    /// If an event arrives, if the stream breaks, or neither ends in [time](Reader::timeout).
+    /// If an event arrives, if the stream breaks, or after the [timeout](Reader::timeout).
     #[track_caller]
     pub fn expect_end(&mut self) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
             if self.next_at(caller).await.is_some() {
-                self.fail(caller, "an event instead of the end of the stream");
+                self.fail(caller, "received an event instead of the end of the stream");
             }
             self.not_broken(caller);
         }
     }
 
-    /// Passes if no event arrives for this long, and the stream goes on. For tests with paused
-    /// time, where it takes none.
+    /// Waits for this time, in tests that expect no event during it. Use paused time, where this
+    /// returns at once.
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};
     /// # use std::time::Duration;
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
     /// let mut reader = Reader::new(Sse::new(tokio_stream::pending::<u64>()));
-    /// reader.expect_silence(Duration::from_secs(3600)).await; // Apart from heartbeats.
+    /// reader.expect_silence(Duration::from_secs(3600)).await; // Heartbeats are ignored.
     /// # }
     /// ```
     ///
     /// # Panics
     ///
-    /// If an event arrives, or the stream ends or breaks, or if the time is paused and cannot pass,
-    /// since comments come without a pause, for as long as a [wait](Reader::timeout) lasts.
+    /// If an event arrives, if the stream ends or breaks, or if the paused clock does not advance
+    /// for the [timeout](Reader::timeout) in real time, because the stream is always ready.
     #[track_caller]
     pub fn expect_silence(&mut self, time: Duration) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
             match within(time, self.timeout, self.message()).await {
-                Wait::Over => {}
-                Wait::Stuck => self.fail(caller, "no pause in which the paused time could pass"),
-                Wait::Done(Some(_)) => self.fail(caller, "an event where none was expected"),
+                Wait::TimedOut => {}
+                Wait::Stuck => self.fail(
+                    caller,
+                    "the paused clock cannot advance: the stream is always ready",
+                ),
+                Wait::Done(Some(_)) => self.fail(caller, "received an unexpected event"),
                 Wait::Done(None) => {
                     self.not_broken(caller);
-                    self.fail(caller, "the stream ended where silence was expected");
+                    self.fail(caller, "the stream ended instead of staying silent");
                 }
             }
         }
     }
 
-    /// All events up to the end of the stream.
+    /// All remaining events up to the end of the stream.
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};
@@ -358,7 +358,7 @@ impl<C> Reader<C> {
     ///
     /// # Panics
     ///
-    /// If the stream breaks, or does not end in [time](Reader::timeout).
+    /// If the stream breaks, or after the [timeout](Reader::timeout).
     #[track_caller]
     pub fn rest(&mut self) -> impl Future<Output = Vec<Message>> {
         let caller = Location::caller();
@@ -378,8 +378,8 @@ impl<C> Reader<C> {
         }
     }
 
-    /// What a browser would send as `Last-Event-ID` if it were cut off behind what was read last.
-    /// Empty if there was no id; then it sends none.
+    /// The id that a browser would send as `Last-Event-ID` if the connection broke now, after the
+    /// last item that was read. Empty if there was no id; a browser then sends no header.
     ///
     /// ```
     /// # use axum_sse::testing::Reader;
@@ -394,7 +394,7 @@ impl<C> Reader<C> {
         self.parser.last_event_id()
     }
 
-    /// How long a browser would wait before it came back, if the server has said so.
+    /// How long a browser would wait before it reconnects, if the server sent a time.
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};
@@ -425,7 +425,8 @@ impl<C> Reader<C> {
         &self.headers
     }
 
-    /// What broke the stream, where [`next`](Reader::next) is `None` for that reason.
+    /// The error that broke the stream, if [`next`](Reader::next) returned `None` for that reason:
+    /// a failed connection, for instance.
     ///
     /// ```
     /// # use axum_sse::testing::Reader;
@@ -448,7 +449,7 @@ impl<C> Reader<C> {
     async fn next_at(&mut self, caller: &'static Location<'static>) -> Option<Message> {
         match within(self.timeout, self.timeout, self.message()).await {
             Wait::Done(message) => message,
-            Wait::Over | Wait::Stuck => {
+            Wait::TimedOut | Wait::Stuck => {
                 self.fail(caller, &format!("no event within {:?}", self.timeout))
             }
         }
@@ -472,9 +473,10 @@ impl<C> Reader<C> {
 
     async fn item(&mut self) -> Option<Item> {
         loop {
-            // In front of a line or frame, never behind: nothing is held while this waits.
-            self.turns = (self.turns + 1) % TURNS;
-            if self.turns == 0 {
+            // Yields before it takes a line or frame: a future dropped here holds no item.
+            self.until_yield -= 1;
+            if self.until_yield == 0 {
+                self.until_yield = YIELD_AFTER;
                 yield_now().await;
             }
             if !self.pending.is_empty() {
@@ -482,9 +484,9 @@ impl<C> Reader<C> {
                 let line = self
                     .pending
                     .split_to(end.map_or(self.pending.len(), |end| end + 1));
-                // No line is more than one item.
+                // A line completes at most one item.
                 if let Some(item) = self.parser.push(&line).pop() {
-                    self.arrived.push(&item);
+                    self.received.push(&item);
                     return Some(item);
                 }
                 continue;
@@ -509,20 +511,20 @@ impl<C> Reader<C> {
     fn fail(&self, caller: &'static Location<'static>, what: &str) -> ! {
         let unfinished = self.parser.unfinished().map_or_else(String::new, |text| {
             let text = shortened(&text);
-            format!("\nand, without the blank line that ends an event: {text}")
+            format!("\nand an unfinished event: {text}")
         });
-        panic!("{what}, at {caller}\n{}{unfinished}", self.arrived)
+        panic!("{what}, at {caller}\n{}{unfinished}", self.received)
     }
 }
 
-/// The newest of what has been read, for whoever waits in vain for more.
+/// The newest items that were read, for panic messages.
 #[derive(Debug, Default)]
-struct Arrived {
+struct Received {
     count: usize,
     newest: VecDeque<String>,
 }
 
-impl Arrived {
+impl Received {
     fn push(&mut self, item: &Item) {
         let mut quoted = String::new();
         // Writing to a string cannot fail.
@@ -545,13 +547,13 @@ impl Arrived {
     }
 }
 
-impl fmt::Display for Arrived {
+impl fmt::Display for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.count {
-            0 => return f.write_str("nothing had arrived"),
-            1 => f.write_str("1 item had arrived:")?,
-            count if count > SHOWN => write!(f, "{count} items had arrived, the last:")?,
-            count => write!(f, "{count} items had arrived:")?,
+            0 => return f.write_str("nothing received"),
+            1 => f.write_str("1 item received:")?,
+            count if count > SHOWN => write!(f, "{count} items received, the last:")?,
+            count => write!(f, "{count} items received:")?,
         }
         let first = self.count - self.newest.len() + 1;
         for (n, item) in (first..).zip(&self.newest) {

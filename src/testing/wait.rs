@@ -1,4 +1,4 @@
-//! Waits that end, also where the clock is paused.
+//! Timeouts that also work while tokio's clock is paused.
 
 use std::{
     future::poll_fn,
@@ -9,16 +9,15 @@ use std::{
 
 use tokio::time;
 
-/// How a wait ended.
 pub(super) enum Wait<T> {
     Done(T),
-    Over,
-    /// Tokio's clock was paused, and stood still.
+    TimedOut,
+    /// Tokio's clock was paused and could not advance.
     Stuck,
 }
 
-/// Waits until the future is done, or this time is over by tokio's clock. A paused clock stands
-/// still as long as anything is ready, perhaps for ever: real time decides then.
+/// Waits until the future is done or `time` has passed on tokio's clock. A paused clock does not
+/// advance while any task is ready, so `standstill` limits in real time how long it may stop.
 pub(super) async fn within<T>(
     time: Duration,
     standstill: Duration,
@@ -28,7 +27,7 @@ pub(super) async fn within<T>(
     let (mut seen, mut since) = (time::Instant::now(), Instant::now());
     poll_fn(|cx| {
         if let Poll::Ready(result) = future.as_mut().poll(cx) {
-            return Poll::Ready(result.map_or(Wait::Over, Wait::Done));
+            return Poll::Ready(result.map_or(Wait::TimedOut, Wait::Done));
         }
         let now = time::Instant::now();
         if now != seen {

@@ -1,4 +1,4 @@
-//! What a client asks, what it takes for an answer, and how it comes back.
+//! The requests of a client, the responses it accepts, and how it resumes.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -41,8 +41,8 @@ async fn served(app: Router) -> Client {
     client
 }
 
-/// An app that writes down what it is asked, and answers with this body.
-fn asked(body: &'static str) -> (Arc<Mutex<Vec<HeaderMap>>>, Client) {
+/// An app that records the request headers and responds with this body.
+fn recording(body: &'static str) -> (Arc<Mutex<Vec<HeaderMap>>>, Client) {
     let requests = Arc::new(Mutex::new(Vec::new()));
     let app = Router::new().fallback({
         let requests = requests.clone();
@@ -54,7 +54,7 @@ fn asked(body: &'static str) -> (Arc<Mutex<Vec<HeaderMap>>>, Client) {
     (requests, Client::new(app))
 }
 
-async fn what_was_missed_comes_behind_the_last_id(client: Client, channel: Channel<u64>) {
+async fn resumes_after_the_last_id(client: Client, channel: Channel<u64>) {
     let mut page = client.get("/").await.unwrap();
     page.expect_named("checkpoint").await;
     assert_eq!(page.retry(), Some(Duration::from_secs(7)));
@@ -62,7 +62,7 @@ async fn what_was_missed_comes_behind_the_last_id(client: Client, channel: Chann
         channel.publish(&n).unwrap();
     }
     assert_eq!(page.next_message().await.json::<u64>().unwrap(), 1);
-    // All three have arrived, or none but the first: it makes no difference.
+    // Whether the other two have been received makes no difference.
     page.resume().await.unwrap();
     assert_eq!(page.next_message().await.data, "2");
     assert_eq!(page.next_message().await.data, "3");
@@ -78,7 +78,7 @@ async fn what_was_missed_comes_behind_the_last_id(client: Client, channel: Chann
         (refused.status(), refused.body()),
         (StatusCode::NO_CONTENT, "")
     );
-    // Its end it stays at, and it may try again.
+    // The reader stays at its end, and can be resumed again.
     page.expect_end().await;
     assert_eq!(
         page.resume().await.unwrap_err().status(),
@@ -89,18 +89,18 @@ async fn what_was_missed_comes_behind_the_last_id(client: Client, channel: Chann
 #[tokio::test(start_paused = true)]
 async fn resumes_from_a_service() {
     let (channel, app) = channel();
-    what_was_missed_comes_behind_the_last_id(Client::new(app), channel).await;
+    resumes_after_the_last_id(Client::new(app), channel).await;
 }
 
 #[tokio::test]
 async fn resumes_from_a_server() {
     let (channel, app) = channel();
-    what_was_missed_comes_behind_the_last_id(served(app).await, channel).await;
+    resumes_after_the_last_id(served(app).await, channel).await;
 }
 
 #[tokio::test]
 async fn rule_73_an_empty_id_is_not_sent_and_others_go_as_their_bytes() {
-    let (requests, client) = asked("data: a\n\nid: é…\ndata: b\n\nid:\ndata: c\n\n");
+    let (requests, client) = recording("data: a\n\nid: é…\ndata: b\n\nid:\ndata: c\n\n");
     let mut page = client
         .header("cookie", "a=b")
         .header("Accept", "*/*")
@@ -145,7 +145,7 @@ async fn rule_73_an_empty_id_is_not_sent_and_others_go_as_their_bytes() {
     }
 }
 
-/// Browsers keep the time too, if the new connection does not set it.
+/// Browsers also keep the time if the new connection does not set it.
 #[tokio::test]
 async fn the_reconnection_time_outlives_the_connection() {
     let streams = Arc::new(AtomicUsize::new(0));
@@ -161,7 +161,7 @@ async fn the_reconnection_time_outlives_the_connection() {
     assert_eq!(page.retry(), Some(Duration::from_millis(70)));
 }
 
-/// Tells when it is dropped.
+/// Counts when it is dropped.
 struct Gone(Arc<AtomicUsize>);
 
 impl Drop for Gone {
@@ -171,7 +171,7 @@ impl Drop for Gone {
 }
 
 #[tokio::test]
-async fn the_old_connection_is_gone_before_the_new_one_comes() {
+async fn the_old_connection_is_dropped_before_the_new_request() {
     let gone = Arc::new(AtomicUsize::new(0));
     let handler = {
         let gone = gone.clone();
@@ -200,7 +200,7 @@ async fn the_old_connection_is_gone_before_the_new_one_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_event_source_does_not_read() {
+async fn responses_that_an_event_source_refuses() {
     let long = "x".repeat(70 * 1024);
     let app = Router::new()
         .route("/204", get(StatusCode::NO_CONTENT))
@@ -227,25 +227,25 @@ async fn what_an_event_source_does_not_read() {
     let refused = async |path: &str| client.get(path).await.unwrap_err();
     assert_eq!(
         refused("/204").await.to_string(),
-        "GET /204: 204 No Content, which closes an EventSource for good"
+        "GET /204: 204 No Content, which closes an EventSource permanently"
     );
     assert_eq!(refused("/201").await.status(), 201);
     assert_eq!(refused("/404").await.status(), 404);
     assert_eq!(refused("/bare").await.status(), 200);
     assert_eq!(refused("/text").await.body(), "data: 1\n\n");
     assert_eq!(refused("/long").await.body(), &long[..64 * 1024]);
-    // Its end does not come; what came in time is shown.
+    // The part of the body that arrived within the timeout.
     assert_eq!(refused("/endless").await.body(), "data: 1\n\n");
     let refused = client.get_after("/text", "7").await.unwrap_err();
     assert_eq!(
         format!("{refused:?}"),
         "GET /text with Last-Event-ID \"7\": 200 OK, \"text/plain; charset=utf-8\", \
-         which closes an EventSource for good: \"data: 1\\n\\n\""
+         which closes an EventSource permanently: \"data: 1\\n\\n\""
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_empty_frames_without_an_end() {
+async fn a_refused_response_with_endless_empty_frames() {
     let frames = || Body::from_stream(stream::repeat("").map(Ok::<_, std::io::Error>));
     let client = Client::new(Router::new().route("/", get(async move || frames())));
     let client = client.timeout(Duration::from_millis(100));
@@ -253,7 +253,7 @@ async fn a_refusal_of_empty_frames_without_an_end() {
 }
 
 #[tokio::test]
-async fn a_resume_that_is_given_up_can_be_made_again() {
+async fn a_dropped_resume_can_be_repeated() {
     let asked = Arc::new(AtomicUsize::new(0));
     let app = Router::new().fallback(async move || {
         if asked.fetch_add(1, Ordering::Relaxed) == 1 {
@@ -272,37 +272,37 @@ async fn a_resume_that_is_given_up_can_be_made_again() {
 
 async fn failure<T>(test: impl Future<Output = T>) -> String {
     match AssertUnwindSafe(test).catch_unwind().await {
-        Ok(_) => panic!("it passes"),
+        Ok(_) => panic!("it did not panic"),
         Err(payload) => *payload.downcast::<String>().unwrap(),
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_does_not_come() {
+async fn a_request_that_fails() {
     let app = Router::new().route("/slow", get(async || std::future::pending::<()>().await));
     let client = Client::new(app);
     let line = line!() + 1;
     let said = failure(client.get("/slow")).await;
     assert_eq!(
         said,
-        format!("GET /slow: no answer within 5s, at {}:{line}:31", file!())
+        format!("GET /slow: no response within 5s, at {}:{line}:31", file!())
     );
     let said = failure(client.clone().timeout(Duration::from_secs(9)).get("/slow")).await;
     assert!(
-        said.starts_with("GET /slow: no answer within 9s, at "),
+        said.starts_with("GET /slow: no response within 9s, at "),
         "{said}"
     );
     let said = failure(client.get("slow")).await;
-    assert!(said.starts_with("no path: \"slow\", at "), "{said}");
+    assert!(said.starts_with("invalid path \"slow\", at "), "{said}");
     let said = failure(client.get_after("/slow", "\n")).await;
     assert!(
-        said.starts_with("no value of a header: \"\\n\", at "),
+        said.starts_with("invalid value for the header \"last-event-id\": \"\\n\", at "),
         "{said}"
     );
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there() {
+async fn a_server_that_does_not_listen() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::tcp(listener.local_addr().unwrap());
     drop(listener);
@@ -314,7 +314,7 @@ async fn a_server_that_is_not_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_readers_wait_as_long_as_the_client_says() {
+async fn readers_have_the_timeout_of_their_client() {
     let app = Router::new().route("/", get(async || Sse::new(stream::pending::<u64>())));
     let client = Client::new(app).timeout(Duration::from_secs(20));
     let mut page = client.get("/").await.unwrap();
@@ -332,7 +332,7 @@ async fn its_readers_wait_as_long_as_the_client_says() {
 }
 
 #[test]
-fn a_client_and_its_readers_can_be_sent_to_a_task_and_hide_what_they_send() {
+fn a_client_and_its_readers_are_send_and_debug_hides_header_values() {
     fn check<T: Send>(_: &T) {}
     let client = Client::new(Router::new()).header("cookie", "secret");
     check(&client);

@@ -1,4 +1,4 @@
-//! What a reader waits for, and what it says when that does not come.
+//! The waits of a reader, and their panic messages.
 
 use std::{io, panic::AssertUnwindSafe, time::Duration};
 
@@ -10,15 +10,15 @@ use crate::{
     testing::{Item, Message, Reader},
 };
 
-/// What a test says when it fails by this.
+/// The message of the panic.
 async fn failure<T>(test: impl Future<Output = T>) -> String {
     match AssertUnwindSafe(test).catch_unwind().await {
-        Ok(_) => panic!("it passes"),
+        Ok(_) => panic!("it did not panic"),
         Err(payload) => *payload.downcast::<String>().unwrap(),
     }
 }
 
-/// These chunks, and then nothing, without an end.
+/// A stream that stays open after these chunks.
 fn open(chunks: &[&'static str]) -> Reader {
     let chunks: Vec<_> = chunks
         .iter()
@@ -34,7 +34,7 @@ fn cut(chunks: &[&'static str]) -> Reader {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_ends_and_says_where_and_what_had_arrived() {
+async fn a_timeout_reports_the_caller_and_the_items_received() {
     let start = Instant::now();
     let mut reader = open(&[
         "retry: 10\n: hi\nid: 1\nevent: a\ndata: x\n\nda",
@@ -47,16 +47,16 @@ async fn a_wait_ends_and_says_where_and_what_had_arrived() {
     assert_eq!(
         said,
         format!(
-            "no event within 5s, at {}:{line}:31\n3 items had arrived:\n  1. Retry(10)\n  2. Comment(\" hi\")\n  \
+            "no event within 5s, at {}:{line}:31\n3 items received:\n  1. Retry(10)\n  2. Comment(\" hi\")\n  \
              3. Message {{ event: \"a\", data: \"x\", last_event_id: \"1\" }}\n\
-             and, without the blank line that ends an event: \"y\\nd\"",
+             and an unfinished event: \"y\\nd\"",
             file!()
         )
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_bound_is_for_the_event_however_many_comments_come() {
+async fn comments_do_not_extend_the_timeout() {
     let beats = stream::unfold((), async |()| {
         tokio::time::sleep(Duration::from_millis(700)).await;
         Some((Ok::<_, io::Error>(":\n"), ()))
@@ -66,13 +66,13 @@ async fn the_bound_is_for_the_event_however_many_comments_come() {
     let said = failure(reader.next()).await;
     assert_eq!(start.elapsed(), Duration::from_secs(2));
     assert!(said.starts_with("no event within 2s, at "), "{said}");
-    assert!(said.contains("\n2 items had arrived:\n"), "{said}");
-    // 2800 ms after the start; giving up has lost nothing.
+    assert!(said.contains("\n2 items received:\n"), "{said}");
+    // The timeout has lost nothing: this comment arrives 2800 ms after the start.
     assert_eq!(reader.next_item().await, Some(Item::Comment(String::new())));
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_wait_is_bounded() {
+async fn every_wait_has_a_timeout() {
     let said = [
         failure(open(&[]).next()).await,
         failure(open(&[]).next_item()).await,
@@ -82,7 +82,7 @@ async fn every_wait_is_bounded() {
         failure(open(&["data: 1\n\n"]).rest()).await,
     ];
     let starts = [
-        "no event", "nothing", "no event", "no event", "no event", "no end",
+        "no event", "no item", "no event", "no event", "no event", "no end",
     ];
     for (said, start) in said.iter().zip(starts) {
         assert!(
@@ -90,17 +90,17 @@ async fn every_wait_is_bounded() {
             "{said}"
         );
     }
-    assert!(said[0].ends_with("\nnothing had arrived"), "{}", said[0]);
-    assert!(said[5].contains("\n1 item had arrived:\n"), "{}", said[5]);
+    assert!(said[0].ends_with("\nnothing received"), "{}", said[0]);
+    assert!(said[5].contains("\n1 item received:\n"), "{}", said[5]);
 }
 
-/// Always ready: nothing but the reader gives the clock a turn.
+/// A stream that is always ready, so only the reader itself yields to the clock.
 fn endless(chunk: &'static str) -> Reader {
     Reader::from_stream(stream::repeat(chunk).map(Ok::<_, io::Error>))
         .timeout(Duration::from_millis(100))
 }
 
-async fn waits_for_what_does_not_end() {
+async fn waits_on_endless_streams() {
     let said = [
         failure(endless("data: 1\n\n").rest()).await,
         failure(endless(":\n").next()).await,
@@ -111,7 +111,7 @@ async fn waits_for_what_does_not_end() {
         failure(endless("").next_item()).await,
     ];
     let starts = [
-        "no end", "no event", "no event", "no event", "no event", "nothing", "nothing",
+        "no end", "no event", "no event", "no event", "no event", "no item", "no item",
     ];
     for (said, start) in said.iter().zip(starts) {
         let start = format!("{start} within 100ms, at ");
@@ -120,45 +120,45 @@ async fn waits_for_what_does_not_end() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_always_ready_ends_no_later() {
-    waits_for_what_does_not_end().await;
-    // Comments are silence, as long as the time passes.
+async fn a_body_that_is_always_ready_times_out() {
+    waits_on_endless_streams().await;
+    // Comments count as silence while the clock runs.
     endless(":\n")
         .expect_silence(Duration::from_millis(200))
         .await;
-    // A timeout of the test has its turn too.
+    // A timeout around the wait works, too.
     let mut reader = endless(":\n").timeout(Duration::from_secs(3600));
     let given_up = tokio::time::timeout(Duration::from_millis(1), reader.next()).await;
     assert!(given_up.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_always_ready_ends_where_the_clock_stands_still() {
-    waits_for_what_does_not_end().await;
+async fn a_body_that_is_always_ready_times_out_with_a_paused_clock() {
+    waits_on_endless_streams().await;
     let said = failure(endless(":\n").expect_silence(Duration::from_secs(3600))).await;
-    let start = "no pause in which the paused time could pass, at ";
+    let start = "the paused clock cannot advance: the stream is always ready, at ";
     assert!(said.starts_with(start), "{said}");
 }
 
 #[tokio::test]
-async fn what_was_not_read_when_a_wait_is_given_up_is_read_later() {
+async fn a_dropped_wait_loses_no_event() {
     let text: String = (1..=200).map(|n| format!(":\n\ndata: {n}\n\n")).collect();
     let mut reader = Reader::new(text);
     let mut read = Vec::new();
-    let mut given_up = 0;
+    let mut dropped = 0;
     while read.len() < 200 {
         match reader.next_message().now_or_never() {
             Some(message) => read.push(message.data),
-            None => given_up += 1,
+            None => dropped += 1,
         }
     }
-    assert!(given_up > 0);
+    assert!(dropped > 0);
     let all: Vec<_> = (1..=200).map(|n| n.to_string()).collect();
     assert_eq!(read, all);
 }
 
 #[tokio::test]
-async fn an_end_and_a_break_are_told_apart() {
+async fn an_end_and_an_error_are_different() {
     let mut ended = Reader::new("data: 1\n\ndata: lost");
     assert_eq!(ended.next_message().await.data, "1");
     let said = failure(ended.next_message()).await;
@@ -190,33 +190,33 @@ async fn an_end_and_a_break_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expectations_that_are_not_met() {
+async fn expectations_that_fail() {
     let said = failure(open(&["event: b\ndata: 1\n\n"]).expect_named("a")).await;
     assert!(
-        said.starts_with("an event \"b\" instead of \"a\", at "),
+        said.starts_with("received event \"b\" instead of \"a\", at "),
         "{said}"
     );
     let said = failure(open(&["data: 1\n\n"]).expect_end()).await;
     assert!(
-        said.starts_with("an event instead of the end of the stream, at "),
+        said.starts_with("received an event instead of the end of the stream, at "),
         "{said}"
     );
 
     let second = Duration::from_secs(1);
     let said = failure(open(&["data: 1\n\n"]).expect_silence(second)).await;
     assert!(
-        said.starts_with("an event where none was expected, at "),
+        said.starts_with("received an unexpected event, at "),
         "{said}"
     );
     let said = failure(Reader::new(":\n").expect_silence(second)).await;
     assert!(
-        said.starts_with("the stream ended where silence was expected, at "),
+        said.starts_with("the stream ended instead of staying silent, at "),
         "{said}"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_lasts_as_long_as_it_should_heartbeats_or_not() {
+async fn heartbeats_do_not_end_a_silence() {
     let late = stream::once(async {
         tokio::time::sleep(Duration::from_secs(60)).await;
         1
@@ -228,9 +228,9 @@ async fn silence_lasts_as_long_as_it_should_heartbeats_or_not() {
     assert_eq!(reader.next_message().await.data, "1");
 }
 
-/// What a test sees may not depend on how the bytes were cut into chunks.
+/// The result of a test must not depend on how the bytes were split into chunks.
 #[tokio::test]
-async fn the_last_id_is_that_of_what_was_read_whatever_has_arrived() {
+async fn the_last_id_is_that_of_the_last_item_read() {
     let text = "id: 1\r\ndata: a\r\n\r\nid: 2\r\n\r\n: c\rid: 3\ndata: b\n\n";
     for size in 1..=text.len() {
         let chunks: Vec<_> = text
@@ -251,7 +251,7 @@ async fn the_last_id_is_that_of_what_was_read_whatever_has_arrived() {
 }
 
 #[tokio::test]
-async fn a_failure_shows_the_newest_items_and_of_long_ones_the_start() {
+async fn a_panic_shows_the_newest_items_and_shortens_long_ones() {
     let mut text = String::new();
     for n in 1..=25 {
         text += &format!("data: {n}\n\n");
@@ -263,7 +263,7 @@ async fn a_failure_shows_the_newest_items_and_of_long_ones_the_start() {
     }
     let said = failure(reader.next_message()).await;
     let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines[1], "26 items had arrived, the last:");
+    assert_eq!(lines[1], "26 items received, the last:");
     assert!(
         lines[2].starts_with("  7. Message { event: \"message\", data: \"7\""),
         "{said}"
@@ -274,7 +274,7 @@ async fn a_failure_shows_the_newest_items_and_of_long_ones_the_start() {
 }
 
 #[test]
-fn data_that_is_no_such_json_is_shown_with_the_type() {
+fn a_json_error_contains_the_type_and_the_data() {
     let message = |data: &str| Message {
         event: "price".to_owned(),
         data: data.to_owned(),
@@ -282,12 +282,12 @@ fn data_that_is_no_such_json_is_shown_with_the_type() {
     };
     assert_eq!(message("[1, 2]").json::<Vec<u8>>().unwrap(), [1, 2]);
     let error = message("{}").json::<u64>().unwrap_err();
-    let said = "the data of \"price\" is no u64: invalid type: map, expected u64 at line 1 column 0; it is \"{}\"";
+    let said = "the data of event \"price\" is not u64: invalid type: map, expected u64 at line 1 column 0; the data is \"{}\"";
     assert_eq!(error.to_string(), said);
     assert_eq!(format!("{error:?}"), said);
     assert!(std::error::Error::source(&error).is_some());
     let long = "x".repeat(400);
     let said = message(&long).json::<u64>().unwrap_err().to_string();
-    let end = format!("; it is \"{}\"… (400 bytes)", "x".repeat(300));
+    let end = format!("; the data is \"{}\"… (400 bytes)", "x".repeat(300));
     assert!(said.ends_with(&end), "{said}");
 }

@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::testing::Client;
 
-/// A server that answers with these bytes, each as its own write.
+/// A server that responds with these strings, each in a separate write.
 async fn server(
     answers: Vec<&'static str>,
 ) -> (SocketAddr, tokio::task::JoinHandle<(String, TcpStream)>) {
@@ -36,7 +36,7 @@ const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
 #[tokio::test]
-async fn what_goes_over_a_socket() {
+async fn a_request_and_a_response_over_a_socket() {
     let (address, task) = server(vec![
         "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
         HEAD,
@@ -67,9 +67,9 @@ async fn what_goes_over_a_socket() {
             "last-event-id: 7",
         ]
     );
-    // The end of the body is known before the connection ends, and is the client's sign to close.
+    // The client closes the connection at the end of the body.
     let closed = timeout(Duration::from_secs(60), socket.read(&mut [0])).await;
-    assert_eq!(closed.expect("it is kept open").unwrap(), 0);
+    assert_eq!(closed.expect("the client keeps it open").unwrap(), 0);
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_body_ends_with_its_length_or_with_the_connection() {
     page.expect_end().await;
 }
 
-/// Head, event and error may come in one packet or in three.
+/// Head, event and error in one packet, or in three.
 #[tokio::test]
 async fn an_error_in_the_framing_comes_after_the_events_before_it() {
     let (head, chunk, error) = (HEAD, "9\r\ndata: 1\n\n\r\n", "x\r\n");
@@ -190,5 +190,5 @@ async fn a_dropped_reader_closes_its_connection() {
     let (_, mut socket) = task.await.unwrap();
     drop(page);
     let closed = timeout(Duration::from_secs(60), socket.read(&mut [0])).await;
-    assert_eq!(closed.expect("it is kept open").unwrap(), 0);
+    assert_eq!(closed.expect("the client keeps it open").unwrap(), 0);
 }

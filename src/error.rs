@@ -1,14 +1,14 @@
-//! The crate's one error type: opaque, with a [`kind`](Error::kind) to branch on.
+//! [`Error`]: the crate's only error type, opaque and with a [`kind`](Error::kind).
 //!
-//! It never carries another crate's type in its signature; what an error was caused by is reached
-//! through [`source`](std::error::Error::source).
+//! Its signatures contain no types of other crates: causes are available through
+//! [`source`](std::error::Error::source).
 
 use std::{error, fmt};
 
 use axum_core::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
-/// A boxed error of any type, as stream sources hand them over.
+/// A boxed error of any type, as streams yield them.
 ///
 /// ```
 /// use axum_sse::BoxError;
@@ -20,10 +20,10 @@ use http::{HeaderValue, StatusCode, header};
 /// ```
 pub type BoxError = Box<dyn error::Error + Send + Sync>;
 
-/// What went wrong, and with which value.
+/// An error of this crate.
 ///
-/// The message names the offending value (escaped and shortened, since it may come from a
-/// client). Branch on [`kind`](Error::kind), not on the message.
+/// Branch on [`kind`](Error::kind), not on the message. The message quotes the invalid value,
+/// escaped and shortened, because it can come from a client.
 ///
 /// ```
 /// use axum_sse::{ErrorKind, Event};
@@ -37,7 +37,9 @@ pub type BoxError = Box<dyn error::Error + Send + Sync>;
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 ///
-/// **As a response**, so that `?` works in handlers:
+/// # In handlers
+///
+/// An error is also a response, so `?` works in handlers:
 ///
 /// ```
 /// use axum::extract::{Path, State};
@@ -58,13 +60,13 @@ pub type BoxError = Box<dyn error::Error + Send + Sync>;
 /// | 503 Service Unavailable | `TooManyChannels` |
 /// | 500 Internal Server Error | all others |
 ///
-/// The body is one fixed sentence per kind: the message is for the server's log and may hold
-/// names that the client should not see. `Cache-Control` is `no-store`. With the feature
-/// `tracing`, the message of a 5xx is logged as an error.
+/// The body is a fixed sentence for each kind, because the message can contain names that the
+/// client must not see. The response has `Cache-Control: no-store`. With the feature `tracing`,
+/// the message of a 5xx is logged as an error.
 ///
-/// An `EventSource` never comes back after any of these. In a handler that streams, let only
-/// those errors out that a retry cannot help; [`Hub::subscribe`](crate::Hub::subscribe) and
-/// [`LastEventId`](crate::LastEventId) return none on purpose.
+/// An `EventSource` does not reconnect after an error status. In a handler that streams, return an
+/// error only if a retry cannot help. [`Hub::subscribe`](crate::Hub::subscribe) and
+/// [`LastEventId`](crate::LastEventId) therefore return no errors.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -73,7 +75,7 @@ struct Inner {
     source: Option<BoxError>,
 }
 
-/// The kinds of [`Error`].
+/// The kind of an [`Error`].
 ///
 /// ```
 /// use axum_sse::{Channel, ErrorKind};
@@ -87,34 +89,38 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// An event name holds what a field cannot carry, or is reserved (rules 10, 65).
+    /// An event name contains a character that its field cannot carry, or is reserved.
     InvalidName,
-    /// An id is empty, too long, or holds what does not travel safely (rules 11, 82).
+    /// An id cannot be parsed, is empty or too long, contains a character that does not survive in
+    /// a header, or is set where none is allowed.
     InvalidId,
-    /// Text or a comment holds a character that the format cannot carry (rules 12, 34).
+    /// Text or a comment contains a character that the format cannot carry.
     InvalidText,
-    /// A value could not be serialised; nothing of it was written (rule 30).
+    /// A value could not be serialized. Nothing was sent.
     Serialize,
-    /// A value given to a `named` form is not a variant of an externally tagged enum.
+    /// An event is named after its variant, but its value is not a variant of an externally tagged
+    /// enum.
     NotAVariant,
-    /// An event given to a channel brings what only the channel may set, or carries no data.
+    /// An event cannot be published: it has no data, or sets a field that only the channel sets,
+    /// or another handle has the exclusive right to publish to the channel.
     NotPublishable,
-    /// An event is larger than all that its channel may hold.
+    /// An event is larger than the byte limit of its channel.
     TooLarge,
     /// The channel has been closed.
     Closed,
-    /// The hub holds as many channels as it may, and none of them is idle.
+    /// The hub has its maximum number of channels, and none of them is idle.
     TooManyChannels,
-    /// The hub has a channel of that name, but for values of another type, or its events are
-    /// named after their variants and those of the other handles are not.
+    /// The hub has a channel with that name for values of another type, or with the other choice of
+    /// naming events after their variants.
     OtherType,
     /// The channel has a snapshot already.
     HasSnapshot,
-    /// The function that applies events to a board has panicked.
+    /// The function that applies events to the state of a
+    /// [`StateChannel`](crate::StateChannel) has panicked.
     Poisoned,
-    /// An entry of a list of origins is not an origin, or not one to allow (rules 110 to 117).
+    /// An entry of an allowlist is not an origin, or not one that can be allowed.
     InvalidOrigin,
-    /// An entry of a list of hosts is not the name of one (rule 130).
+    /// An entry of a list of hosts is not a host name.
     InvalidHost,
 }
 
@@ -132,7 +138,7 @@ impl Error {
         self
     }
 
-    /// What kind of error this is.
+    /// The kind of this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -140,14 +146,14 @@ impl Error {
 }
 
 impl ErrorKind {
-    /// The status of the response, and all that a client is told.
-    fn answer(self) -> (StatusCode, &'static str) {
+    /// The status and the body of the response.
+    fn response(self) -> (StatusCode, &'static str) {
         match self {
             Self::InvalidName => (StatusCode::BAD_REQUEST, "A name is not valid.\n"),
             Self::InvalidId => (StatusCode::BAD_REQUEST, "An id is not valid.\n"),
             Self::InvalidText => (
                 StatusCode::BAD_REQUEST,
-                "The text has a character that cannot be sent.\n",
+                "The text contains a character that cannot be sent.\n",
             ),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The event is too large.\n"),
             Self::Closed => (StatusCode::GONE, "The channel has been closed.\n"),
@@ -164,7 +170,7 @@ impl ErrorKind {
             | Self::InvalidOrigin
             | Self::InvalidHost => (
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "The server has made a mistake.\n",
+                "An internal error occurred.\n",
             ),
         }
     }
@@ -172,12 +178,12 @@ impl ErrorKind {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (status, text) = self.kind().answer();
+        let (status, text) = self.kind().response();
         #[cfg(feature = "tracing")]
         if status.is_server_error() {
-            tracing::error!(error = %self, "a handler answers with an error");
+            tracing::error!(error = %self, "a handler returned an error");
         }
-        // Otherwise a cache may keep a 410 and end streams that could be read.
+        // A cache may otherwise keep a 410, and refuse streams that are available again.
         let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         (status, [no_store], text).into_response()
     }
@@ -218,7 +224,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     #[tokio::test]
-    async fn a_response_has_the_status_of_its_kind_and_no_internals() {
+    async fn a_response_has_the_status_of_its_kind_and_hides_the_message() {
         for (status, kinds) in [
             (400, &[InvalidName, InvalidId, InvalidText][..]),
             (410, &[Closed]),
@@ -255,7 +261,7 @@ mod tests {
 
     #[cfg(feature = "tracing")]
     #[test]
-    fn what_is_the_servers_fault_is_logged() {
+    fn server_errors_are_logged() {
         let logged = crate::testing::logged::Logged::new(tracing::Level::ERROR);
         let _guard = tracing::subscriber::set_default(logged.clone());
         drop(Error::new(InvalidId, "client's").into_response());

@@ -1,7 +1,6 @@
-//! The locks and atomics of the crate: std's, or loom's in unit tests under
-//! `--cfg axum_sse_loom`.
+//! Locks and atomics: those of std, or those of loom in unit tests with `--cfg axum_sse_loom`.
 //!
-//! The flag is our own, since the well-known `loom` flag switches off parts of tokio.
+//! The flag has its own name because the usual `loom` flag disables parts of tokio.
 
 #[cfg(not(all(test, axum_sse_loom)))]
 pub(crate) use std::sync::{
@@ -21,16 +20,16 @@ pub(crate) use std::sync::{Arc, Weak};
 use std::sync::PoisonError;
 use std::task::Waker;
 
-/// Locks, and takes a poisoned lock as it is: no code of a user runs under any lock of this
-/// crate, so there is no half-done change of theirs to protect anyone from.
+/// Locks, and ignores poisoning: no user code runs under these locks, so a panic of user code
+/// cannot leave the data half changed.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where one task leaves its waker for another to take.
+/// A slot in which one task stores its waker for another.
 ///
-/// Whoever stores a waker looks at the state *after* storing it; whoever changes the state takes
-/// the waker *after* changing it. The lock orders the two, so one of them sees the other.
+/// The waiting task must check the state *after* it stores its waker, and the waking task must take
+/// the waker *after* it changes the state. The lock orders the two, so no wake-up is lost.
 #[derive(Debug, Default)]
 pub(crate) struct WakerSlot(Mutex<Option<Waker>>);
 
@@ -42,7 +41,7 @@ impl WakerSlot {
         {
             return;
         }
-        // A waker's clone and drop are foreign code; neither runs under our lock.
+        // The clone and the drop of a waker can run any code, so neither runs under the lock.
         let new = waker.clone();
         let old = lock(&self.0).replace(new);
         drop(old);

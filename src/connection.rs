@@ -1,12 +1,11 @@
-//! [`Connection`]: lets a stream's [`StreamEnd`] reach the socket that carries it.
+//! [`Connection`]: connects the [`StreamEnd`] of a stream to the socket that carries it.
 //!
-//! A client that does not read is a body that nobody polls, so its end has to come from the
-//! socket's side. Nothing in the HTTP stack tells a response which connection it is written to.
-//! But on HTTP/1.1 both are polled by one task: the connection leaves its name there, and the
-//! body finds it with its first poll. On HTTP/2 every stream has a task of its own, and finds
-//! nothing, unless the app asks for our `PeerAddr` as its connect info, which puts the connection
-//! into each request. Even then no single stream cuts the connection that it shares with others,
-//! but for a shutdown.
+//! While a client does not read, the server does not poll the body, so only the socket can end the
+//! stream. The HTTP stack does not tell a response which connection it is written to. On HTTP/1.1
+//! one task polls both: the connection registers itself under the id of the task, and the body
+//! looks it up in its first poll. On HTTP/2 every stream has a separate task, so the lookup finds
+//! nothing, unless the app uses `PeerAddr` as its connect info, which puts the connection into
+//! each request. Because streams share an HTTP/2 connection, only a shutdown cuts one.
 
 use std::{
     collections::HashMap,
@@ -22,8 +21,8 @@ use crate::{
     sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock},
 };
 
-/// The connections of our listeners, by the task that polls them. One entry for each that is
-/// open; several in one task cannot be told apart, and are not found.
+/// The open connections of the listeners, by the task that polls them. Several connections in one
+/// task cannot be distinguished, so their lookup finds nothing.
 static CONNECTIONS: LazyLock<Mutex<HashMap<Id, Entry>>> = LazyLock::new(Mutex::default);
 
 struct Entry {
@@ -31,19 +30,19 @@ struct Entry {
     connection: Weak<Connection>,
 }
 
-/// What the socket and the streams on it share.
+/// The state that a socket and its streams share.
 #[derive(Default)]
 pub(crate) struct Connection {
-    /// Of the stream that is being written; several if there are layers upon layers.
+    /// The ends of the stream that is being written: one for each nested layer.
     lives: Mutex<Vec<Arc<StreamEnd>>>,
-    /// Whether there are any. Changes in the connection's own task.
+    /// Whether `lives` is not empty. Changed only in the task of the connection.
     carries: AtomicBool,
-    /// Its requests can name it, so that `http_2_streams` are all of them.
+    /// Whether requests carry this connection, so that `http_2_streams` counts all streams.
     named: AtomicBool,
     http_2_streams: AtomicUsize,
 }
 
-/// The connection that a request came on, as far as that is known.
+/// The connection of a request.
 pub(crate) struct Peer {
     connection: Arc<Connection>,
     http_2: bool,
@@ -68,14 +67,14 @@ impl Peer {
     }
 }
 
-/// How many streams have gone that a connection had to know of. As long as that stays as it is,
-/// no connection has to look, when it is flushed, for what is history.
+/// The number of dropped HTTP/1 streams. While it is unchanged, a flush does not need to look for
+/// dropped streams.
 static GONE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
-/// A stream on a connection that is known, until its body has gone.
+/// A stream on a known connection. Dropped with its body.
 pub(crate) enum Carried {
     OnHttp1,
-    /// Counts.
+    /// Counted in the connection.
     OnHttp2(Arc<Connection>),
 }
 
@@ -88,8 +87,8 @@ impl Drop for Carried {
     }
 }
 
-/// A stream has begun, with its first poll. Its connection is the one that its request has
-/// named, or else the one that this task polls.
+/// Registers a stream in its first poll. Its connection is the one in its request, or else the one
+/// that the current task polls.
 pub(crate) fn carries(life: &Arc<StreamEnd>, peer: Option<Peer>) -> Option<Carried> {
     let connection = match peer {
         Some(Peer {
@@ -115,27 +114,26 @@ pub(crate) fn carries(life: &Arc<StreamEnd>, peer: Option<Peer>) -> Option<Carri
 }
 
 impl Connection {
-    /// From now on, its requests name it.
+    /// Notes that requests carry this connection.
     pub(crate) fn is_named(&self) {
         self.named.store(true, Ordering::Relaxed);
     }
 
-    /// How many streams of HTTP/2 are open on it, if that is known.
+    /// The number of open HTTP/2 streams, if it is known.
     pub(crate) fn http_2_streams(&self) -> Option<usize> {
         self.named
             .load(Ordering::Relaxed)
             .then(|| self.http_2_streams.load(Ordering::Relaxed))
     }
 
-    /// An error once the stream that is being written should have ended, and its time of grace
-    /// has passed.
+    /// An error once the grace period after the end of the current stream is over.
     pub(crate) fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.carries.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        // Asked outside of the lock, since that runs code of others.
+        // Polled without the lock, because that can run user code.
         let lives = lock(&self.lives).clone();
-        // All of them, since each has to know whom to wake.
+        // Polls every one, so that each registers the waker.
         let overdue = lives
             .iter()
             .filter(|life| life.poll_overdue(cx).is_ready())
@@ -145,11 +143,11 @@ impl Connection {
         }
         Poll::Ready(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the client did not read, and its stream had to end",
+            "the stream ended, but the client did not read",
         ))
     }
 
-    /// A stream whose body has gone is history.
+    /// Removes the streams whose body was dropped.
     fn forget_gone(&self) {
         if !self.carries.load(Ordering::Relaxed) {
             return;
@@ -173,7 +171,7 @@ impl Connection {
 pub(crate) struct Registration {
     connection: Arc<Connection>,
     task: Option<Id>,
-    /// [`GONE`], with the last flush.
+    /// The value of [`GONE`] at the last flush.
     gone: usize,
 }
 
@@ -190,7 +188,7 @@ impl Registration {
         &self.connection
     }
 
-    /// To be called with each poll. The task may change: a handshake can have one of its own.
+    /// Must be called in each poll. The task can change: a handshake may run in a separate one.
     pub(crate) fn keep(&mut self) {
         let task = task::try_id();
         if task == self.task {
@@ -208,7 +206,7 @@ impl Registration {
         entry.connection = Arc::downgrade(&self.connection);
     }
 
-    /// Everything has been written.
+    /// Called after a complete flush.
     pub(crate) fn flushed(&mut self) {
         let gone = GONE.load(Ordering::Acquire);
         if gone != self.gone {

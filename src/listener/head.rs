@@ -1,6 +1,6 @@
-//! Request heads of HTTP/1 that have begun and do not end.
+//! Detects unfinished HTTP/1 request heads that block a shutdown.
 //!
-//! For those hyper waits, a shutdown or not: `axum::serve` gives it no time limit for them.
+//! hyper waits for them during a graceful shutdown, and `axum::serve` sets no timeout.
 
 use std::{
     future::Future,
@@ -16,8 +16,7 @@ use crate::lifetime::{
     shutdown::{Shutdown, Waiting},
 };
 
-/// With a line that begins so, what follows the head may be something else than the next head: a
-/// body, or another protocol.
+/// Starts of lines after which the head may be followed by a body or another protocol.
 const LAST: [&[u8]; 4] = [
     b"content-length:",
     b"transfer-encoding:",
@@ -25,31 +24,31 @@ const LAST: [&[u8]; 4] = [
     b"connect ",
 ];
 
-/// The head that a connection is in, from the bytes that have been read.
+/// The position of a connection relative to a request head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Head {
     /// Not begun.
     None,
-    /// An empty line in front: hyper waits for what follows.
+    /// After an empty line before the head: hyper waits for the rest.
     Blank,
     Line(Line),
-    /// From here on nobody knows. TLS comes here with its first byte.
+    /// Not known from here on, as with TLS from its first byte.
     Unknown,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Line {
     at: usize,
-    /// Which of `LAST` it agrees with so far, a bit each.
+    /// A bit for each entry of `LAST` that the line matches so far.
     like: u8,
     last: bool,
 }
 
-/// Sees to it that no such head holds up a shutdown.
+/// Fails a connection whose unfinished head blocks a shutdown.
 pub(super) struct Heads {
     shutdown: Shutdown,
     head: Head,
-    /// While a head is waited for.
+    /// `Some` while a head is unfinished.
     watch: Option<Box<Watch>>,
 }
 
@@ -106,7 +105,7 @@ impl Line {
     }
 }
 
-/// What a method is made of (RFC 9110, 5.6.2).
+/// Whether a method can contain this byte (RFC 9110, 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -131,9 +130,9 @@ impl Heads {
         }
     }
 
-    /// An error once a head is unfinished a second after the last stream should have ended. To be
-    /// asked while a read waits, and not while a write does: hyper reads no further than into the
-    /// next head while it answers, and an answer may take its time.
+    /// An error if a head is unfinished one second after the last stream should have ended. Polled
+    /// only while a read is pending: while it writes a response, hyper may leave the next head
+    /// unread, however long the response takes.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.head.is_unfinished() {
             return Poll::Pending;
@@ -151,12 +150,13 @@ impl Heads {
         ready!(alarm.as_mut().poll(cx));
         Poll::Ready(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the client did not finish its request, and held up the shutdown",
+            "an unfinished request head blocked the shutdown",
         ))
     }
 }
 
-/// Once a shutdown has begun: when its last stream should have ended, or now if that is over.
+/// Ready once a shutdown has begun, with the time at which its last stream should end, or now if
+/// that has passed.
 pub(super) fn poll_end(waiting: &mut Waiting, cx: &mut Context<'_>) -> Poll<Instant> {
     ready!(waiting.poll(cx));
     match waiting.shutdown().moment(1.0) {
@@ -169,7 +169,7 @@ pub(super) fn poll_end(waiting: &mut Waiting, cx: &mut Context<'_>) -> Poll<Inst
 mod tests {
     use super::*;
 
-    /// What is left after all of it, however it is split.
+    /// The position after these bytes, which must not depend on how they are split.
     fn after(bytes: &str) -> Head {
         let bytes = bytes.as_bytes();
         let mut whole = Head::None;

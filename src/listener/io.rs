@@ -1,8 +1,8 @@
-//! [`StreamIo`]: a connection that does not wait for a client that reads nothing.
+//! [`StreamIo`]: a connection that fails when its client does not read for too long.
 //!
-//! It passes bytes through. While a write has to wait, it asks whether the stream that is being
-//! written should have ended; on HTTP/2, a shutdown that is held up ends it. On HTTP/1, so does
-//! one that is held up by half a request.
+//! It passes bytes through. While a write is pending, it checks whether the current stream should
+//! have ended. It also fails if it blocks a shutdown: on HTTP/2 by a peer that does not read, on
+//! HTTP/1 by an unfinished request head.
 
 use std::{
     fmt,
@@ -31,10 +31,10 @@ use crate::{
     },
 };
 
-/// What every HTTP/2 connection begins with, and no HTTP/1 request does (RFC 9113, 3.4).
+/// The start of every HTTP/2 connection and of no HTTP/1 request (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI";
 
-/// A connection of our [`listener`](crate::listener).
+/// A connection of a [`listener`](crate::listener).
 ///
 /// ```
 /// use axum::serve::ListenerExt;
@@ -53,34 +53,34 @@ pub struct StreamIo<S> {
     socket: S,
     registration: Registration,
     stall_timeout: Duration,
-    /// The alarm is kept from one stall to the next.
+    /// Reused from one stall to the next.
     stall: Option<Pin<Box<Sleep>>>,
     stalled: bool,
     http2: Http2,
-    /// None on HTTP/2, and where no shutdown is known.
+    /// `None` on HTTP/2 and without a shutdown.
     heads: Option<Heads>,
     _open: OpenConnection,
     #[cfg(feature = "tracing")]
     _counted: Option<crate::lifetime::shutdown::OpenConnection>,
 }
 
-/// What is known of the protocol, and what follows if it is HTTP/2.
+/// Whether the connection uses HTTP/2.
 enum Http2 {
-    /// So many bytes of the preface have been seen.
+    /// Unknown after this many bytes of the preface.
     Perhaps(usize),
     No,
     Yes(Box<Watch>),
 }
 
-/// Sees to it that a connection of many streams does not hold up a shutdown.
+/// Closes an HTTP/2 connection that blocks a shutdown.
 struct Watch {
     waiting: Waiting,
-    /// And when it is late enough.
+    /// The next check, and the time from which it may close the connection.
     alarm: Option<(Pin<Box<Sleep>>, Instant)>,
-    /// Whether the peer has sent anything since the shutdown began. The server asks it to, with
-    /// a PING; who is alive answers.
+    /// Whether the peer has sent anything since the shutdown began. A live peer answers the
+    /// server's PING.
     read: bool,
-    /// Whether a byte has passed since the alarm was set.
+    /// Whether a byte was transferred since the alarm was set.
     moved: bool,
 }
 
@@ -104,7 +104,7 @@ impl<S> StreamIo<S> {
         self.registration.connection()
     }
 
-    /// The socket itself.
+    /// The socket.
     pub fn get_ref(&self) -> &S {
         &self.socket
     }
@@ -130,8 +130,8 @@ impl<S> StreamIo<S> {
                         None => {
                             #[cfg(feature = "tracing")]
                             tracing::warn!(
-                                "HTTP/2 on a listener that does not know of a shutdown: a client \
-                                 that does not read can hold it up"
+                                "HTTP/2 on a listener without a shutdown handle: a client that \
+                                 does not read can block the shutdown"
                             );
                             Http2::No
                         }
@@ -148,7 +148,7 @@ impl<S> StreamIo<S> {
         }
     }
 
-    /// What becomes of a write: while it has to wait, it may turn out to be too late for it.
+    /// The result of a write, or an error if it has been pending for too long.
     fn written<T>(
         &mut self,
         result: Poll<io::Result<T>>,
@@ -164,7 +164,7 @@ impl<S> StreamIo<S> {
         if let Poll::Ready(error) = self.registration.connection().poll_overdue(cx) {
             return Poll::Ready(Err(error));
         }
-        // Here too: an HTTP/2 connection with a full socket does not read.
+        // Also polled here, because an HTTP/2 connection with a full socket does not read.
         if let Poll::Ready(error) = self.poll_held_up(cx) {
             return Poll::Ready(Err(error));
         }
@@ -180,7 +180,7 @@ impl<S> StreamIo<S> {
         ready!(stall.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the client took no bytes for too long",
+            format!("write stalled for {:?}", self.stall_timeout),
         )))
     }
 }
@@ -195,13 +195,13 @@ impl Watch {
         }
     }
 
-    /// An error once the connection holds up the shutdown: a second after the last stream should
-    /// have ended, the peer is silent, or streams are open.
+    /// An error if the peer is silent or streams are open one second after the last stream should
+    /// have ended.
     fn poll(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<io::Error> {
         let from = ready!(poll_end(&mut self.waiting, cx));
         let shutdown = self.waiting.shutdown();
         let (alarm, late) = self.alarm.get_or_insert_with(|| {
-            // What came before the shutdown says nothing.
+            // Bytes before the shutdown do not count.
             (self.read, self.moved) = (false, false);
             (Box::pin(sleep_until(from + GRACE / 2)), from + GRACE)
         });
@@ -210,13 +210,13 @@ impl Watch {
             let holds_up = match connection.http_2_streams() {
                 _ if !self.read => true,
                 Some(streams) => streams > 0,
-                // It may be the stream of another connection, and this one is at work.
+                // The stream may belong to another connection if this one transfers bytes.
                 None => shutdown.streams() > 0 && !self.moved,
             };
             if holds_up && Instant::now() >= *late {
                 return Poll::Ready(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    "the connection held up the shutdown",
+                    "the connection blocked the shutdown",
                 ));
             }
             self.moved = false;

@@ -1,4 +1,4 @@
-//! [`Options`]: what a listener is to do. The one module that names axum.
+//! [`Options`]: the configuration of a listener.
 
 use std::{
     fmt, fs, io,
@@ -21,11 +21,10 @@ use crate::lifetime::shutdown::Shutdown;
 
 const BACKLOG: u32 = 4096;
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// As good as none, and within what the clock can count.
+/// Practically no limit, and within the range of the clock.
 const LONGEST_STALL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Listens on `address` with all defaults: see [the module](crate::listener) for what that includes, and
-/// [`Options::bind`] for the errors.
+/// Listens on `address` with the [defaults](crate::listener). [`Options::bind`] has the errors.
 ///
 /// ```no_run
 /// # async fn run(app: axum::Router) -> std::io::Result<()> {
@@ -37,10 +36,10 @@ pub fn bind(address: impl Into<SocketAddr>) -> io::Result<TcpStreams> {
     Options::new().bind(address)
 }
 
-/// The backlog that the system caps every listener at, where that can be read: on Linux,
-/// `net.core.somaxconn`.
+/// The system's limit for the backlog of a listener: on Linux, `net.core.somaxconn`. `None` if it
+/// cannot be read.
 ///
-/// With the feature `tracing`, a listener that asks for more says so when it is made.
+/// With the feature `tracing`, a listener that exceeds it logs a warning when it is created.
 ///
 /// ```
 /// if axum_sse::listener::max_backlog().is_some_and(|most| most < 4096) {
@@ -56,7 +55,7 @@ pub fn max_backlog() -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// How many connections of a listener are open. Clones count together.
+/// Counts the open connections of a listener. Clones share the count.
 ///
 /// ```
 /// let connections = axum_sse::listener::Options::new().connections();
@@ -66,7 +65,7 @@ pub fn max_backlog() -> Option<u32> {
 pub struct Connections(Arc<AtomicUsize>);
 
 impl Connections {
-    /// How many are open now: accepted, and not yet closed by the server.
+    /// The number of connections that were accepted and that the server has not closed.
     #[must_use]
     pub fn open(&self) -> usize {
         self.0.load(Ordering::Relaxed)
@@ -87,7 +86,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// What a listener for event streams is to do; the defaults are in [the module](crate::listener).
+/// Configures a listener for event streams. The module lists the [defaults](crate::listener).
 ///
 /// ```
 /// use axum_sse::listener::Options;
@@ -133,67 +132,66 @@ impl Options {
         }
     }
 
-    /// How many connections may wait to be accepted: 4096 by default. The system may cap it, see
-    /// [`max_backlog`].
+    /// Sets how many connections can wait to be accepted. The default is 4096. The system can have
+    /// a lower [limit](max_backlog).
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;
         self
     }
 
-    /// How long sent bytes may stay without acknowledgement before the connection is given up:
-    /// 60 s by default, `None` for the system's own. It also ends connections whose client does
-    /// not read for that long. `TCP_USER_TIMEOUT`; no effect but on Linux, Android and Fuchsia.
+    /// Sets how long sent bytes may stay unacknowledged before the system closes the connection
+    /// (`TCP_USER_TIMEOUT`). The default is 60 s; `None` leaves the system's default. Also closes
+    /// connections whose client does not read for that time. Only on Linux, Android and Fuchsia.
     pub fn user_timeout(mut self, time: Option<Duration>) -> Self {
         self.user_timeout = time;
         self
     }
 
-    /// Bounds what the kernel holds for a client that reads slowly, in bytes; by default it
-    /// grows as needed (up to 4 MiB on Linux). A bound switches that growing off, so distant
-    /// clients get less throughput. Linux doubles the number for its own bookkeeping.
+    /// Sets the size of the kernel's send buffer in bytes. By default it grows as needed (up to
+    /// 4 MiB on Linux). A fixed size limits the throughput of distant clients. Linux doubles the
+    /// number for its bookkeeping.
     pub fn send_buffer(mut self, bytes: usize) -> Self {
         self.send_buffer = Some(bytes);
         self
     }
 
-    /// How long the system may take no byte for a client before its connection is cut: 60 s by
-    /// default, from 100 ms to a day. It counts only while there is something to write.
+    /// Sets how long a write may make no progress before the connection is closed. The default is
+    /// 60 s; the value is clamped to 100 ms to one day.
     ///
-    /// The system tells of room when a good part of its send buffer is free (on Linux, about a
-    /// third, of what may be 4 MiB): a client that reads very slowly but steadily may be cut
-    /// too. On HTTP/2 a client whose window is used up keeps nobody waiting here, and is not.
+    /// The system reports free space only when a good part of its send buffer is free (on Linux,
+    /// about a third of up to 4 MiB), so a client that reads very slowly can also be disconnected.
+    /// On HTTP/2, a client with an exhausted window does not block writes and stays connected.
     pub fn stall_timeout(mut self, time: Duration) -> Self {
         self.stall_timeout = time.clamp(Duration::from_millis(100), LONGEST_STALL);
         self
     }
 
-    /// The handle that ends the streams: with it, connections that hold up a shutdown can be told
-    /// and are cut: on HTTP/1.1 for the head of a request that does not end, on HTTP/2 for a peer
-    /// that does not read. The server is to be told of the same shutdown: it is its PING that
-    /// peers are expected to answer.
+    /// Sets the handle that ends the streams, so that connections that block the shutdown are
+    /// closed: see [the module](crate::listener). Pass the same shutdown to the server, because its
+    /// PING shows which HTTP/2 peers are alive.
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
         self.shutdown = Some(shutdown);
         self
     }
 
-    /// Tells how many connections are open, also after the listener has been handed over.
+    /// Returns the counter of open connections, which stays usable after the listener is moved.
     #[must_use]
     pub fn connections(&self) -> Connections {
         self.connections.clone()
     }
 
-    /// Listens on `address`. To be called within a tokio runtime.
+    /// Listens on `address`. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// What the system says, with the address: it is taken, or not allowed.
+    /// The error of the system and the address, for instance if the address is in use.
     pub fn bind(self, address: impl Into<SocketAddr>) -> io::Result<TcpStreams> {
         let address = address.into();
         let listen = || {
             let domain = Domain::for_address(address);
             let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-            // A server that comes back finds its own old connections still winding down there.
-            // On Windows the same option would let two servers share the address.
+            // Lets a restarted server bind while old connections are in TIME_WAIT. On Windows, the
+            // option would let two servers share the address.
             #[cfg(unix)]
             socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
@@ -215,8 +213,7 @@ impl Options {
         Ok(self.listen_on(listener))
     }
 
-    /// Takes a listener that is there already, from a service manager for instance. Its backlog
-    /// stays what it is.
+    /// Uses an existing listener, for instance from a service manager. Its backlog is unchanged.
     ///
     /// ```no_run
     /// # async fn run(app: axum::Router) -> std::io::Result<()> {
@@ -230,13 +227,11 @@ impl Options {
             listener,
             options: self,
         };
-        // axum can tell a handler the peer's address (`ConnectInfo<SocketAddr>`) for its own
-        // listeners only, and `TapIo` is one. There is nothing left to tap.
+        // axum supports `ConnectInfo<SocketAddr>` only for its own listeners, such as `TapIo`.
         listener.tap_io(|_| {})
     }
 
-    /// As [`listen_on`](Options::listen_on), for a Unix socket, where only the stall timeout,
-    /// the send buffer, the count and the ends of streams have a meaning.
+    /// As [`listen_on`](Options::listen_on), for a Unix socket. The TCP options have no effect.
     ///
     /// ```no_run
     /// # async fn run(app: axum::Router) -> std::io::Result<()> {
@@ -260,8 +255,8 @@ impl Default for Options {
     }
 }
 
-/// What [`bind`] and [`Options::bind`] return: a [`StreamListener`] in the wrapper of axum's with
-/// which `into_make_service_with_connect_info::<SocketAddr>()` works.
+/// The return type of [`bind`] and [`Options::bind`]: a [`StreamListener`] in an axum wrapper that
+/// supports `into_make_service_with_connect_info::<SocketAddr>()`.
 ///
 /// ```
 /// use axum_sse::listener::{TcpStreams, bind};
@@ -274,7 +269,7 @@ impl Default for Options {
 /// ```
 pub type TcpStreams = TapIo<StreamListener<TcpListener>, fn(&mut StreamIo<TcpStream>)>;
 
-/// A listener for `axum::serve`, made by [`Options`].
+/// A listener for `axum::serve`, created by [`Options`].
 ///
 /// ```
 /// use axum_sse::listener::{Options, StreamListener};
@@ -297,7 +292,7 @@ impl Listener for StreamListener<TcpListener> {
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let options = &self.options;
-        // A connection that is gone already has no use for any of this.
+        // These fail if the peer has already disconnected, and then do not matter.
         let _ = stream.set_nodelay(true);
         let socket = SockRef::from(&stream);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]

@@ -1,4 +1,4 @@
-//! [`PeerAddr`]: whose connection a request came on, told to handlers and to the layer.
+//! [`PeerAddr`]: the connection of a request, for handlers and the layer.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -11,12 +11,12 @@ use http::Extensions;
 use super::options::TcpStreams;
 use crate::connection::Connection;
 
-/// The peer's address, and the connection itself for the layer to know: connect info for
-/// `into_make_service_with_connect_info`, in place of `SocketAddr`.
+/// The peer's address and connection. Use it instead of `SocketAddr` with
+/// `into_make_service_with_connect_info`.
 ///
-/// With it the layer knows on HTTP/2, too, which connection a stream is on, and so a shutdown
-/// cuts those that carry a stream whose client does not read, and no others. On HTTP/1.1 it
-/// knows anyway, as long as one task serves the connection.
+/// It tells the layer which HTTP/2 connection carries a stream, so that a shutdown closes only
+/// connections whose clients do not read. HTTP/1.1 does not need it if one task serves each
+/// connection.
 ///
 /// ```no_run
 /// use axum::extract::ConnectInfo;
@@ -39,7 +39,7 @@ pub struct PeerAddr {
 }
 
 impl PeerAddr {
-    /// The address of the other end. Behind a proxy that is the proxy's.
+    /// The address of the peer, which is the proxy's address if there is one.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

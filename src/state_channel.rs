@@ -1,4 +1,4 @@
-//! [`StateChannel<S, E>`]: a state and the channel of its changes, changed under one lock.
+//! [`StateChannel<S, E>`]: a state and the channel of its changes, both behind one lock.
 
 use std::{
     borrow::Borrow,
@@ -20,11 +20,10 @@ use crate::{
     last_event_id::LastEventId,
 };
 
-/// A state `S` that clients see whole when they arrive, and then event by event (`E`).
+/// Sends each client a state `S` as a snapshot, and then its changes as events `E`.
 ///
-/// A change is published and applied under one lock, so a snapshot always stands exactly at the
-/// id of the last event that it contains: nothing between the two is lost, and nothing is
-/// applied twice.
+/// Each change is published and applied under one lock, so the id of a snapshot is exactly that of
+/// the last event it contains. No change is lost or applied twice.
 ///
 /// ```
 /// use axum::{extract::State, response::IntoResponse};
@@ -36,29 +35,30 @@ use crate::{
 ///
 /// type Scores = BTreeMap<String, u32>;
 ///
-/// async fn scores(State(board): State<StateChannel<Scores, Goal>>, last: LastEventId) -> impl IntoResponse {
-///     board.subscribe(last)
+/// async fn stream(State(scores): State<StateChannel<Scores, Goal>>, last: LastEventId) -> impl IntoResponse {
+///     scores.subscribe(last)
 /// }
 ///
-/// let board = StateChannel::new(Scores::new(), |scores, goal: &Goal| {
+/// let scores = StateChannel::new(Scores::new(), |scores, goal: &Goal| {
 ///     *scores.entry(goal.team.clone()).or_default() += 1;
 /// });
-/// board.publish(&Goal { team: "blue".into() })?;
-/// assert_eq!(board.read(|scores| scores["blue"])?, 1);
+/// scores.publish(&Goal { team: "blue".into() })?;
+/// assert_eq!(scores.read(|scores| scores["blue"])?, 1);
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 ///
-/// A new client gets an event named `snapshot` (see
-/// [`snapshot_name`](crate::ChannelBuilder::snapshot_name)) with the state as JSON, and then the events
-/// behind it; so does a client with a gap, behind its gap event. A client that can resume gets
-/// the events it missed, and no snapshot.
+/// A new client receives the state as JSON in an event named `snapshot` (or another
+/// [name](crate::ChannelBuilder::snapshot_name)), and then the events after it. A client with a gap
+/// receives the same after its `gap` event. A client that can resume receives only the events that
+/// it missed.
 ///
-/// The state is serialised under the board's lock, once for all who ask at the same time; what
-/// comes out also serves later clients, with the events that follow it (see
-/// [`Channel::snapshot`](crate::Channel::snapshot)). The functions that are given to a board, and the `Serialize`s of its types, run under that lock:
-/// they must not use the board itself.
+/// The state is serialized under the lock, once for all clients that subscribe at the same time.
+/// The snapshot is reused for later clients, followed by newer events: see [`Channel::snapshot`].
 ///
-/// Cheap to clone; all clones are one board.
+/// Your closures and `Serialize` implementations run under that lock, so they must not use the state
+/// channel itself: that can deadlock.
+///
+/// Cheap to clone; all clones share one state and one channel.
 pub struct StateChannel<S, E> {
     state: Arc<Mutex<At<S>>>,
     apply: Apply<S, E>,
@@ -71,7 +71,7 @@ struct At<S> {
     state: S,
     /// The id of the last event that `state` contains.
     id: EventId,
-    /// An event is being applied; or it was, and that has panicked.
+    /// Whether an event is being applied, or applying one has panicked.
     broken: bool,
 }
 
@@ -80,17 +80,17 @@ where
     S: Serialize + Send + 'static,
     E: Serialize,
 {
-    /// A board with a channel of its own.
+    /// Creates a state channel on a new channel with default settings. `apply` applies an event to
+    /// the state.
     ///
-    /// `state` is serialised once, to see whether it can be. If not, no client will ever get it:
-    /// with the feature `tracing` that is logged as an error. [`on`](StateChannel::on) returns the
-    /// error.
+    /// `state` is serialized once as a check. If that fails, clients can never receive it; with the
+    /// feature `tracing`, the failure is logged as an error. [`on`](StateChannel::on) returns it.
     #[must_use]
     pub fn new(state: S, apply: impl Fn(&mut S, &E) + Send + Sync + 'static) -> Self {
         let channel = Channel::new();
         if let Err(_error) = try_out(&state) {
             #[cfg(feature = "tracing")]
-            tracing::error!(error = %_error, "no client can get the state of this board");
+            tracing::error!(error = %_error, "the state cannot be sent to clients");
         }
         let (board, snapshots) = Self::over(channel, state, apply);
         // The channel is new, so this is its first snapshot.
@@ -100,10 +100,11 @@ where
         board
     }
 
-    /// A board over a given channel: one of a hub, or one with other settings. `state` contains
-    /// what was published to it before. From here on only the board publishes to the channel:
-    /// its other handles get an error ([`ErrorKind::NotPublishable`]), since the state would
-    /// never have their events.
+    /// Creates a state channel on an existing channel: one of a hub, or one with other settings.
+    ///
+    /// `state` must include the events published to the channel so far. From now on, only the state
+    /// channel can publish to it: other handles get [`ErrorKind::NotPublishable`], because the state
+    /// would miss their events.
     ///
     /// ```
     /// use axum_sse::{StateChannel, Channel};
@@ -117,8 +118,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Serialize`] if `state` cannot be serialised, [`ErrorKind::HasSnapshot`] if
-    /// the channel has a snapshot already; then the channel stays as it was.
+    /// [`ErrorKind::Serialize`] if `state` cannot be serialized, [`ErrorKind::HasSnapshot`] if the
+    /// channel already has a snapshot. The channel is then unchanged.
     pub fn on(
         channel: Channel<E>,
         state: S,
@@ -142,7 +143,7 @@ where
             id,
             broken: false,
         }));
-        // Holds the state, and not the channel, which holds this.
+        // Owns the state but not the channel, which owns this closure: a cycle would leak.
         let of_state = state.clone();
         let snapshots = Snapshots::new(move || {
             let made = locked(&of_state).and_then(|at| State::of(at.id, &at.state));
@@ -161,16 +162,15 @@ where
     ///
     /// # Errors
     ///
-    /// Those of [`Channel::publish`], and then the state is as it was.
-    /// [`ErrorKind::Poisoned`] if the function that applies events has panicked before: nobody
-    /// knows what the state is then.
+    /// Those of [`Channel::publish`], after which the state is unchanged. [`ErrorKind::Poisoned`] if
+    /// `apply` has panicked before, which may have left the state half changed.
     pub fn publish(&self, event: &E) -> Result<Published, Error> {
         let mut at = locked(&self.state)?;
         self.change(&mut at, event)
     }
 
-    /// Looks at the state and decides on a change, under one lock: nobody else changes it in
-    /// between. With an `Err` nothing happens.
+    /// Reads the state and decides on a change, both under one lock, so that no other change comes
+    /// in between. If `decide` returns an error, nothing is published.
     ///
     /// ```
     /// use axum_sse::{StateChannel, BoxError};
@@ -188,7 +188,7 @@ where
     ///
     /// # Errors
     ///
-    /// That of `decide`, or those of [`publish`](StateChannel::publish), as an `X`.
+    /// The error of `decide`, or those of [`publish`](StateChannel::publish), converted to `X`.
     pub fn update<B, X>(&self, decide: impl FnOnce(&S) -> Result<B, X>) -> Result<Published, X>
     where
         B: Borrow<E>,
@@ -207,44 +207,43 @@ where
         Ok(Published::new(at.id))
     }
 
-    /// Looks at the state. `look` runs under the board's lock, so the state stands at
-    /// `board.channel().newest()` for as long as it runs.
+    /// Reads the state. `look` runs under the lock, so while it runs, the id of the state is
+    /// `channel().newest()`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Poisoned`] as for [`publish`](StateChannel::publish).
+    /// [`ErrorKind::Poisoned`] as in [`publish`](StateChannel::publish).
     pub fn read<R>(&self, look: impl FnOnce(&S) -> R) -> Result<R, Error> {
         Ok(look(&locked(&self.state)?.state))
     }
 
-    /// A subscription for the client that brings `last`; see [`Channel::subscribe`].
+    /// A subscription for the client with the last id `last`: see [`Channel::subscribe`].
     #[must_use]
     pub fn subscribe(&self, last: impl Into<LastEventId>) -> Subscription {
         self.channel.subscribe(last)
     }
 
-    /// The channel of the changes: for its figures, or to close it. Publishing to it past the
-    /// board is an error.
+    /// The channel of the changes, for its statistics or to close it. Publishing to it directly is
+    /// an error.
     #[must_use]
     pub fn channel(&self) -> &Channel<E> {
         &self.channel
     }
 }
 
-/// Serialises the state as its snapshots do. Maps whose keys are no strings, for instance, compile
-/// and cannot be sent.
+/// Checks that the state can be serialized. A map whose keys are not strings, for instance, cannot.
 fn try_out<S: Serialize>(state: &S) -> Result<(), Error> {
     encode::json(&mut Vec::new(), state)
 }
 
-/// A panic of a `look` or a `Serialize` leaves the state as it was; only one in the middle of a
-/// change does not.
+/// Locks the state. Fails only after a panic of `apply`: a panic of `look` or `Serialize` does not
+/// change the state, so it is ignored.
 fn locked<S>(state: &Mutex<At<S>>) -> Result<MutexGuard<'_, At<S>>, Error> {
     let at = state.lock().unwrap_or_else(PoisonError::into_inner);
     if at.broken {
         return Err(Error::new(
             ErrorKind::Poisoned,
-            "the function that applies events to this board has panicked",
+            "the function that applies events to the state has panicked",
         ));
     }
     Ok(at)

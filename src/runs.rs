@@ -1,8 +1,8 @@
-//! [`Runs`]: jobs that produce a finite stream, and that clients resume by id.
+//! [`Runs`]: finite streams that continue without their client and can be resumed by id.
 //!
-//! Each run is a separate channel, fed by [`Channel::forward`] in a task, and closed after the last
-//! item. This module adds the map from a token to the channel, its bounds, the rule that only an
-//! absent id starts a job, and the `end` event of runs that did not complete.
+//! Each run is a separate channel, filled by [`Channel::forward`] in a task and closed after the
+//! last item. This module adds the map from tokens to channels, its limits, the rule that only a
+//! request without an id starts a run, and the `end` event of runs that did not complete.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -36,32 +36,32 @@ use crate::{
     sync::{Arc, AtomicBool, Mutex, Ordering, lock},
 };
 
-/// Digits of a token: 128 bits at six bits a digit.
+/// Digits of a token: 128 bits at six bits each.
 const TOKEN_DIGITS: u32 = 22;
 
-/// The event with which a run ends that did not complete. Items of a run cannot have this name.
+/// The name of the last event of a run that did not complete. Items cannot have this name.
 const END: EventName = EventName::from_static("end");
 
-/// The count in the id of an `end` event for a run that is not here. No run ever has that many
-/// events, so a client that brings it can be told to stay away without knowing its run.
+/// The sequence in the id of an `end` event for an unknown run. No run has that many events, so a
+/// client with this id gets a 204 without a lookup.
 const AFTER_ALL: u64 = u64::MAX;
 
-/// The least that a run may hold: there has to be room for its `end` event.
+/// The smallest byte limit of a run: it needs room for its `end` event.
 const MIN_BYTES: usize = 1024;
 
-/// How many ended runs are looked at for one that has been read to its end: starting a run must
-/// not take longer the more of them are kept.
+/// How many ended runs are searched for one that was read to its end, so that starting a run takes
+/// bounded time.
 const LOOKED_AT: usize = 1000;
 
-/// Why a stream is not a complete run.
+/// Why a run did not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EndReason {
-    /// The job panicked, gave an item that cannot be published, or its runtime was shut down.
+    /// The run panicked, an item could not be published, or the runtime was shut down.
     Failed,
     Cancelled,
-    /// An item was larger than all that the run may hold.
+    /// An item was larger than the byte limit of the run.
     Overflow,
-    /// The client's id is not of a run that is here and its own.
+    /// The client's id does not belong to an existing run of the same owner.
     Unknown,
 }
 
@@ -77,8 +77,8 @@ impl EndReason {
     }
 }
 
-/// All that a client gets whose id is not of a run that is here. It is the same for runs that
-/// never were, that are gone, and that are another owner's.
+/// The whole response to an id of an unknown run. It is the same for runs that never existed, have
+/// expired, or have another owner.
 fn unknown_run(token: u128, retry: Option<u32>) -> Bytes {
     let mut out = encode::HEARTBEAT.to_vec();
     if let Some(millis) = retry {
@@ -92,13 +92,12 @@ fn unknown_run(token: u128, retry: Option<u32>) -> Bytes {
     out.into()
 }
 
-/// An id within a run: whoever knows it can read the run.
+/// The id of an event in a run, or of its start. Any client that knows it can read the run.
 ///
-/// It carries 128 bits from the operating system's random source, so it cannot be guessed. It
-/// travels in `Last-Event-ID`, in URLs and hence in logs: where that is not enough, give the run
-/// an owner.
+/// It contains 128 random bits from the operating system, so it cannot be guessed. But it appears
+/// in `Last-Event-ID`, in URLs, and so in logs. If that is a risk, give the run an owner.
 ///
-/// In JSON it is a string, and in a path `axum::extract::Path<RunId>` reads it.
+/// It serializes as a string, and `axum::extract::Path<RunId>` reads it from a path.
 ///
 /// ```
 /// use axum_sse::{ErrorKind, LastEventId, RunId, Runs};
@@ -133,7 +132,7 @@ impl fmt::Display for RunId {
 }
 
 impl fmt::Debug for RunId {
-    /// Does not show the token, which is a secret.
+    /// Hides the token, which is a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RunId(…-{})", self.sequence)
     }
@@ -144,7 +143,7 @@ impl FromStr for RunId {
 
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidId`] for anything but the one spelling that is printed.
+    /// [`ErrorKind::InvalidId`] for any text that [`Display`](fmt::Display) does not produce.
     fn from_str(text: &str) -> Result<Self, Error> {
         text.split_once('-')
             .and_then(|(token, sequence)| {
@@ -154,14 +153,14 @@ impl FromStr for RunId {
                 })
             })
             .ok_or_else(|| {
-                let message = format!("{} is not an id of a run", quoted(text));
+                let message = format!("{} is not a valid run id", quoted(text));
                 Error::new(ErrorKind::InvalidId, message)
             })
     }
 }
 
 impl Serialize for RunId {
-    /// Serialises as the string that stands on the wire, secret token included.
+    /// Serializes as the string that is sent to clients, including the secret token.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -190,10 +189,10 @@ fn parse_token(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// Resumable runs: an LLM's answer, a build, an export.
+/// Resumable runs: the answer of an LLM, a build, an export.
 ///
-/// A job that produces a finite stream keeps running when its client drops, and any client that
-/// brings one of its ids reads on from there, over any number of connections:
+/// A run produces a finite stream in a separate task. It continues when its client disconnects, and
+/// any client with one of its ids can resume it:
 ///
 /// ```
 /// use axum::{extract::State, response::IntoResponse};
@@ -206,29 +205,33 @@ fn parse_token(digits: &[u8]) -> Option<u128> {
 /// #     .route("/answer", axum::routing::get(answer)).with_state(Runs::new());
 /// ```
 ///
-/// | what the client brings | what it gets |
+/// | the request has | the response is |
 /// | --- | --- |
-/// | no id | a new run, from its start; first a checkpoint with the run's id |
-/// | an id of a run | every event after it, then live, then the end |
-/// | the last id of a run that has ended | 204: do not come back |
+/// | no id | a new run: a checkpoint with its id, then its events |
+/// | an id of a run | the events after that id, then live events up to the end |
+/// | the last id of a run that has ended | a 204: do not reconnect |
 /// | any other id | an `end` event with the reason `unknown` |
 ///
-/// **Reconnects.** A client that brings any id never starts a job. A client whose connection is
-/// lost before the first bytes arrive has no id yet: when it reconnects, it starts a second job.
-/// Where a job must not be started twice, let the page start it with a POST that returns the
-/// [id](RunResponse::id), and follow it with `?lastEventId=`. A page that is reloaded sends no
-/// header either; it keeps the id and passes it in the same way.
+/// # Reconnects
 ///
-/// **The end.** After a run that completed comes no event: the stream ends, and the client that
-/// returns with the last id gets a 204. A run that did *not* complete ends with an event named
-/// `end`, whose data is JSON with a `reason`:
+/// A request with an id never starts a run. A client that loses its connection before the first
+/// bytes arrive has no id yet, so its reconnect starts a second run. If a run must not be started
+/// twice, let the page start it with a POST that returns the [id](RunResponse::id), and open the
+/// stream with `?lastEventId=`. A reloaded page also sends no header, so it must keep the id and
+/// pass it in the same way.
 ///
-/// | reason | what happened |
+/// # The end of a run
+///
+/// A complete run ends without a special event: the stream ends, and a client that reconnects with
+/// the last id gets a 204. An incomplete run ends with an event named `end`, whose data is JSON with
+/// a `reason`:
+///
+/// | reason | cause |
 /// | --- | --- |
-/// | `failed` | the job panicked, gave an item that cannot be serialised, or its runtime was shut down |
+/// | `failed` | the run panicked, an item could not be serialized, or the runtime was shut down |
 /// | `cancelled` | [`cancel`](Runs::cancel) was called |
-/// | `overflow` | an item was larger than all that a run may hold |
-/// | `unknown` | the id is not of a run that is here: the server was restarted, the run has expired or made room for another, it is another owner's, or there never was one |
+/// | `overflow` | an item was larger than the byte limit of a run |
+/// | `unknown` | the id belongs to no run: the server was restarted, the run has expired or was dropped for another, it has another owner, or it never existed |
 ///
 /// ```javascript
 /// source.addEventListener("end", (event) => {
@@ -237,36 +240,39 @@ fn parse_token(digits: &[u8]) -> Option<u128> {
 /// });
 /// ```
 ///
-/// The next request with the id of an `end` event gets a 204, so a page without such a listener
-/// stops, too.
+/// A request with the id of an `end` event gets a 204, so pages without this listener stop, too.
+/// Only the crate can send `end` in a run.
 ///
-/// The cases of `unknown` cannot be told apart on purpose: an answer must not tell whether
-/// somebody else has a run of that id. So a client that has all of a complete run gets `unknown`,
-/// too, if it comes back after that run has expired. And an `EventSource` does not tell a 204 from
-/// the error of a proxy. A page that has to know that it has everything (`complete` above) takes
-/// that from the last item. Nothing but the crate can send `end` in a run.
+/// The causes of `unknown` are not distinguished, so that a response does not reveal whether
+/// another owner has a run with that id. Therefore a client that has received a complete run also
+/// gets `unknown` if it reconnects after the run has expired. An `EventSource` cannot distinguish a
+/// 204 from a proxy error either. A page that must know whether it has everything (`complete`
+/// above) has to learn that from the last item.
 ///
-/// The end of a connection alone means nothing: a client comes back with its last id until it gets
-/// `end` or a 204. `EventSource` does.
+/// The end of a connection alone has no meaning: a client must reconnect with its last id until it
+/// gets `end` or a 204, as `EventSource` does.
 ///
-/// **Bounds.** A run is kept for [`keep`](RunsBuilder::keep) after it has ended. Each holds at most
-/// [`bytes`](RunsBuilder::bytes) of events; of a longer one, late clients get a gap event and the
-/// newest part. There are at most [`max_runs`](RunsBuilder::max_runs) runs, with at most
-/// [`total_bytes`](RunsBuilder::total_bytes) in all. At either bound, ended runs are dropped: first
-/// those that a client has read to the end (looked for among the thousand that ended first), then
-/// the others, and of each the one that ended first.
-/// If the rest is still running, nothing is started, and the client is told to come back in a few
-/// seconds. Runs that are under way are never stopped for it, so all of them together can hold up
-/// to `max_runs` × `bytes`.
+/// # Limits
 ///
-/// `O` is the owner: any value that identifies who started a run, `()` if anyone may read it who
-/// knows its id. Cheap to clone; all clones share the same runs.
+/// A run is kept for [`keep`](RunsBuilder::keep) after it has ended. It holds at most
+/// [`bytes`](RunsBuilder::bytes) of events; if it is longer, late clients get a `gap` event and the
+/// newest events.
+///
+/// There are at most [`max_runs`](RunsBuilder::max_runs) runs with at most
+/// [`total_bytes`](RunsBuilder::total_bytes) in total. When one of these limits is reached, ended
+/// runs are dropped, oldest end first, but those that a client has read to the end before the
+/// others (among the thousand oldest). If all remaining runs are active, no run is started, and the
+/// client gets a stream that only asks it to reconnect in a few seconds. Active runs are never
+/// stopped, so together they can hold up to `max_runs` × `bytes`.
+///
+/// `O` is the owner of a run, for instance a user id: only requests with an equal owner can read it.
+/// With `()`, any client with its id can. Cheap to clone; all clones share the same runs.
 pub struct Runs<T, O = ()>(Arc<Inner<T, O>>);
 
 struct Inner<T, O> {
     bounds: Bounds,
     settings: Settings,
-    /// Lends its wire manners to answers that belong to no run.
+    /// The settings of responses that belong to no run.
     refusals: Arc<Shared>,
     state: Mutex<State<T, O>>,
 }
@@ -275,26 +281,26 @@ struct Inner<T, O> {
 struct Bounds {
     keep: Duration,
     runs: usize,
-    /// Of all runs.
+    /// The total of all runs.
     bytes: u64,
 }
 
 struct State<T, O> {
     runs: HashMap<u128, Run<T, O>>,
-    /// Runs that have ended, the first one first.
+    /// Runs that have ended, oldest end first.
     ended: VecDeque<(Instant, u128)>,
-    /// The sum over all runs.
+    /// The total of all runs.
     bytes: u64,
 }
 
 struct Run<T, O> {
     channel: Channel<T>,
-    /// Shared, so that it can be compared without the lock: that is a user's code.
+    /// Shared, so that it can be compared, which runs user code, without the lock.
     owner: Arc<O>,
     cancel: Arc<Notify>,
-    /// Whether a client has been given all of it.
+    /// Whether a client has received the whole run.
     read_to_end: Arc<AtomicBool>,
-    /// What its channel held when it was last looked at.
+    /// The size of its channel when it was last measured.
     bytes: u64,
 }
 
@@ -317,7 +323,7 @@ impl<T, O> Run<T, O> {
     }
 }
 
-/// Sets the bounds of [`Runs`].
+/// Configures [`Runs`].
 ///
 /// ```
 /// use axum_sse::{Heartbeat, Runs};
@@ -341,52 +347,52 @@ pub struct RunsBuilder {
 }
 
 impl RunsBuilder {
-    /// How long a run is kept after it has ended; ten minutes by default. Its memory is freed when
-    /// runs are next asked for, or another one ends.
+    /// Sets how long a run is kept after it has ended. The default is ten minutes. Its memory is
+    /// freed when the runs are next used or another run ends.
     pub fn keep(mut self, time: Duration) -> Self {
         self.bounds.keep = time;
         self
     }
 
-    /// How many runs there are at the most; 1,000 by default.
+    /// Sets the maximum number of runs. The default is 1,000.
     pub fn max_runs(mut self, runs: usize) -> Self {
         self.bounds.runs = runs;
         self
     }
 
-    /// The reconnection time that clients are told; a second by default, since behind the end of
-    /// a run they come back once more, to be told to stop.
+    /// Sets the reconnection time of clients. The default is one second, because after the end of a
+    /// run they reconnect once and then get the 204 that stops them.
     pub fn retry(mut self, time: Duration) -> Self {
         self.settings.retry = Some(retry::millis(time));
         self
     }
 
-    /// What a silent connection says, and how often; as for channels by default.
+    /// Sets what is sent on an idle connection, and how often. The default is that of channels.
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.settings.heartbeat = heartbeat;
         self
     }
 
-    /// How many bytes of events each run holds at the most; 4 MiB by default, and at least 1 KiB.
-    /// Of a longer run, late clients get a gap event and the newest part. A single item that is
-    /// larger ends the run (`overflow`).
+    /// Sets how many bytes of events each run holds: at least 1 KiB, 4 MiB by default. If a run is
+    /// longer, late clients get a `gap` event and the newest events. A single item that is larger
+    /// ends the run (`overflow`).
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.bytes = bytes.max(MIN_BYTES);
         self
     }
 
-    /// How many bytes of events all runs hold together before ended ones make room, and nothing
-    /// new is started while the others run; 256 MiB by default.
+    /// Sets how many bytes of events all runs hold together. The default is 256 MiB. Above it, ended
+    /// runs are dropped, and no run is started while the active ones alone exceed it.
     ///
-    /// Runs that are under way are not stopped for it and may exceed it, each up to
-    /// [`bytes`](RunsBuilder::bytes). Counted are the bytes on the wire; with small events, the
-    /// index takes about as much again.
+    /// Active runs are not stopped and can exceed the limit, each up to
+    /// [`bytes`](RunsBuilder::bytes). Only bytes on the wire are counted; with small events, the
+    /// index needs about as much again.
     pub fn total_bytes(mut self, bytes: u64) -> Self {
         self.bounds.bytes = bytes;
         self
     }
 
-    /// The runs.
+    /// Creates the runs.
     #[must_use]
     pub fn build<T, O>(self) -> Runs<T, O> {
         let Self { bounds, settings } = self;
@@ -407,7 +413,8 @@ impl RunsBuilder {
 }
 
 impl Runs<(), ()> {
-    /// Starts from the defaults and sets what differs. The types are those of what is built.
+    /// A builder with the default settings. Its [`build`](RunsBuilder::build) determines `T` and
+    /// `O`.
     pub fn builder() -> RunsBuilder {
         let mut settings = Settings::default();
         settings.limits.events = usize::MAX;
@@ -426,13 +433,13 @@ impl Runs<(), ()> {
 }
 
 impl<T, O> Runs<T, O> {
-    /// Runs with the defaults of [`RunsBuilder`].
+    /// Creates runs with the default settings.
     #[must_use]
     pub fn new() -> Self {
         Runs::builder().build()
     }
 
-    /// How many runs there are, those that have ended included.
+    /// The number of runs, including those that have ended.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.expire();
@@ -451,13 +458,13 @@ where
     T: Serialize + Send + 'static,
     O: PartialEq + Send + Sync + 'static,
 {
-    /// The run that `last` names, if it is `owner`'s, from after that id; or, if the client
-    /// brings no id, a new one that publishes the items of the stream that `start` makes. Any
-    /// other id gets the `end` event with the reason `unknown`: see [`Runs`].
+    /// Resumes the run of `last` after that id if it belongs to `owner`, or starts a run if `last`
+    /// is absent. Any other id gets an `end` event with the reason `unknown`: see [`Runs`].
     ///
-    /// Nothing is started before the response is first polled, within a tokio runtime: an
-    /// answer to HEAD starts no job. From then on the job runs in a separate task, whatever
-    /// happens to the client. If it panics, in `start` or later, the run ends as `failed`.
+    /// A new run publishes the items of the stream that `start` returns. It starts when the response
+    /// body is first polled, within a tokio runtime, so a HEAD request starts none. It then runs in
+    /// a separate task, independent of the client. If `start` or the stream panics, the run ends
+    /// with the reason `failed`.
     pub fn resume_or_start<S, Kind>(
         &self,
         last: LastEventId<RunId>,
@@ -472,7 +479,7 @@ where
             LastEventId::Known(id) => self.resume(id, &owner),
             LastEventId::Unknown(_) => RunResponse(Answer::Unknown(self.unknown(0))),
             LastEventId::Absent => {
-                // Without its random source a system is not one that secrets can be made on.
+                // Without random bits, ids would not be secret, so no run is started.
                 let token = random_token();
                 let runs = self.clone();
                 let begin = move || match token {
@@ -485,7 +492,7 @@ where
         }
     }
 
-    /// The run of that id, if it is `owner`'s.
+    /// The run with this id, if it belongs to `owner`.
     fn find(&self, id: RunId, owner: &O) -> Option<Run<T, O>> {
         self.0.expire();
         let run = lock(&self.0.state).runs.get(&id.token).map(Run::share)?;
@@ -500,7 +507,7 @@ where
             None => Answer::Unknown(self.unknown(id.token)),
             Some(run) => {
                 let subscription = run.subscribe(EventId::new(epoch(id.token), id.sequence));
-                // It has brought the last id back.
+                // The client has sent the last id of the run.
                 if subscription.is_over() {
                     run.read_to_end.store(true, Ordering::Relaxed);
                 }
@@ -535,18 +542,18 @@ where
             return Subscription::refused(self.0.refusals.clone());
         }
 
-        // Made before any code of the job's: however that ends, the run has ended then.
+        // Created before any user code, so that the run ends however that code ends.
         let run = UnderWay {
             runs: self.0.clone(),
             channel,
             token,
             ending: Some(EndReason::Failed),
         };
-        // The client is to read of the panic, instead of having its connection cut and asking for
-        // the same once more.
+        // On a panic, the client receives an `end` event. Otherwise its connection would break, and
+        // its reconnect would start the same run again.
         let Ok(stream) = catch_unwind(AssertUnwindSafe(start)) else {
             #[cfg(feature = "tracing")]
-            tracing::error!("the start of a run has panicked");
+            tracing::error!("a run panicked at its start");
             return subscription;
         };
         tokio::spawn(async move {
@@ -556,9 +563,9 @@ where
         subscription
     }
 
-    /// Stops the job of a run, if it is `owner`'s. Its readers get what it has produced, and then
-    /// the `end` event with the reason `cancelled`. Returns whether there was such a run; one that
-    /// has ended already is left as it is.
+    /// Stops the run with this id if it belongs to `owner`. Its clients receive the items published
+    /// so far, and then an `end` event with the reason `cancelled`. Returns whether there was such a
+    /// run. A run that has already ended is unchanged.
     ///
     /// ```
     /// # use axum_sse::{LastEventId, Runs, testing::Reader};
@@ -567,7 +574,7 @@ where
     /// let response = runs.resume_or_start(LastEventId::Absent, (), tokio_stream::pending);
     /// let id = response.id().unwrap();
     /// let mut page = Reader::new(response);
-    /// page.expect_named("checkpoint").await; // Now it has begun.
+    /// page.expect_named("checkpoint").await; // The run has started.
     /// assert_eq!(runs.len(), 1);
     /// assert!(runs.cancel(id, &()));
     /// assert_eq!(page.expect_named("end").await.data, r#"{"reason":"cancelled"}"#);
@@ -586,7 +593,7 @@ where
 }
 
 impl<T, O> Inner<T, O> {
-    /// Adds a run, unless there is no room even without those that have ended.
+    /// Adds a run, or returns it if there is no room even without the ended runs.
     fn insert(&self, token: u128, run: Run<T, O>) -> Result<(), Run<T, O>> {
         self.expire();
         let Bounds { runs, bytes, .. } = self.bounds;
@@ -608,7 +615,7 @@ impl<T, O> Inner<T, O> {
         refused
     }
 
-    /// Notes what a run holds now. Those that have ended make room for it.
+    /// Records the size of a run. Drops ended runs if the total is over the limit.
     fn note_size(&self, token: u128, size: u64) {
         let mut dropped = Vec::new();
         let mut state = lock(&self.state);
@@ -625,7 +632,7 @@ impl<T, O> Inner<T, O> {
         let_go(dropped);
     }
 
-    /// Drops the runs whose time is over.
+    /// Drops the runs that have expired.
     fn expire(&self) {
         let now = Instant::now();
         let mut dropped = Vec::new();
@@ -641,20 +648,20 @@ impl<T, O> Inner<T, O> {
     }
 }
 
-/// Drops runs that have made room for others. Not to be called under the lock: an owner's drop is
-/// a user's code.
+/// Drops runs to make room for others. Must be called without the lock, because the drop of an
+/// owner is user code.
 fn let_go<T, O>(dropped: Vec<Run<T, O>>) {
     #[cfg(feature = "tracing")]
     for run in &dropped {
         if !run.read_to_end.load(Ordering::Relaxed) {
-            tracing::warn!("a run is dropped to make room, and no client has read it to its end");
+            tracing::warn!("a run was dropped for lack of room before a client read it to its end");
         }
     }
     drop(dropped);
 }
 
 impl<T, O> State<T, O> {
-    /// Takes out the first run to end that has been read to its end, or else the first.
+    /// Removes the oldest ended run that was read to its end, or else the oldest ended run.
     fn drop_ended(&mut self) -> Option<Run<T, O>> {
         let is_read = |(_, token): &(Instant, u128)| {
             let run = self.runs.get(token);
@@ -672,13 +679,13 @@ impl<T, O> State<T, O> {
     }
 }
 
-/// A run whose job is under way. However that ends, its channel is closed then, and its time runs.
+/// An active run. Its drop closes the channel and starts the time until it expires.
 struct UnderWay<T, O> {
     runs: Arc<Inner<T, O>>,
     channel: Channel<T>,
     token: u128,
-    /// Why the run did not complete. `Failed` until the job has returned: a panic, or a runtime
-    /// that is shut down, leaves it at that.
+    /// Why the run did not complete. `Failed` until its stream has ended, so that a panic or the
+    /// shutdown of the runtime leaves it so.
     ending: Option<EndReason>,
 }
 
@@ -686,7 +693,7 @@ impl<T, O> UnderWay<T, O>
 where
     T: Serialize,
 {
-    /// Returns why the run did not complete, if it did not.
+    /// Publishes the items. Returns the reason if the run did not complete.
     async fn work<S, Kind>(&self, stream: S, cancel: &Notify) -> Option<EndReason>
     where
         S: Stream<Item = T>,
@@ -707,7 +714,7 @@ where
             Some(Ok(_)) => None,
             Some(Err(error)) => {
                 #[cfg(feature = "tracing")]
-                tracing::error!(%error, "a run ends early");
+                tracing::error!(%error, "a run failed");
                 Some(match error.kind() {
                     ErrorKind::TooLarge => EndReason::Overflow,
                     _ => EndReason::Failed,
@@ -718,7 +725,7 @@ where
 }
 
 impl<T, O> UnderWay<T, O> {
-    /// The job has returned. The rest is done on drop.
+    /// Sets the result. The drop does the rest.
     fn end(mut self, ending: Option<EndReason>) {
         self.ending = ending;
     }
@@ -732,13 +739,13 @@ impl<T, O> Drop for UnderWay<T, O> {
     fn drop(&mut self) {
         #[cfg(feature = "tracing")]
         if std::thread::panicking() {
-            tracing::error!("the job of a run has panicked");
+            tracing::error!("a run panicked");
         }
         let end = self.ending.and_then(|reason| {
             let event = Event::text(reason.json()).ok()?;
             Some(event.with_name(END))
         });
-        // Only this closes it, and `MIN_BYTES` leaves room for the event.
+        // Cannot fail: only this closes the channel, and `MIN_BYTES` has room for the event.
         let _ = self.channel.end_with(end.as_ref());
         self.note_size();
         lock(&self.runs.state)
@@ -759,7 +766,7 @@ fn random_token() -> Option<u128> {
     Some(u128::from_le_bytes(bytes))
 }
 
-/// What [`Runs::resume_or_start`] answers: the run's stream, an `end` event, or 204.
+/// The response of [`Runs::resume_or_start`]: the stream of a run, an `end` event, or a 204.
 ///
 /// ```
 /// use axum_sse::{LastEventId, RunId, RunResponse, Runs};
@@ -767,7 +774,7 @@ fn random_token() -> Option<u128> {
 /// fn answer(runs: &Runs<String>, last: LastEventId<RunId>) -> RunResponse {
 ///     let response = runs.resume_or_start(last, (), || tokio_stream::iter(["42".to_owned()]));
 ///     if let Some(id) = response.id() {
-///         println!("to be read by whoever knows {id}");
+///         println!("started or resumed after {id}");
 ///     }
 ///     response
 /// }
@@ -777,18 +784,19 @@ fn random_token() -> Option<u128> {
 pub struct RunResponse(Answer);
 
 enum Answer {
-    /// Nothing is left for this client.
+    /// The id of an `end` event for an unknown run: a 204.
     Gone,
-    /// Not a run that is here.
+    /// The id belongs to no run: an `end` event.
     Unknown(Bytes),
     Resume(RunId, Box<Subscription>),
     Start(Option<RunId>, Box<dyn FnOnce() -> Subscription + Send>),
 }
 
 impl RunResponse {
-    /// The id that the client brought, or that of the start of a new run: a client that has it can
-    /// read what follows. A new run only exists once the response is polled. `None` if the
-    /// client's id is not of a run that is here.
+    /// The client's id, or the id of the start of a new run. A client can resume after it with
+    /// `?lastEventId=`. `None` if the client's id belongs to no run.
+    ///
+    /// A new run does not exist before the response body is polled.
     #[must_use]
     pub fn id(&self) -> Option<RunId> {
         match &self.0 {
@@ -884,7 +892,7 @@ mod tests {
         let error = |json: &str| serde_json::from_str::<RunId>(json).unwrap_err();
         assert_eq!(
             error(r#""1a-5""#).to_string(),
-            r#""1a-5" is not an id of a run"#
+            r#""1a-5" is not a valid run id"#
         );
         assert!(error("5").to_string().contains("expected a string"));
     }

@@ -139,7 +139,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         future::ready(Json(json!({ "runs": runs, "open": open })))
     };
     let pages = Router::new()
-        .route("/", get(async || Html(include_str!("app.html"))))
+        .route("/", get(async || Html(include_str!("index.html"))))
         .route("/about", get(async || Json(about)))
         .route("/counts", get(counts));
 

@@ -1,4 +1,4 @@
-// The examples rooms, board and answer in a real browser; support.mjs has the settings.
+// The examples rooms, seats and answer in a real browser; support.mjs has the settings.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -10,7 +10,7 @@ import {
   HOST, SHUTDOWN_BOUND_MS, TEST, cutOff, example, launch, openLive, openPage, shoot, startProxy, startServer, stateIs, until, within,
 } from './support.mjs';
 
-const [rooms, board, answer] = ['rooms', 'board', 'answer'].map((name) => example(name));
+const [rooms, board, answer] = ['rooms', 'seats', 'answer'].map((name) => example(name));
 const PHONE = { viewport: { width: 360, height: 740 }, colorScheme: 'dark' };
 
 /* For all three */
@@ -50,7 +50,7 @@ async function assertFits(page) {
   assert.ok(found <= width, `the page is ${found} px wide on a screen of ${width}`);
 }
 
-for (const [name, binary] of Object.entries({ rooms, board, answer })) {
+for (const [name, binary] of Object.entries({ rooms, seats: board, answer })) {
   test(`${name}: a taken port ends the process with a message that names the address`, TEST, async (t) => {
     const server = await startServer(t, binary);
     const second = launch(binary, server.port);
@@ -340,7 +340,7 @@ async function compared(page, times) {
   assert.equal(state.different, 0);
 }
 
-test('board: a page never differs from the server, whenever it is loaded', TEST, async (t) => {
+test('seats: a page never differs from the server, whenever it is loaded', TEST, async (t) => {
   const server = await startServer(t, board, { settings: RATE(100) });
   const page = await openLive(t, server.origin);
   for (let load = 0; load < 4; load += 1) {
@@ -354,7 +354,7 @@ test('board: a page never differs from the server, whenever it is loaded', TEST,
   assert.deepEqual(page.faults, []);
 });
 
-test('board: a snapshot, then the changes, are what the server has', TEST, async (t) => {
+test('seats: a snapshot, then the changes, are what the server has', TEST, async (t) => {
   const server = await startServer(t, board, { settings: RATE(0) });
   for (let n = 0; n < 10; n += 1) await take(server.origin, seatOf(n * 7));
   const page = await openLive(t, server.origin);
@@ -368,7 +368,7 @@ test('board: a snapshot, then the changes, are what the server has', TEST, async
   await assertSameAsServer(t, page, server.origin, id);
 });
 
-test('board: a page that was cut off catches up by changes alone, or by a gap and a snapshot', TEST, async (t) => {
+test('seats: a page that was cut off catches up by changes alone, or by a gap and a snapshot', TEST, async (t) => {
   const server = await startServer(t, board, { settings: { ...RATE(0), HISTORY: '10' } });
   const proxy = await startProxy(t, server.port);
   const page = await openLive(t, proxy.origin);
@@ -390,13 +390,13 @@ test('board: a page that was cut off catches up by changes alone, or by a gap an
   assert.deepEqual([again.snapshots, again.changes], [2, 9]);
   const gaps = await logOf(page, 'gap');
   assert.deepEqual(gaps.map((line) => line.reason), ['evicted']);
-  await shoot(page, 'board-evicted');
+  await shoot(page, 'seats-evicted');
   await assertSameAsServer(t, page, server.origin, id);
   ({ id } = await take(server.origin, 'J10'));
   await assertSameAsServer(t, page, server.origin, id);
 });
 
-test('board: cut off and back at full speed, the page is still the same as the server', TEST, async (t) => {
+test('seats: cut off and back at full speed, the page is still the same as the server', TEST, async (t) => {
   const server = await startServer(t, board, { settings: { ...RATE(200), HISTORY: '100' } });
   const proxy = await startProxy(t, server.port);
   const page = await openLive(t, proxy.origin);
@@ -410,7 +410,7 @@ test('board: cut off and back at full speed, the page is still the same as the s
   assert.deepEqual(page.faults, []);
 });
 
-test('board: after a restart the page has the new server\'s state', TEST, async (t) => {
+test('seats: after a restart the page has the new server\'s state', TEST, async (t) => {
   const server = await startServer(t, board, { settings: RATE(0) });
   const page = await openLive(t, server.origin);
   const { id: before } = await take(server.origin, 'A1');
@@ -426,7 +426,7 @@ test('board: after a restart the page has the new server\'s state', TEST, async 
   await assertSameAsServer(t, page, second.origin, id);
 });
 
-test('board: pausing and going on loses nothing', TEST, async (t) => {
+test('seats: pausing and going on loses nothing', TEST, async (t) => {
   const server = await startServer(t, board, { settings: RATE(0) });
   const page = await openLive(t, server.origin);
   await until('the snapshot is there', async () => (await stateOf(page)).snapshots === 1);
@@ -440,7 +440,7 @@ test('board: pausing and going on loses nothing', TEST, async (t) => {
   await assertSameAsServer(t, page, server.origin, id);
 });
 
-test('board: a seat is taken by one only', TEST, async (t) => {
+test('seats: a seat is taken by one only', TEST, async (t) => {
   const server = await startServer(t, board, { settings: RATE(0) });
   const ann = await openLive(t, server.origin, { session: { name: 'ann' } });
   const bob = await openLive(t, server.origin, { session: { name: 'bob' }, ...PHONE });
@@ -461,7 +461,7 @@ test('board: a seat is taken by one only', TEST, async (t) => {
   assert.deepEqual([...ann.faults, ...bob.faults], []);
 });
 
-test('board: it fits screens of all sizes', TEST, async (t) => {
+test('seats: it fits screens of all sizes', TEST, async (t) => {
   const server = await startServer(t, board, { settings: RATE(50) });
   const [wide, phone] = [await openLive(t, server.origin), await openLive(t, server.origin, PHONE)];
   for (const page of [wide, phone]) {
@@ -470,8 +470,8 @@ test('board: it fits screens of all sizes', TEST, async (t) => {
   }
   await wide.click('#seats button[data-by=""] >> nth=5');
   await assertFits(phone);
-  await shoot(wide, 'board-light');
-  await shoot(phone, 'board-phone-dark');
+  await shoot(wide, 'seats-light');
+  await shoot(phone, 'seats-phone-dark');
 });
 
 /* answer */

@@ -4,7 +4,7 @@
 //! Run with
 //!
 //! ```not_rust
-//! cargo run --release --example job
+//! cargo run --release --example progress
 //! ```
 //!
 //! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `RATE` how many

@@ -1,4 +1,4 @@
-// The example job in a real browser; support.mjs has the settings.
+// The example progress in a real browser; support.mjs has the settings.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -10,7 +10,7 @@ import {
   TEST, cutOff, endsOnCtrlC, example, get, openPage, shoot, startProxy, startServer, stateIs, until, within,
 } from './support.mjs';
 
-const job = example('job');
+const job = example('progress');
 const RATE = (steps) => ({ settings: { RATE: String(steps) } });
 const PHONE = { viewport: { width: 360, height: 740 }, colorScheme: 'dark' };
 
@@ -35,7 +35,7 @@ async function reaches(page, done) {
   await until(`the bar is at ${done}`, async () => (await bar(page)).done >= done);
 }
 
-test('job: a reload in the middle finds the bar where the job is, and nothing is started anew', TEST, async (t) => {
+test('progress: a reload in the middle finds the bar where the job is, and nothing is started anew', TEST, async (t) => {
   const server = await startServer(t, job, RATE(20));
   const page = await openPage(t, server.origin);
   const posts = [];
@@ -49,7 +49,7 @@ test('job: a reload in the middle finds the bar where the job is, and nothing is
   assert.ok((await bar(page)).done >= 30);
   const other = await openPage(t, page.url(), PHONE);
   await reaches(other, 31);
-  await shoot(other, 'job-phone-dark');
+  await shoot(other, 'progress-phone-dark');
   for (const { faults } of [page, other]) assert.deepEqual(faults, []);
   for (const follower of [page, other]) {
     await stateIs(follower, 'finished');
@@ -57,11 +57,11 @@ test('job: a reload in the middle finds the bar where the job is, and nothing is
     // Nobody is given the steps that were before.
     assert.ok((await events(follower)) < 75, `${await events(follower)} events`);
   }
-  await shoot(page, 'job-finished');
+  await shoot(page, 'progress-finished');
   assert.deepEqual(posts, [`${server.origin}/jobs`], 'there has been one job');
 });
 
-test('job: the end is an end, for pages that close and for those that do not', TEST, async (t) => {
+test('progress: the end is an end, for pages that close and for those that do not', TEST, async (t) => {
   const server = await startServer(t, job, RATE(100));
   const page = await openPage(t, server.origin);
   await start(page, 5);
@@ -87,7 +87,7 @@ test('job: the end is an end, for pages that close and for those that do not', T
   assert.equal((await get(`${server.origin}/jobs/${idIn(page)}`, { headers: { 'last-event-id': last } })).status, 204);
 });
 
-test('job: a page that was cut off goes on with the newest step', TEST, async (t) => {
+test('progress: a page that was cut off goes on with the newest step', TEST, async (t) => {
   const server = await startServer(t, job, RATE(20));
   const proxy = await startProxy(t, server.port);
   const page = await openPage(t, proxy.origin);
@@ -107,7 +107,7 @@ test('job: a page that was cut off goes on with the newest step', TEST, async (t
   assert.deepEqual(page.faults, []);
 });
 
-test('job: bad input is refused, and a job that is not there is not waited for', TEST, async (t) => {
+test('progress: bad input is refused, and a job that is not there is not waited for', TEST, async (t) => {
   const { origin } = await startServer(t, job);
   assert.equal((await post(origin, '0')).status, 422);
   assert.equal((await post(origin, '70000')).status, 422);
@@ -121,7 +121,7 @@ test('job: bad input is refused, and a job that is not there is not waited for',
   await until('the page says why', async () => /Not started \(422\)/.test(await page.textContent('#result')));
 });
 
-test('job: so many run at a time, and one more is refused', TEST, async (t) => {
+test('progress: so many run at a time, and one more is refused', TEST, async (t) => {
   const { origin } = await startServer(t, job);
   const ids = new Set();
   for (let n = 0; n < 8; n += 1) {
@@ -137,14 +137,14 @@ test('job: so many run at a time, and one more is refused', TEST, async (t) => {
   await until('the page says why', async () => /Not started \(503\): too many/.test(await page.textContent('#result')));
 });
 
-test('job: those that are finished take no place', TEST, async (t) => {
+test('progress: those that are finished take no place', TEST, async (t) => {
   const { origin } = await startServer(t, job, RATE(100));
   for (let n = 0; n < 20; n += 1) {
     await until('a job is started', async () => (await post(origin, '1')).status === 202);
   }
 });
 
-test('job: SIGINT ends the process in time while a job is followed', TEST, async (t) => {
+test('progress: SIGINT ends the process in time while a job is followed', TEST, async (t) => {
   const server = await startServer(t, job);
   const page = await openPage(t, server.origin);
   await start(page, 1000);

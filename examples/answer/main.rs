@@ -1,5 +1,5 @@
-//! An answer that comes word by word, like a language model's, and is asked for once: the job
-//! goes on while its page is reloaded or offline, and the page picks it up again.
+//! An answer that comes word by word, like a language model's, from a run that is started once: it
+//! continues while its page is reloaded or offline, and the page picks it up again.
 //!
 //! Run with
 //!
@@ -7,9 +7,11 @@
 //! cargo run --release --example answer
 //! ```
 //!
-//! open <http://127.0.0.1:3000>, ask, and reload the page in the middle. `HOST` and `PORT` say
-//! where it listens, `RATE` how many words come in a second.
+//! open <http://127.0.0.1:3000>, ask, and reload the page in the middle. `HOST` and `PORT` set the
+//! address, `RATE` the number of words per second.
 
+#[path = "../support/page.rs"]
+mod page;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -42,8 +44,8 @@ const MAX_PROMPT: usize = 400;
 #[serde(rename_all = "lowercase")]
 enum Piece {
     Text(String),
-    /// The answer is complete. In its place, a run that did not complete has the event `end` with
-    /// the reason, which comes from the crate.
+    /// The answer is complete. A run that did not complete ends with the event `end` instead, which
+    /// the crate sends, with the reason.
     End {
         words: usize,
     },
@@ -52,7 +54,7 @@ enum Piece {
 struct Service {
     /// Each run belongs to the visitor who started it.
     runs: Runs<Piece, String>,
-    /// How many answers were begun: what costs money, if the words come from a model.
+    /// How many runs were started: that is what a real model costs.
     started: AtomicU64,
     pace: Duration,
 }
@@ -76,8 +78,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let streams = Router::new()
         .route("/answer", get(answer))
         .route_layer(SseLayer::new().shutdown(shutdown.clone()));
-    let app = Router::new()
-        .route("/", get(page))
+    let app = page::assets()
+        .route("/", get(index))
         .route("/answer", delete(cancel))
         .route("/started", get(started))
         .merge(streams)
@@ -91,7 +93,7 @@ struct Question {
     prompt: String,
 }
 
-/// The run that the client's id names; or, if it brings none, a new one.
+/// The run that the client's id names; a new one if there is no id.
 async fn answer(
     State(service): State<Arc<Service>>,
     Visitor(visitor): Visitor,
@@ -102,10 +104,10 @@ async fn answer(
         let rule = format!("a prompt has 1 to {MAX_PROMPT} characters");
         return (StatusCode::BAD_REQUEST, rule).into_response();
     }
-    let job = service.clone();
+    let owned = service.clone();
     let start = move || {
-        job.started.fetch_add(1, Ordering::Relaxed);
-        words(&prompt, job.pace)
+        owned.started.fetch_add(1, Ordering::Relaxed);
+        words(&prompt, owned.pace)
     };
     service
         .runs
@@ -113,7 +115,7 @@ async fn answer(
         .into_response()
 }
 
-/// What would be a language model.
+/// Stands in for a language model.
 fn words(prompt: &str, pace: Duration) -> impl Stream<Item = Piece> + Send + use<> {
     let text = format!(
         "You asked: “{}”.\n\n{}",
@@ -128,7 +130,7 @@ fn words(prompt: &str, pace: Duration) -> impl Stream<Item = Piece> + Send + use
         .throttle(pace)
 }
 
-/// Stops the run whose id is in the query, as a stream's is.
+/// Cancels the run whose id is in the query, as it is for the stream.
 async fn cancel(
     State(service): State<Arc<Service>>,
     Visitor(visitor): Visitor,
@@ -150,8 +152,8 @@ async fn started(State(service): State<Arc<Service>>) -> Json<Started> {
     Json(Started { started })
 }
 
-/// The page, and with it a cookie that says whose runs are whose.
-async fn page(headers: HeaderMap) -> Result<Response, StatusCode> {
+/// The page, and a cookie that identifies the owner of a run.
+async fn index(headers: HeaderMap) -> Result<Response, StatusCode> {
     let mut response = Html(include_str!("index.html")).into_response();
     if Visitor::of(&headers).is_none() {
         let mut token = [0; 16];
@@ -168,7 +170,7 @@ async fn page(headers: HeaderMap) -> Result<Response, StatusCode> {
     Ok(response)
 }
 
-/// Who asks, by a secret that only this browser has.
+/// The visitor, identified by a secret that only this browser has.
 struct Visitor(String);
 
 impl Visitor {
@@ -193,7 +195,7 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
     type Rejection = (StatusCode, &'static str);
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let nobody = "no visitor's cookie: open the page first, which sets one";
-        Self::of(&parts.headers).ok_or((StatusCode::UNAUTHORIZED, nobody))
+        let missing = "no cookie: open the page first, which sets one";
+        Self::of(&parts.headers).ok_or((StatusCode::UNAUTHORIZED, missing))
     }
 }

@@ -1,5 +1,5 @@
-//! An app whose page and whose API are of two origins, with a login by cookie: the whole
-//! configuration that this takes. And a third origin, which is not allowed, to see it refused.
+//! A page of one origin and an API of another, with a login by cookie: the whole configuration that
+//! this takes. A third origin, which is not allowed, shows how a page is refused.
 //!
 //! Run with
 //!
@@ -7,20 +7,22 @@
 //! cargo run --release --example cross_origin
 //! ```
 //!
-//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where the page is, `API_PORT` (3001)
-//! where the API is, and `OTHER_PORT` (3002) where the page is once more, not allowed. `ORIGINS`
-//! lists the origins that are allowed, `API_URL` is what pages call the API if something stands
-//! in front of it, and a login lasts for `SESSION` seconds.
+//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` set the address of the page, `API_PORT`
+//! (3001) that of the API, and `OTHER_PORT` (3002) that of the same page on an origin that is not
+//! allowed. `ORIGINS` lists the allowed origins, `API_URL` is the address of the API for pages if a
+//! proxy is in front of it, and a login lasts for `SESSION` seconds.
 //!
 //! # Origins and sites
 //!
 //! Another port is another origin, but not another site, and neither is another subdomain:
 //! `SameSite=Lax` cookies travel from `app.example.com` to `api.example.com`, and between the
 //! ports here. Between sites they do not: open the page as <http://localhost:3000>, with that
-//! origin in `ORIGINS`, and you cannot log in. There it takes `SameSite=None; Secure`, which is
-//! `CROSS_SITE=true`, and a browser that does not block cookies of third parties, as some do;
-//! the allowlist is then all that keeps other sites' pages from acting in the user's name.
+//! origin in `ORIGINS`, and you cannot log in. That takes `SameSite=None; Secure`, which is
+//! `CROSS_SITE=true`, and a browser that does not block third-party cookies. Only the allowlist
+//! then keeps other sites' pages from acting in the user's name.
 
+#[path = "../support/page.rs"]
+mod page;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -41,7 +43,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, FromRequestParts, State},
     http::{HeaderMap, Method, StatusCode, header, request::Parts},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::{get, post},
     serve::Listener as _,
 };
@@ -63,12 +65,12 @@ struct Message {
 
 struct Api {
     messages: Channel<Message>,
-    /// By what is in the cookie.
+    /// By the token in the cookie.
     sessions: Mutex<HashMap<String, Session>>,
     lasts: Duration,
-    /// Whether pages of other sites are to send the cookie too.
+    /// Whether pages of other sites may send the cookie too.
     cross_site: bool,
-    /// How often the handler of the stream ran, to see that it did not for whom is refused.
+    /// How often the handler of the stream was called: never for a page that is refused.
     runs: AtomicU64,
 }
 
@@ -98,21 +100,20 @@ async fn run() -> Result<(), Box<dyn Error>> {
         runs: AtomicU64::new(0),
     });
 
-    // The streams, and who may read them from elsewhere: with cookies, resuming by `fetch` too.
+    // The streams, and the origins that may read them: with cookies, resuming by `fetch` too.
     let streams = Router::new().route("/events", get(events)).route_layer(
         SseLayer::new()
             .origins(origins.clone())
             .limits(limits.clone())
-            // Each session has an end of its own; this is for those that last for days.
+            // A stream ends with its session; this is for sessions that last for days.
             .lifetime(Duration::from_secs(60 * 60))
             .shutdown(shutdown.clone()),
     );
-    // What else the page calls. The same rules fit as they are: every call is a `fetch` of an
-    // allowed page, and a 403 before the handler is what keeps pages of others from logging
-    // somebody out with a plain form. What is no stream, the layer leaves as it is, but for the
-    // CORS headers. Had this router pages, images or downloads, it would refuse them: give such
-    // routes tower-http's `CorsLayer`, which takes the same list by
-    // `AllowOrigin::predicate(move |origin, _| origins.allows(origin.as_bytes()))`.
+    // What else the page calls. The same rules fit: every call is a `fetch` of an allowed page, and
+    // a 403 before the handler keeps pages of other origins from logging somebody out with a plain
+    // form. The layer adds only the CORS headers to responses that are not streams. It would refuse
+    // pages, images and downloads: give such routes tower-http's `CorsLayer`, which takes the same
+    // list by `AllowOrigin::predicate(move |origin, _| origins.allows(origin.as_bytes()))`.
     let calls = Router::new()
         .route("/session", post(log_in).delete(log_out))
         .route("/messages", post(say))
@@ -128,7 +129,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let other_listener = listen(setting("OTHER_PORT", 3002)?)?;
     let api_url = setting("API_URL", format!("http://{}", api_listener.local_addr()?))?;
 
-    // What the page needs to know, told by its own server, so that a refused page knows it too.
+    // What the page needs to know, from its own server, so that a refused page knows it too.
     let about = json!({
         "api": api_url,
         "origins": origins.iter().collect::<Vec<_>>(),
@@ -138,12 +139,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
         let (runs, open) = (api.runs.load(Ordering::Relaxed), limits.open());
         future::ready(Json(json!({ "runs": runs, "open": open })))
     };
-    let pages = Router::new()
-        .route("/", get(async || Html(include_str!("index.html"))))
+    let pages = page::router(include_str!("index.html"))
         .route("/about", get(async || Json(about)))
         .route("/counts", get(counts));
 
-    // Ctrl-C reaches the first of them, which begins the shutdown of all three.
+    // Ctrl-C reaches the first one, which begins the shutdown of all three.
     tokio::try_join!(
         support::serve(pages.clone(), &shutdown),
         serve(other_listener, pages, &shutdown),
@@ -159,7 +159,7 @@ async fn serve(to: TcpStreams, app: Router, shutdown: &Shutdown) -> Result<(), B
     Ok(())
 }
 
-/// Until the session ends. The browser then comes back, is told 401, and stays away.
+/// Streams until the session ends. The browser then reconnects, gets a 401, and gives up.
 async fn events(
     State(api): State<Arc<Api>>,
     user: Result<User, Refusal>,
@@ -220,7 +220,7 @@ async fn log_in(
     };
     let mut sessions = api.sessions.lock().await;
     sessions.retain(|_, session| session.expires > SystemTime::now());
-    // Whoever this browser was before, it is no longer.
+    // A new login replaces the session that this browser had.
     sessions.remove(token_of(&headers));
     sessions.insert(token, session);
     Ok(([(header::SET_COOKIE, cookie)], Json(api.lasts.as_secs())).into_response())
@@ -246,7 +246,7 @@ impl Api {
     }
 }
 
-/// What is in the cookie, or nothing.
+/// The token in the cookie, or an empty string.
 fn token_of(headers: &HeaderMap) -> &str {
     let cookies = headers.get_all(header::COOKIE).iter();
     cookies

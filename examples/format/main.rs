@@ -1,5 +1,5 @@
-//! A tour of the format, for someone who meets it for the first time: what is on the wire, and
-//! what of it a browser shows to its page. It takes ten seconds.
+//! A tour of the format for newcomers: what is on the wire, and what a browser passes on to its
+//! page. It takes ten seconds.
 //!
 //! Run with
 //!
@@ -7,9 +7,8 @@
 //! cargo run --release --example format
 //! ```
 //!
-//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `ORIGINS` which
-//! other origins' pages may read the stream, `STEP` how many milliseconds there are between two
-//! events.
+//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` set the address, `ORIGINS` the other origins
+//! whose pages may read the stream, `STEP` the milliseconds between two events.
 
 #[path = "../support/page.rs"]
 mod page;
@@ -30,7 +29,7 @@ use serde_json::json;
 use support::setting;
 use tokio_stream::StreamExt;
 
-/// The ids count the events of the tour: behind `id: 4`, four have been sent.
+/// The ids count the events of the tour: after `id: 4`, four have been sent.
 fn tour() -> Result<Vec<Event>, axum_sse::Error> {
     Ok(vec![
         Event::comment("a comment: every client skips it")?,
@@ -38,7 +37,7 @@ fn tour() -> Result<Vec<Event>, axum_sse::Error> {
             .retry(Duration::from_secs(3)),
         Event::text("This one has a name, and onmessage does not get it.")?
             .with_name(event_name!("greeting")),
-        Event::text("A client that is cut off now comes back with Last-Event-ID: 4")?.id("4")?,
+        Event::text("A client that is cut off now reconnects with Last-Event-ID: 4")?.id("4")?,
         Event::text("No id: the last one stays.")?,
         Event::text("Several lines of data\narrive\nas one text.")?.id("6")?,
         Event::json(&json!({ "price": 12.05, "symbol": "ACME" }))?
@@ -49,7 +48,7 @@ fn tour() -> Result<Vec<Event>, axum_sse::Error> {
             .with_comment("no data is no event; empty data is one")?,
         Event::text("What a user writes stays data:\n\nevent: forged\ndata: nothing\n\n")?
             .id("9")?,
-        Event::text("And now the page is told to close.")?.id("10")?,
+        Event::text("The next event asks the page to close the stream.")?.id("10")?,
         Event::empty().with_name(event_name!("close")).id("11")?,
     ])
 }
@@ -85,7 +84,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 async fn events(State(tour): State<Arc<Tour>>, last: LastEventId<usize>) -> Response {
     let seen = last.known().unwrap_or(0);
     let Some(rest @ [_, ..]) = tour.events.get(seen..) else {
-        // Nothing is left. An `EventSource` that is told 204 does not come back.
+        // Nothing is left. An `EventSource` that gets a 204 does not reconnect.
         return StatusCode::NO_CONTENT.into_response();
     };
     let mut client = Client { sent: seen };
@@ -95,7 +94,7 @@ async fn events(State(tour): State<Arc<Tour>>, last: LastEventId<usize>) -> Resp
     ([(header::SET_COOKIE, cookie)], Sse::new(rest)).into_response()
 }
 
-/// Is dropped with the stream: when the tour is over, or its client has gone before.
+/// Dropped with the stream: when the tour is over, or when its client leaves early.
 struct Client {
     sent: usize,
 }

@@ -1,5 +1,5 @@
-//! What an operator watches: the figures of a channel in the format of Prometheus, by the
-//! feature `metrics` and an exporter of the `metrics` crate's.
+//! The metrics of a channel in the format of Prometheus, by the feature `metrics` and an exporter of
+//! the `metrics` crate.
 //!
 //! Run with
 //!
@@ -8,11 +8,11 @@
 //! ```
 //!
 //! and open <http://127.0.0.1:3000>; Prometheus would read <http://127.0.0.1:3000/metrics>.
-//! `HOST` and `PORT` say where it listens, `RATE` how many events there are in a second,
-//! `HISTORY` how many of them a page that comes back can catch up on.
+//! `HOST` and `PORT` set the address, `RATE` the number of events per second, `HISTORY` how many of
+//! them a reconnecting page can catch up on.
 //!
-//! The channel reports once per heartbeat interval, and only while somebody reads it; here that
-//! is each second. Nothing is counted on the way of an event.
+//! A channel that has subscribers reports once per heartbeat interval, which is a second here.
+//! Metrics add nothing to the cost of an event.
 
 #[path = "../support/page.rs"]
 mod page;
@@ -35,17 +35,17 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let rate: u32 = setting("RATE", 10)?;
-    // The one recorder of the process, which our figures and all others go to.
-    // An app with histograms also calls `prometheus.run_upkeep()` now and then: nobody else does.
+    // The one recorder of the process. An app with histograms must also call
+    // `prometheus.run_upkeep()` now and then.
     let prometheus = PrometheusBuilder::new().install_recorder()?;
     let channel = Channel::builder()
-        // The label `hub`. A channel without a name reports nothing.
+        // The value of the label `hub`. A channel without a name reports nothing.
         .name("numbers")
         .capacity(setting("HISTORY", 100)?)
         .retry(Duration::from_secs(1))
         .heartbeat(Heartbeat::every(Duration::from_secs(1)))
         .build();
-    // What the channel cannot know, since it is the layer's: figures of our own beside its.
+    // The layer counts open streams; the channel cannot know them. The app reports them itself.
     let limits = Limits::new().total(1000);
     let open = limits.clone();
     let metrics = move || {

@@ -1,5 +1,5 @@
-//! axum's own `Sse` under our layer: the handler stays as it is, and gets the response head,
-//! CORS, limits, a lifetime, and a shutdown that returns.
+//! axum's own `Sse` under `SseLayer`: the handler stays as it is, and its streams get the right
+//! response headers, CORS, limits, a lifetime, and an end at shutdown.
 //!
 //! Run with
 //!
@@ -7,9 +7,9 @@
 //! cargo run --release --example plain_axum
 //! ```
 //!
-//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `ORIGINS` which
-//! other origins' pages may read the stream, `STREAMS` how many may be open, and each ends after
-//! at most `LIFETIME` seconds: in the last quarter of that time, so that not all come back at once.
+//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` set the address, `ORIGINS` the other origins
+//! whose pages may read the stream, `STREAMS` how many may be open, and each ends after at most
+//! `LIFETIME` seconds: in the last quarter of that time, so that not all reconnect at once.
 
 #[path = "../support/page.rs"]
 mod page;
@@ -40,7 +40,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .return_after(Duration::from_secs(2));
     let open = limits.clone();
     let shutdown = Shutdown::new();
-    // This is all that is ours.
+    // All of axum-sse in this example.
     let layer = SseLayer::new()
         .origins(origins)
         .limits(limits)
@@ -55,7 +55,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     support::serve(app, &shutdown).await
 }
 
-/// Nothing in here knows of the layer.
+/// A plain axum handler.
 async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let seconds = IntervalStream::new(time::interval(Duration::from_secs(1)));
     let mut n = 0_u64;

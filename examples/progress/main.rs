@@ -1,5 +1,5 @@
-//! A job's progress bar: a POST starts the job, and whoever has its address follows it, from as
-//! many pages as like to, reloaded as often as they like, until it is finished.
+//! A progress bar: a POST starts a task, and any page that has its address can follow it until it
+//! is finished, also after a reload.
 //!
 //! Run with
 //!
@@ -7,12 +7,11 @@
 //! cargo run --release --example progress
 //! ```
 //!
-//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `RATE` how many
-//! steps a job does in a second.
+//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` set the address, `RATE` how many steps a task
+//! makes per second.
 //!
-//! The job here is started by a request of its own, and its progress is all that there is to
-//! read. Where the stream is the result, and starts with the request that reads it, take `Runs`:
-//! see the example `answer`.
+//! Here one request starts the task and others read its progress. Where the request that reads the
+//! stream also starts the work, and the stream is the result, use `Runs`: see the example `answer`.
 
 #[path = "../support/page.rs"]
 mod page;
@@ -30,10 +29,10 @@ use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start};
 use serde::Serialize;
 use support::setting;
 
-/// Each has a thread: publishing needs no runtime.
+/// Each task has a thread: publishing needs no runtime.
 const MAX_RUNNING: usize = 8;
 const MAX_KNOWN: usize = 1000;
-const BUSY: &str = "too many jobs are running; try again when one is finished";
+const BUSY: &str = "too many tasks are running; try again when one is finished";
 
 /// The variant is the name of the event.
 #[derive(Serialize)]
@@ -43,8 +42,8 @@ enum Progress {
     Finished { of: u16 },
 }
 
-struct Jobs {
-    /// By id, the oldest first; one that runs is never forgotten.
+struct Tasks {
+    /// By id, the oldest first. A task that is running is never removed.
     known: Mutex<Vec<(String, Channel<Progress>)>>,
     pace: Duration,
 }
@@ -59,33 +58,33 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let (known, pace) = (Mutex::default(), Duration::from_secs(1) / rate.max(1));
     let shutdown = Shutdown::new();
     let streams = Router::new()
-        .route("/jobs/{job}", get(follow))
+        .route("/tasks/{task}", get(follow))
         .route_layer(SseLayer::new().shutdown(shutdown.clone()));
     let app = page::router(include_str!("index.html"))
-        // Only JSON is taken, which a page of another origin cannot send here.
-        .route("/jobs", post(start))
+        // This accepts only JSON, which a page of another origin cannot send here.
+        .route("/tasks", post(start))
         .merge(streams)
-        .with_state(Arc::new(Jobs { known, pace }));
+        .with_state(Arc::new(Tasks { known, pace }));
     support::serve(app, &shutdown).await
 }
 
-/// Takes the number of steps, and answers with the id of the job.
+/// Takes the number of steps, and returns the id of the task.
 async fn start(
-    State(jobs): State<Arc<Jobs>>,
+    State(tasks): State<Arc<Tasks>>,
     Json(steps): Json<NonZeroU16>,
 ) -> Result<(StatusCode, String), (StatusCode, &'static str)> {
-    let mut known = jobs.known.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.iter().filter(|(_, job)| !job.is_closed()).count() >= MAX_RUNNING {
+    let mut known = tasks.known.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.iter().filter(|(_, task)| !task.is_closed()).count() >= MAX_RUNNING {
         return Err((StatusCode::SERVICE_UNAVAILABLE, BUSY));
     }
     if known.len() >= MAX_KNOWN {
-        let oldest = known.iter().position(|(_, job)| job.is_closed());
+        let oldest = known.iter().position(|(_, task)| task.is_closed());
         oldest.map(|at| known.remove(at));
     }
-    // To a bar only the newest step matters: whoever was away needs none of those before.
+    // A bar needs only the newest step: a page that was away can skip the others.
     let builder = Channel::builder().capacity(1).retry(Duration::from_secs(1));
-    let (channel, pace) = (builder.named().build(), jobs.pace);
-    // Random, by keys from the system: not to be guessed, and another one after a restart.
+    let (channel, pace) = (builder.named().build(), tasks.pace);
+    // Random, by keys from the system: nobody can guess it, and no restart repeats it.
     let id = format!("{:016x}", RandomState::new().hash_one(steps));
     known.push((id.clone(), channel.clone()));
     thread::spawn(move || {
@@ -102,18 +101,18 @@ fn work(channel: &Channel<Progress>, of: u16, pace: Duration) -> Result<(), axum
         channel.publish(&Progress::Step { done, of })?;
         thread::sleep(pace);
     }
-    // The end comes with it: a browser that comes back is told by a 204 to stay away.
+    // This ends the stream, too: a browser that reconnects gets a 204 and gives up.
     channel.close(Some(&Event::named(&Progress::Finished { of })?))?;
     Ok(())
 }
 
 async fn follow(
-    State(jobs): State<Arc<Jobs>>,
+    State(tasks): State<Arc<Tasks>>,
     Path(id): Path<String>,
     last: LastEventId,
 ) -> Result<impl IntoResponse, (StatusCode, &'static str)> {
-    let known = jobs.known.lock().unwrap_or_else(PoisonError::into_inner);
-    let job = known.iter().find(|(known, _)| *known == id);
-    let (_, channel) = job.ok_or((StatusCode::NOT_FOUND, "there is no such job"))?;
+    let known = tasks.known.lock().unwrap_or_else(PoisonError::into_inner);
+    let task = known.iter().find(|(known, _)| *known == id);
+    let (_, channel) = task.ok_or((StatusCode::NOT_FOUND, "there is no such task"))?;
     Ok(channel.subscribe(last).start(Start::Newest(1)))
 }

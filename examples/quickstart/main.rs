@@ -1,4 +1,4 @@
-//! This machine's load, live in a browser, resumable; and notes from anyone who posts one.
+//! This machine's load, live in a browser, with resume; and notes from anyone who posts one.
 //!
 //! Run with
 //!
@@ -6,8 +6,11 @@
 //! cargo run --release --example quickstart
 //! ```
 //!
-//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `HOSTS` by which
-//! names browsers may reach it, `HISTORY` how many events a page that comes back can catch up on.
+//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` set the address, `HOSTS` the names by which
+//! browsers may reach it, `HISTORY` how many events a reconnecting page can catch up on.
+
+#[path = "../support/page.rs"]
+mod page;
 
 use std::{
     env,
@@ -23,7 +26,7 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header},
-    response::{Html, IntoResponse},
+    response::IntoResponse,
     routing::{get, post},
     serve::Listener as _,
 };
@@ -78,13 +81,12 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let streams = Router::new()
         .route("/events", get(events))
         .route_layer(SseLayer::new().shutdown(shutdown.clone()));
-    let app = Router::new()
-        .route("/", get(async || Html(include_str!("index.html"))))
+    let app = page::router(include_str!("index.html"))
         .route("/publish", post(publish))
         .layer(DefaultBodyLimit::max(MAX_NOTE))
         .merge(streams)
-        // By address, as `localhost`, or by these names: a page whose own name points to this
-        // machine (DNS rebinding) gets 421.
+        // Requests by address, as `localhost` or by these names. Any other name gets 421: a foreign
+        // page can make its own name point to this machine (DNS rebinding).
         .layer(SseLayer::new().hosts(hosts.split([',', ' ']).filter(|host| !host.is_empty()))?)
         .with_state(channel.clone());
 
@@ -138,8 +140,8 @@ async fn publish(
     Ok(Json(Noted { id }))
 }
 
-/// A page elsewhere may not post here with its visitors' browsers. A request that is no
-/// browser's carries neither header.
+/// Whether a page of another site sent this with its visitor's browser. Requests of other clients
+/// have neither header.
 fn from_another_origin(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.as_bytes());
     if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site")) {

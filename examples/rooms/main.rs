@@ -7,9 +7,11 @@
 //! cargo run --release --example rooms
 //! ```
 //!
-//! and open <http://127.0.0.1:3000> in two tabs. `HOST` and `PORT` say where it listens,
-//! `HISTORY` how many messages each room remembers.
+//! and open <http://127.0.0.1:3000> in two tabs. `HOST` and `PORT` set the address, `HISTORY` how
+//! many messages each room keeps.
 
+#[path = "../support/page.rs"]
+mod page;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -26,7 +28,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, Query, State},
     http::StatusCode,
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use axum_sse::{Channel, ErrorKind, EventId, Hub, LastEventId, Shutdown, SseLayer, Start};
@@ -34,13 +36,13 @@ use serde::{Deserialize, Serialize};
 use support::setting;
 
 const ROOMS: [&str; 4] = ["lobby", "rust", "music", "weather"];
-/// Of each room, what a new page gets.
+/// How many messages of each channel a new page gets.
 const SHOWN: u64 = 50;
 const MAX_NAME: usize = 24;
 const MAX_TEXT: usize = 2000;
 
-/// What travels on every channel. The variant is the name of the event, so a page listens for
-/// `said` and for `whispered`.
+/// The type of every channel. The variant is the name of the event, so a page listens for `said`
+/// and for `whispered`.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Message {
@@ -60,8 +62,8 @@ enum Message {
 
 struct Chat {
     hub: Hub,
-    /// A channel that is held is never retired: these are there for good. Those of the users come
-    /// and go.
+    /// The hub never drops a channel whose handle is held: these stay. Those of the users come and
+    /// go.
     rooms: BTreeMap<&'static str, Channel<Message>>,
 }
 
@@ -74,7 +76,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let hub = Hub::builder()
         .capacity(setting("HISTORY", 200)?)
         .retry(Duration::from_secs(1))
-        // Anyone can make up names, and each of them is a channel.
+        // Anyone can invent names, and each name is a channel.
         .max_channels(10_000)
         .named()
         .build();
@@ -86,10 +88,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let streams = Router::new()
         .route("/events", get(events))
         .route_layer(SseLayer::new().shutdown(shutdown.clone()));
-    let app = Router::new()
-        .route("/", get(async || Html(include_str!("index.html"))))
+    let app = page::router(include_str!("index.html"))
         .route("/rooms", get(async || Json(ROOMS)))
-        // Only JSON is taken, which a page of another origin cannot send here.
+        // These accept only JSON, which a page of another origin cannot send here.
         .route("/rooms/{room}", post(say))
         .route("/users/{name}", post(whisper))
         .layer(DefaultBodyLimit::max(16 * 1024))
@@ -100,8 +101,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 #[derive(Deserialize)]
 struct Wanted {
-    /// Nobody checks here that you are who you say you are. A hub knows no permissions: where
-    /// private means private, take the name from a session, and check the rooms too.
+    /// Not authenticated. A hub does not check permissions: where private means private, take the
+    /// name from a session, and authorize each room too.
     name: Name,
     /// Separated by commas.
     #[serde(default)]
@@ -186,7 +187,7 @@ impl Chat {
     }
 }
 
-/// A name that may stand in a channel's name, and on a page.
+/// A name that is safe in a channel's name and on a page.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 struct Name(String);

@@ -1,5 +1,5 @@
-//! A seat map that many people change at once: a page gets the state whole, and then every
-//! change, and at no time differs from the server.
+//! A seat map that many people change at once: a page gets one snapshot and then every change,
+//! and never differs from the server.
 //!
 //! Run with
 //!
@@ -7,10 +7,12 @@
 //! cargo run --release --example seats
 //! ```
 //!
-//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `HISTORY` how many
-//! changes a page that comes back can catch up on, `RATE` how many changes a second are made up
-//! (0 for none).
+//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` set the address, `HISTORY` how many changes
+//! a reconnecting page can catch up on, `RATE` how many random changes are made per second (0 for
+//! none).
 
+#[path = "../support/page.rs"]
+mod page;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -28,7 +30,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, State},
     http::StatusCode,
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::{get, put},
 };
 use axum_sse::{Channel, EventId, LastEventId, Published, Shutdown, SseLayer, StateChannel};
@@ -40,10 +42,10 @@ const SEATS_PER_ROW: u8 = 10;
 const MAX_NAME: usize = 24;
 const GUESTS: [&str; 8] = ["Ada", "Alan", "Carl", "Emmy", "Ida", "Kurt", "Lise", "Tony"];
 
-/// The state: each seat, and who has it.
+/// The state: each seat, and the name of who has it.
 type Seats = BTreeMap<String, Option<String>>;
 
-/// What happens to it. The variant is the name of the event.
+/// A change of the state. The variant is the name of the event.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Change {
@@ -86,8 +88,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let streams = Router::new()
         .route("/events", get(events))
         .route_layer(SseLayer::new().shutdown(shutdown.clone()));
-    let app = Router::new()
-        .route("/", get(async || Html(include_str!("index.html"))))
+    let app = page::router(include_str!("index.html"))
         .route("/checksum", get(checksum))
         // Neither method can be sent here by a page of another origin.
         .route("/seats/{seat}", put(take).delete(free))
@@ -95,7 +96,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .merge(streams)
         .with_state(theatre.clone());
     if rate > 0 {
-        thread::spawn(move || theatre.make_up_changes(Duration::from_secs(1) / rate));
+        thread::spawn(move || theatre.make_random_changes(Duration::from_secs(1) / rate));
     }
     support::serve(app, &shutdown).await
 }
@@ -110,11 +111,11 @@ struct Checksum {
     checksum: u32,
 }
 
-/// What a page's state must add up to, once the page stands at `id`.
+/// The checksum that a page's state must have once the page has reached `id`.
 async fn checksum(State(theatre): State<Arc<Theatre>>) -> Result<Json<Checksum>, Refusal> {
     let board = &theatre.board;
     let checksum = board.read(|seats| Checksum {
-        // The board publishes under the lock that is held here, so both are of one moment.
+        // Publishing takes the lock that is held here, so `id` and checksum belong together.
         id: board.channel().newest(),
         checksum: fnv1a(seats),
     })?;
@@ -178,7 +179,7 @@ async fn free(
 }
 
 impl Theatre {
-    /// Publishes the change that `decide` makes of who has the seat now.
+    /// Publishes the change that `decide` returns for the name of who has the seat now.
     fn change(
         &self,
         seat: &str,
@@ -193,8 +194,8 @@ impl Theatre {
         })
     }
 
-    /// Guests come and go, for as long as the process lives.
-    fn make_up_changes(&self, every: Duration) {
+    /// Lets guests come and go, for as long as the process lives.
+    fn make_random_changes(&self, every: Duration) {
         let random = RandomState::new();
         for n in 0_u64.. {
             thread::sleep(every);

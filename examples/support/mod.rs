@@ -1,4 +1,4 @@
-//! What each example needs and none of them is about: settings, a listener, a way to end.
+//! What every example needs: settings, a listener, a way to end.
 
 use std::{
     env,
@@ -14,10 +14,7 @@ use axum_sse::{Shutdown, SseLayer, listener};
 
 /// Serves `app` at `HOST` and `PORT` until Ctrl-C, which ends all streams. Browsers reach it by
 /// address, as `localhost`, or by a name in `HOSTS`.
-#[expect(
-    clippy::print_stdout,
-    reason = "it is the one line that a user waits for"
-)]
+#[expect(clippy::print_stdout, reason = "the user waits for this line")]
 pub(crate) async fn serve(app: Router, shutdown: &Shutdown) -> Result<(), Box<dyn Error>> {
     let host: IpAddr = setting("HOST", Ipv4Addr::LOCALHOST.into())?;
     let port: u16 = setting("PORT", 3000)?;
@@ -26,14 +23,14 @@ pub(crate) async fn serve(app: Router, shutdown: &Shutdown) -> Result<(), Box<dy
         .shutdown(shutdown.clone())
         .bind(SocketAddr::from((host, port)))?;
     println!("open http://{} in a browser", listener.local_addr()?);
-    // One router for all connections: axum would clone it for each of them.
+    // One router for all connections: axum would clone it for each one.
     axum::serve(listener, app.into_make_service())
         .with_graceful_shutdown(shutdown.on(ctrl_c()))
         .await?;
     Ok(())
 }
 
-/// Refuses requests for other names: without, any site could make its own name point to this
+/// Refuses requests for other names: otherwise any site could make its own name point to this
 /// machine, and read what the example shows (DNS rebinding).
 pub(crate) fn known_hosts() -> Result<SseLayer, Box<dyn Error>> {
     let hosts: String = setting("HOSTS", String::new())?;

@@ -1,4 +1,4 @@
-//! A page at `/`, with the style sheet and the few functions that several pages share.
+//! A page at `/`, with the style sheet and the script that all example pages share.
 
 use axum::{
     Router,
@@ -7,9 +7,13 @@ use axum::{
     routing::{MethodRouter, get},
 };
 
+#[allow(dead_code, reason = "`answer` serves its page itself, with a cookie")]
 pub(crate) fn router<S: Clone + Send + Sync + 'static>(html: &'static str) -> Router<S> {
+    assets().route("/", get(async move || Html(html)))
+}
+
+pub(crate) fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route("/", get(async move || Html(html)))
         .route("/page.css", file("text/css", include_str!("page.css")))
         .route("/page.js", file("text/javascript", include_str!("page.js")))
 }

@@ -1,5 +1,5 @@
-//! What a command prints, live in every browser; with the newest lines for those who come later,
-//! and a word about those that are gone.
+//! The output of a command, live in every browser: a page that is opened later gets the newest
+//! lines, and a page that was away learns how many lines it missed.
 //!
 //! Run with
 //!
@@ -7,11 +7,11 @@
 //! journalctl -f | cargo run --release --example tail
 //! ```
 //!
-//! or with any other command's output, and open <http://127.0.0.1:3000>. `HOST` and `PORT` say
-//! where it listens, `HISTORY` how many lines it remembers.
+//! or with the output of any other command, and open <http://127.0.0.1:3000>. `HOST` and `PORT` set
+//! the address, `HISTORY` how many lines it keeps.
 //!
-//! When the input ends or cannot be read, the pages are told so and their streams end; the lines can still be
-//! read, until Ctrl-C.
+//! When the input ends or cannot be read, each page gets an `end` event and its stream ends. New
+//! pages can still read the lines, until Ctrl-C.
 
 #[path = "../support/page.rs"]
 mod page;
@@ -30,7 +30,7 @@ use axum::{Router, extract::State, response::IntoResponse, routing::get};
 use axum_sse::{Channel, Event, LastEventId, Shutdown, SseLayer, Start, event_name};
 use support::setting;
 
-/// In bytes; a longer line becomes several, and a character that is cut in two shows as �.
+/// In bytes. A longer line becomes several; a character that is cut in two shows as �.
 const MAX_LINE: u64 = 16 * 1024;
 
 #[tokio::main]
@@ -42,7 +42,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let lines = Channel::builder()
         .capacity(setting("HISTORY", 1000)?)
         .retry(Duration::from_secs(1))
-        // Logs come in bursts: a page gets one write with all that is new, ten times a second.
+        // Logs come in bursts: at most ten times a second, a page gets one write with all new lines.
         .coalesce(Duration::from_millis(100))
         .build();
     let shutdown = Shutdown::new();
@@ -52,10 +52,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let app = page::router(include_str!("index.html"))
         .merge(streams)
         .with_state(lines.clone());
-    // A read of the standard input blocks, so it has a thread, which ends with the process.
+    // Reading the standard input blocks, so it has a thread, which ends with the process.
     thread::spawn(move || {
         let result = forward(&lines);
-        // However it ended: no page may wait for lines that never come.
+        // Also after an error: no page may wait for lines that never come.
         if let Err(error) = lines.close(Some(&Event::empty().with_name(event_name!("end")))) {
             support::complain(&error);
         }
@@ -75,7 +75,7 @@ fn forward(lines: &Channel<str>) -> Result<(), Box<dyn Error>> {
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     while input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
-        // Other bytes than text are shown as such; JSON carries all else, control characters too.
+        // Invalid UTF-8 shows as �; JSON carries everything else, control characters too.
         lines.publish(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']))?;
         line.clear();
     }

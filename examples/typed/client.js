@@ -1,5 +1,5 @@
-// The client of this example. What the page runs is client.js: this file after `tsc --strict --target es2022`.
-// A browser only delivers events that are listened for by name. With a name missing or misspelt, this does not compile.
+// The client of this example. The page runs client.js: this file after `tsc --strict --target es2022`.
+// A browser delivers only the events that a page listens to by name. A missing or misspelt name does not compile.
 const NAMES = {
     opened: true,
     placed: true,
@@ -11,7 +11,7 @@ export function subscribe(url, on) {
     const source = new EventSource(url);
     for (const name of Object.keys(NAMES)) {
         source.addEventListener(name, ({ data, lastEventId }) => {
-            // The one place where the server is taken at its word.
+            // The one place that trusts the server.
             on({ name, data: JSON.parse(data), id: lastEventId });
         });
     }

@@ -1,4 +1,4 @@
-// The client of this example. What the page runs is client.js: this file after `tsc --strict --target es2022`.
+// The client of this example. The page runs client.js: this file after `tsc --strict --target es2022`.
 
 // Each event's name and its data, as the enum `Update` in main.rs serialises them.
 export interface Events {
@@ -11,10 +11,10 @@ export interface Events {
 
 export type Name = keyof Events;
 
-// One of them: whoever looks at the name knows the type of the data.
+// One of them: the name determines the type of the data.
 export type Update = { [N in Name]: { name: N; data: Events[N]; id: string } }[Name];
 
-// A browser only delivers events that are listened for by name. With a name missing or misspelt, this does not compile.
+// A browser delivers only the events that a page listens to by name. A missing or misspelt name does not compile.
 const NAMES: Record<Name, true> = {
   opened: true,
   placed: true,
@@ -27,7 +27,7 @@ export function subscribe(url: string, on: (update: Update) => void): EventSourc
   const source = new EventSource(url);
   for (const name of Object.keys(NAMES)) {
     source.addEventListener(name, ({ data, lastEventId }) => {
-      // The one place where the server is taken at its word.
+      // The one place that trusts the server.
       on({ name, data: JSON.parse(data), id: lastEventId } as Update);
     });
   }

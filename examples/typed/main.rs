@@ -1,5 +1,5 @@
-//! Events of a Rust enum, read by TypeScript that knows each of them: the variant is the name of
-//! the event, its content the data, and a discriminated union what a page switches on.
+//! Events from a Rust enum, matched in TypeScript: the variant is the name of the event, its
+//! content the data, and the page switches on a discriminated union.
 //!
 //! Run with
 //!
@@ -7,12 +7,12 @@
 //! cargo run --release --example typed
 //! ```
 //!
-//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` say where it listens, `PACE` how many
-//! milliseconds there are between two events.
+//! and open <http://127.0.0.1:3000>. `HOST` and `PORT` set the address, `PACE` the milliseconds
+//! between two events.
 //!
-//! `client.ts` is what you would write; `client.js` is what `tsc` makes of it, so that the page
-//! needs no build. The enum and the union are kept in step by a test: it lets the compiler of
-//! TypeScript check what this program sends, which is each variant in turn.
+//! You would write `client.ts`; `tsc` compiled it to `client.js`, so that the page needs no build. A
+//! test keeps the enum and the union in step: this program sends each variant in turn, and the
+//! TypeScript compiler checks what it sent.
 
 #[path = "../support/page.rs"]
 mod page;
@@ -55,7 +55,7 @@ enum Means {
     Transfer,
 }
 
-/// All of them in turn. A variant that is added does not compile before it has a place here.
+/// Each variant in turn. A new variant does not compile until it has a place here.
 fn next(before: &Update) -> Option<Update> {
     let second = |order: u32| order.is_multiple_of(2);
     let placed = |order: u32| Update::Placed {

@@ -274,7 +274,7 @@ test('the stream is no image, script or frame, not even of an allowed page', TES
   const answered = await watch(page, api);
   await page.click('#image');
   await until('the page has compared', async () => (await page.getAttribute('#image-result', 'data-result')) !== '');
-  assert.equal(await page.textContent('#image-result'), 'Refused, and the handler did not run.');
+  assert.equal(await page.textContent('#image-result'), 'Refused, and the handler was not called.');
   const elements = [['img', {}], ['img', { crossOrigin: 'use-credentials' }], ['script', {}], ['script', { crossOrigin: 'use-credentials' }], ['video', {}]];
   for (const [n, [tag, attributes]] of elements.entries()) {
     await page.evaluate(([tag, attributes, src]) => {

@@ -10,7 +10,7 @@ import {
   HOST, SHUTDOWN_BOUND_MS, TEST, cutOff, example, launch, openLive, openPage, shoot, startProxy, startServer, stateIs, until, within,
 } from './support.mjs';
 
-const [rooms, board, answer] = ['rooms', 'seats', 'answer'].map((name) => example(name));
+const [rooms, seatMap, answer] = ['rooms', 'seats', 'answer'].map((name) => example(name));
 const PHONE = { viewport: { width: 360, height: 740 }, colorScheme: 'dark' };
 
 /* For all three */
@@ -50,7 +50,7 @@ async function assertFits(page) {
   assert.ok(found <= width, `the page is ${found} px wide on a screen of ${width}`);
 }
 
-for (const [name, binary] of Object.entries({ rooms, seats: board, answer })) {
+for (const [name, binary] of Object.entries({ rooms, seats: seatMap, answer })) {
   test(`${name}: a taken port ends the process with a message that names the address`, TEST, async (t) => {
     const server = await startServer(t, binary);
     const second = launch(binary, server.port);
@@ -65,7 +65,7 @@ for (const [name, binary] of Object.entries({ rooms, seats: board, answer })) {
     const server = await startServer(t, binary);
     const page = await openPage(t, server.origin);
     if (name === 'answer') await page.click('#submit');
-    await stateIs(page, name === 'answer' ? 'answering' : 'live');
+    await stateIs(page, 'live');
     const exit = await within('the process ends', server.kill('SIGINT'), SHUTDOWN_BOUND_MS);
     assert.deepEqual(exit, { code: 0, signal: null }, server.output);
     await stateIs(page, 'reconnecting');
@@ -307,7 +307,7 @@ test('rooms: bad input is refused with a reason', TEST, async (t) => {
   assert.match(await page.textContent('#result'), /\(422\): .*empty/);
 });
 
-/* board */
+/* seats */
 
 const RATE = (changes) => ({ RATE: String(changes) });
 const stateOf = (page) => page.evaluate(() => ({ seats, id: lastId, ...counts }));
@@ -341,7 +341,7 @@ async function compared(page, times) {
 }
 
 test('seats: a page never differs from the server, whenever it is loaded', TEST, async (t) => {
-  const server = await startServer(t, board, { settings: RATE(100) });
+  const server = await startServer(t, seatMap, { settings: RATE(100) });
   const page = await openLive(t, server.origin);
   for (let load = 0; load < 4; load += 1) {
     await compared(page, 2);
@@ -355,7 +355,7 @@ test('seats: a page never differs from the server, whenever it is loaded', TEST,
 });
 
 test('seats: a snapshot, then the changes, are what the server has', TEST, async (t) => {
-  const server = await startServer(t, board, { settings: RATE(0) });
+  const server = await startServer(t, seatMap, { settings: RATE(0) });
   for (let n = 0; n < 10; n += 1) await take(server.origin, seatOf(n * 7));
   const page = await openLive(t, server.origin);
   await until('the snapshot is there', async () => (await stateOf(page)).snapshots === 1);
@@ -369,7 +369,7 @@ test('seats: a snapshot, then the changes, are what the server has', TEST, async
 });
 
 test('seats: a page that was cut off catches up by changes alone, or by a gap and a snapshot', TEST, async (t) => {
-  const server = await startServer(t, board, { settings: { ...RATE(0), HISTORY: '10' } });
+  const server = await startServer(t, seatMap, { settings: { ...RATE(0), HISTORY: '10' } });
   const proxy = await startProxy(t, server.port);
   const page = await openLive(t, proxy.origin);
   await take(server.origin, 'A1');
@@ -397,7 +397,7 @@ test('seats: a page that was cut off catches up by changes alone, or by a gap an
 });
 
 test('seats: cut off and back at full speed, the page is still the same as the server', TEST, async (t) => {
-  const server = await startServer(t, board, { settings: { ...RATE(200), HISTORY: '100' } });
+  const server = await startServer(t, seatMap, { settings: { ...RATE(200), HISTORY: '100' } });
   const proxy = await startProxy(t, server.port);
   const page = await openLive(t, proxy.origin);
   for (let round = 0; round < 3; round += 1) {
@@ -411,13 +411,13 @@ test('seats: cut off and back at full speed, the page is still the same as the s
 });
 
 test('seats: after a restart the page has the new server\'s state', TEST, async (t) => {
-  const server = await startServer(t, board, { settings: RATE(0) });
+  const server = await startServer(t, seatMap, { settings: RATE(0) });
   const page = await openLive(t, server.origin);
   const { id: before } = await take(server.origin, 'A1');
   await standsAt(page, before);
   await server.kill('SIGKILL');
   await stateIs(page, 'reconnecting');
-  const second = await startServer(t, board, { port: server.port, settings: RATE(0) });
+  const second = await startServer(t, seatMap, { port: server.port, settings: RATE(0) });
   const { id } = await take(second.origin, 'B2');
   await stateIs(page, 'live');
   const { seats } = await standsAt(page, id);
@@ -427,7 +427,7 @@ test('seats: after a restart the page has the new server\'s state', TEST, async 
 });
 
 test('seats: pausing and going on loses nothing', TEST, async (t) => {
-  const server = await startServer(t, board, { settings: RATE(0) });
+  const server = await startServer(t, seatMap, { settings: RATE(0) });
   const page = await openLive(t, server.origin);
   await until('the snapshot is there', async () => (await stateOf(page)).snapshots === 1);
   await page.click('#pause');
@@ -441,7 +441,7 @@ test('seats: pausing and going on loses nothing', TEST, async (t) => {
 });
 
 test('seats: a seat is taken by one only', TEST, async (t) => {
-  const server = await startServer(t, board, { settings: RATE(0) });
+  const server = await startServer(t, seatMap, { settings: RATE(0) });
   const ann = await openLive(t, server.origin, { session: { name: 'ann' } });
   const bob = await openLive(t, server.origin, { session: { name: 'bob' }, ...PHONE });
   await ann.click('#C7');
@@ -462,7 +462,7 @@ test('seats: a seat is taken by one only', TEST, async (t) => {
 });
 
 test('seats: it fits screens of all sizes', TEST, async (t) => {
-  const server = await startServer(t, board, { settings: RATE(50) });
+  const server = await startServer(t, seatMap, { settings: RATE(50) });
   const [wide, phone] = [await openLive(t, server.origin), await openLive(t, server.origin, PHONE)];
   for (const page of [wide, phone]) {
     await until('many seats are taken', async () => (await shownNumber(page, 'taken')) > 30);
@@ -529,7 +529,7 @@ async function assertWhole(page, origin) {
   return run;
 }
 
-test('answer: reloads in the middle start no second job, and the text is there once', TEST, async (t) => {
+test('answer: reloads in the middle start no second run, and the text is there once', TEST, async (t) => {
   const server = await startServer(t, answer, { settings: RATE(40) });
   const page = await openPage(t, server.origin);
   await ask(page, '<b>why</b> & "how"?\u2028😀');
@@ -544,12 +544,12 @@ test('answer: reloads in the middle start no second job, and the text is there o
   assert.ok(run.words.join('').includes('<b>why</b> & "how"?\u2028😀'));
   assert.equal(await page.$$eval('#text b', (found) => found.length), 0);
   assert.equal(await startedOf(server.origin), 1);
-  await until('the page shows one job', async () => (await shownNumber(page, 'started')) === 1);
+  await until('the page shows one run', async () => (await shownNumber(page, 'started')) === 1);
   assert.equal(await shownNumber(page, 'loads'), 3);
   assert.deepEqual(page.faults, []);
 });
 
-test('answer: after the last word the browser is told to stay away, and no job is started', TEST, async (t) => {
+test('answer: after the last word the browser gets a 204, and no run is started', TEST, async (t) => {
   const server = await startServer(t, answer, { settings: RATE(500) });
   const page = await openPage(t, server.origin, PHONE);
   await ask(page);
@@ -571,12 +571,12 @@ test('answer: after the last word the browser is told to stay away, and no job i
 
   await ask(page, 'and again?');
   await stateIs(page, 'finished');
-  await until('asking anew is a job of its own', async () => (await startedOf(server.origin)) === 2);
+  await until('asking again starts another run', async () => (await startedOf(server.origin)) === 2);
   assert.match(await textOf(page), /and again\?/);
   assert.deepEqual(page.faults, []);
 });
 
-test('answer: a page that was cut off goes on where it was', TEST, async (t) => {
+test('answer: a page that was cut off continues where it was', TEST, async (t) => {
   const server = await startServer(t, answer, { settings: RATE(40) });
   const proxy = await startProxy(t, server.port);
   const page = await openPage(t, proxy.origin);
@@ -591,7 +591,7 @@ test('answer: a page that was cut off goes on where it was', TEST, async (t) => 
   assert.equal(await startedOf(server.origin), 1);
 });
 
-test('answer: the job goes on while nobody reads it', TEST, async (t) => {
+test('answer: the run continues while nobody reads it', TEST, async (t) => {
   const server = await startServer(t, answer, { settings: RATE(40) });
   const page = await openPage(t, server.origin);
   await ask(page);
@@ -606,7 +606,7 @@ test('answer: the job goes on while nobody reads it', TEST, async (t) => {
   assert.equal(await startedOf(server.origin), 1);
 });
 
-test('answer: the stop button ends the job for good', TEST, async (t) => {
+test('answer: the stop button ends the run for good', TEST, async (t) => {
   const server = await startServer(t, answer, { settings: RATE(20) });
   const page = await openPage(t, server.origin);
   await ask(page);

@@ -20,7 +20,7 @@ event: greeting
 data: This one has a name, and onmessage does not get it.
 
 id: 4
-data: A client that is cut off now comes back with Last-Event-ID: 4
+data: A client that is cut off now reconnects with Last-Event-ID: 4
 
 data: No id: the last one stays.
 
@@ -46,7 +46,7 @@ data:
 data: 
 
 id: 10
-data: And now the page is told to close.
+data: The next event asks the page to close the stream.
 
 event: close
 id: 11
@@ -57,13 +57,13 @@ data:
 const EVENTS = [
   ['message', '', 'Data alone is an event. It has no name, so onmessage gets it.'],
   ['greeting', '', 'This one has a name, and onmessage does not get it.'],
-  ['message', '4', 'A client that is cut off now comes back with Last-Event-ID: 4'],
+  ['message', '4', 'A client that is cut off now reconnects with Last-Event-ID: 4'],
   ['message', '4', 'No id: the last one stays.'],
   ['message', '6', 'Several lines of data\narrive\nas one text.'],
   ['price', '7', '{"price":12.05,"symbol":"ACME"}'],
   ['nothing', '7', ''],
   ['message', '9', 'What a user writes stays data:\n\nevent: forged\ndata: nothing\n\n'],
-  ['message', '10', 'And now the page is told to close.'],
+  ['message', '10', 'The next event asks the page to close the stream.'],
   ['close', '11', ''],
 ];
 

@@ -67,7 +67,7 @@ test('tail: a page that was away gets what it missed, or is told what is gone', 
   await get(`${server.origin}/events`, { enough: (text) => text.includes('"line 40"') });
   proxy.mend();
   await shows(page, 'line 40');
-  const gap = 'gap: 17 lines are missing here: the server remembers no more of them';
+  const gap = 'gap: 17 lines are missing here: the server no longer keeps all that this page missed';
   assert.deepEqual(await shown(page), [...numbered(1, 13), gap, ...numbered(31, 40)]);
   await shoot(page, 'tail-gap');
 });

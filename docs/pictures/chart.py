@@ -195,7 +195,8 @@ def draw(figures, theme):
         for column, entry in enumerate(row):
             out += panel(MARGIN + column * (PANEL + GUTTER), top, *entry, figures, theme)
         top += row_height + 28
-    note = f"Less is better. Bar: median of six rounds; thin line: their range. Measured {figures['measured']}."
+    rounds = min(scenario["rounds"] for scenario in figures["scenarios"])
+    note = f"Less is better. Bar: median of {rounds} rounds; thin line: their range. Measured {figures['measured']}."
     out.append(text(MARGIN, total - 18, note, theme["muted"], 13))
     out.append("</svg>\n")
     return "\n".join(out)
@@ -205,8 +206,12 @@ def main():
     if len(sys.argv) > 2:
         sys.exit(__doc__)
     if len(sys.argv) == 2:
-        bench = json.loads(pathlib.Path(sys.argv[1]).read_text())
-        FIGURES.write_text(written(reduced(bench)))
+        figures = reduced(json.loads(pathlib.Path(sys.argv[1]).read_text()))
+        measured = {scenario["name"] for scenario in figures["scenarios"]}
+        missing = {bar[0] for *_, bars in PANELS for bar in bars} - measured
+        if missing:
+            sys.exit(f"{sys.argv[1]} has no scenario {', '.join(sorted(missing))}")
+        FIGURES.write_text(written(figures))
     figures = json.loads(FIGURES.read_text())
     for name, theme in THEMES.items():
         file = HERE / f"figures-{name}.svg"

@@ -62,7 +62,8 @@ fn poll_connection(connection: &mut Option<TcpConnection>, cx: &mut Context<'_>)
 /// a dropped reader would stay open until the server sent more.
 struct ResponseBody {
     body: Incoming,
-    /// `None` once the body has ended.
+    /// `None` once it has ended. hyper closes it at the end of the body, since the sender of requests
+    /// was dropped.
     connection: Option<TcpConnection>,
 }
 
@@ -77,9 +78,6 @@ impl http_body::Body for ResponseBody {
         let this = self.get_mut();
         loop {
             if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-                if !matches!(frame, Some(Ok(_))) {
-                    this.connection = None;
-                }
                 return Poll::Ready(frame.map(|frame| frame.map_err(described)));
             }
             ready!(poll_connection(&mut this.connection, cx));

@@ -126,10 +126,13 @@ async fn an_error_in_the_framing_comes_after_the_events_before_it() {
     }
 
     let together = [head, error].concat();
-    let (address, _task) = server(vec![&*together.leak()]).await;
+    let (address, task) = server(vec![&*together.leak()]).await;
     let mut page = Client::tcp(address).get("/").await.unwrap();
     assert_eq!(page.next().await, None);
     assert!(page.error().is_some());
+    let (_, mut socket) = task.await.unwrap();
+    let closed = timeout(Duration::from_secs(60), socket.read(&mut [0])).await;
+    assert_eq!(closed.expect("the client keeps it open").unwrap(), 0);
 }
 
 /// The panic of a request that this server answers.

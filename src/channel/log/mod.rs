@@ -1,22 +1,22 @@
-//! [`Log`]: a bounded run of the newest events of one channel, already framed as SSE bytes.
+//! [`Log`]: a bounded run of the newest events of one channel, already encoded as SSE bytes.
 //!
-//! A pure data structure: no async, no clock (it is told the time, in milliseconds), no I/O, no
-//! lock of its own. It compares ids and never asks where they come from.
+//! A pure data structure: no async, no clock (callers pass the time, in milliseconds), no I/O, no
+//! lock. It compares ids and does not know where they come from.
 //!
-//! **Positions.** Every entry has a dense number of its own, which never changes. A reader is a
+//! **Positions.** Entries are numbered without holes, and a number never changes. A reader is a
 //! position: that of the next entry that it has not seen.
 //!
-//! **Full.** The log holds the longest run of newest events that meets all three of its
-//! [`Limits`]. That run is what a [`seek`](Log::seek) can reach. Beside it the log keeps what
-//! readers that keep up have not read yet (the *live floor*; who does is for its owner to say),
-//! as long as the limit in bytes allows, so that a burst does not throw them off. Eviction is logical per event;
-//! memory is freed per segment.
+//! **Bounds.** The log holds the longest run of newest events that meets all three of its
+//! [`Limits`]. A [`seek`](Log::seek) can reach exactly this run. Beyond it, as far as the byte
+//! limit allows, the log keeps what readers that keep up have not read yet (the *live floor*), so
+//! that a burst does not cut them off. Its owner decides which readers keep up. Eviction is
+//! logical per event; memory is freed per segment.
 //!
-//! **Slow.** A position in front of the oldest entry that is kept is an
-//! [`Overrun`](Read::Overrun): the reader learns where to go on, and so how much it has missed.
+//! **Slow readers.** A position before the oldest kept entry is an [`Overrun`](Read::Overrun): the
+//! reader learns where to continue, and thus how much it has missed.
 //!
-//! **Holes.** Whoever feeds a log can say that something is missing at its end
-//! ([`hole`](Log::hole)); every reader that crosses the place is told.
+//! **Holes.** The owner can note that something is missing at the end of the log
+//! ([`hole`](Log::hole)); every reader that crosses that position learns of it.
 
 mod segment;
 #[cfg(test)]
@@ -29,21 +29,21 @@ use bytes::Bytes;
 use crate::event::EventId;
 use segment::Segment;
 
-/// A segment is sealed at this size, or earlier while the log holds little: what eviction leaves
-/// behind in the oldest segment should stay small beside what the log holds.
+/// A segment is sealed at this size, or earlier if the log holds little. So evicted events that
+/// still occupy the oldest segment take little memory compared with what the log holds.
 const SEGMENT: usize = 64 * 1024;
 const SMALLEST_SEGMENT: usize = 2 * 1024;
 
-/// Reads of less than this are copied, since a slice would keep a whole segment alive.
+/// Smaller reads are copied, because a slice would keep a whole segment alive.
 pub(crate) const SMALL: usize = 4 * 1024;
 
-/// The most that is copied into one chunk (unless a single event is larger).
+/// The maximum that is copied into one chunk, unless a single event is larger.
 pub(crate) const GATHER: usize = 16 * 1024;
 
-/// The largest event that a log takes, whatever its limits.
+/// The largest event that a log accepts, whatever its limits.
 const LARGEST_EVENT: usize = 1 << 30;
 
-/// What bounds a log: all three hold at once.
+/// The bounds of a log. All three hold at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) events: usize,
@@ -56,33 +56,33 @@ pub(crate) struct Limits {
 pub(crate) struct Log {
     limits: Limits,
     segments: VecDeque<Segment>,
-    /// Position of the oldest entry that is kept.
+    /// The position of the oldest kept entry.
     first: u64,
-    /// Position of the oldest entry that a seek can reach; never in front of `first`.
+    /// The position of the oldest entry that a seek can reach; never before `first`.
     replay: u64,
-    /// What lies behind this position is kept for readers that keep up.
+    /// Entries from this position on are kept for readers that keep up.
     live: u64,
-    /// The position that the next entry gets.
+    /// The position of the next entry.
     next: u64,
     /// Bytes ever appended.
     written: u64,
     /// What comes before the entry at `replay`, and before the one at `first`.
     before: Edge,
     before_first: Edge,
-    /// The id that the log was made with, and that of its first event ever.
+    /// The id that the log was created with, and the id of its first event ever.
     origin: EventId,
     eldest: Option<EventId>,
     newest: EventId,
-    /// Holes among the entries kept, and whether there ever was one.
+    /// The number of holes among the kept entries, and whether there ever was one.
     holes: usize,
     had_holes: bool,
-    /// The newest time the log was told.
+    /// The latest time that was passed in.
     now: u64,
-    /// The chunk last gathered. Readers at the end of a log all want the same one.
+    /// The last gathered chunk. Readers at the end of a log all want the same one.
     gathered: Option<Gathered>,
 }
 
-/// The id before an entry, and whether a hole lies between the two.
+/// The id before an entry, and whether there is a hole between the two.
 #[derive(Clone, Copy, Debug)]
 struct Edge {
     id: EventId,
@@ -96,7 +96,7 @@ struct Gathered {
     chunk: Bytes,
 }
 
-/// Segments that left the log. To be dropped after the lock around the log is gone.
+/// What has left the log. Drop it after releasing the lock around the log.
 #[must_use]
 #[derive(Debug, Default)]
 pub(crate) struct Evicted {
@@ -104,30 +104,30 @@ pub(crate) struct Evicted {
     _gathered: Option<Gathered>,
 }
 
-/// Where a seek landed.
+/// The result of a seek.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seek {
-    /// Exactly behind the event, `pending` entries in front of the end.
+    /// Exactly after the event, `pending` entries before the end.
     Exact { position: u64, pending: u64 },
-    /// What came next after the event is no longer there.
+    /// The entry after the event has been evicted.
     Evicted,
 }
 
-/// What stands at a reader's position.
+/// What a reader finds at its position.
 #[derive(Debug)]
 pub(crate) enum Read {
     /// Nothing yet.
     End,
-    /// Whole events, as they go on the wire.
+    /// Whole events in their wire format.
     Events { chunk: Bytes, next: u64 },
-    /// Here something is missing that never reached the log. Go on at `next`.
+    /// Something is missing here that never reached the log. Continue at `next`.
     Hole { next: u64 },
-    /// The position has been evicted. Go on at `next`, the oldest entry kept.
+    /// The position has been evicted. Continue at `next`, the oldest kept entry.
     Overrun { next: u64 },
 }
 
 impl Read {
-    /// Where a reader at `position` goes on.
+    /// Where a reader at `position` continues.
     pub(crate) fn next(&self, position: u64) -> u64 {
         match self {
             Self::End => position,
@@ -137,7 +137,7 @@ impl Read {
 }
 
 impl Log {
-    /// An empty log, which allocates nothing. `before` is the id of what a first event follows.
+    /// An empty log, which allocates nothing. The first event follows the id `before`.
     pub(crate) fn new(limits: Limits, before: EventId) -> Self {
         let edge = Edge {
             id: before,
@@ -163,17 +163,17 @@ impl Log {
         }
     }
 
-    /// Whether an event of that many bytes may be appended at all.
+    /// Whether an event of this size may be appended at all.
     pub(crate) fn fits(&self, size: usize) -> bool {
         size <= self.limits.bytes && size <= LARGEST_EVENT
     }
 
-    /// The id of the newest event, or what the log was made with.
+    /// The id of the newest event, or the one that the log was created with.
     pub(crate) fn newest(&self) -> EventId {
         self.newest
     }
 
-    /// The position behind the newest entry.
+    /// The position after the newest entry.
     pub(crate) fn end(&self) -> u64 {
         self.next
     }
@@ -198,7 +198,7 @@ impl Log {
             .then(|| self.segments[self.locate(position)].id(position))
     }
 
-    /// Appends one event, given in pieces. `id` is larger than any before.
+    /// Appends one event, given in pieces. `id` must be greater than all before.
     ///
     /// Without `readers`, nothing is kept beyond the limits.
     pub(crate) fn append(
@@ -218,14 +218,14 @@ impl Log {
         self.drop_floor()
     }
 
-    /// There are no readers any more that anything is to be kept for beyond the limits.
+    /// Drops the live floor: no reader needs anything beyond the limits.
     pub(crate) fn drop_floor(&mut self) -> Evicted {
         self.live = self.next;
         self.trim()
     }
 
-    /// Notes that something is missing behind the newest entry.
-    #[allow(dead_code)] // Fed by engines; see docs/architecture.md.
+    /// Notes that something is missing after the newest entry.
+    #[allow(dead_code)] // Only tests note holes so far.
     pub(crate) fn hole(&mut self, now: u64) -> Evicted {
         self.holes += 1;
         self.had_holes = true;
@@ -248,7 +248,7 @@ impl Log {
                     tail.seal();
                     size.max(seal_at)
                 }
-                // There may be many channels that never have more than this.
+                // A hub may have many channels that never hold more than this.
                 None => {
                     self.segments.reserve_exact(1);
                     size
@@ -259,7 +259,7 @@ impl Log {
         }
         if let Some(tail) = self.segments.back_mut() {
             tail.push(id, pieces, self.now);
-            // So that a large event is not copied for every reader.
+            // Sealed, so that a large event is not copied for every reader.
             if size >= SMALL {
                 tail.seal();
             }
@@ -268,20 +268,19 @@ impl Log {
         self.written += size as u64;
     }
 
-    /// Tells the log what time it is, so that it forgets what has grown too old.
+    /// Advances the log's time and evicts events that are too old.
     pub(crate) fn expire(&mut self, now: u64) -> Evicted {
         self.now = self.now.max(now);
         self.trim()
     }
 
-    /// What lies in front of this position need not be kept for readers any longer: those that
-    /// keep up have it.
+    /// Releases entries before this position: all readers that keep up have read them.
     pub(crate) fn keep_from(&mut self, position: u64) -> Evicted {
         self.live = self.live.max(position.min(self.next));
         self.trim()
     }
 
-    /// Whether anything is kept for readers alone.
+    /// Whether anything is kept only for readers.
     pub(crate) fn has_floor(&self) -> bool {
         self.first < self.replay
     }
@@ -328,7 +327,7 @@ impl Log {
         evicted
     }
 
-    /// The entry at `position`, as what comes before the next one.
+    /// The edge after the entry at `position`.
     fn edge(&self, position: u64) -> Edge {
         let segment = &self.segments[self.locate(position)];
         Edge {
@@ -359,7 +358,7 @@ impl Log {
         self.segments[self.locate(position)].offset(position)
     }
 
-    /// The segment that holds the entry at `position`, which is kept.
+    /// The index of the segment that holds the entry at `position`, which must be kept.
     fn locate(&self, position: u64) -> usize {
         // Eviction works at the front and live readers at the back; only a replay searches.
         match (self.segments.front(), self.segments.back()) {
@@ -371,15 +370,15 @@ impl Log {
         }
     }
 
-    /// The position exactly behind the event `id`.
+    /// The position exactly after the event `id`.
     ///
-    /// The caller knows that `id` is of this life, and not newer than what was drawn.
+    /// The caller has checked that `id` is of this epoch and not newer than the newest id drawn.
     pub(crate) fn seek(&self, id: EventId) -> Seek {
         self.seek_between(id, self.before, self.replay)
     }
 
-    /// The same for a reader that has been registered since `id` was the newest: it also finds
-    /// what is kept for readers alone.
+    /// Like [`seek`](Log::seek), for a reader that has been registered since `id` was the newest:
+    /// it also finds what is kept only for readers.
     pub(crate) fn seek_kept(&self, id: EventId) -> Seek {
         self.seek_between(id, self.before_first, self.first)
     }
@@ -395,8 +394,8 @@ impl Log {
         }
     }
 
-    /// How many events lie between the event `id`, which may be gone, and `position`, if the
-    /// ids tell.
+    /// How many events are between the event `id`, which may be gone, and `position`; `None` if
+    /// the ids do not show it.
     pub(crate) fn missed(&self, id: EventId, position: u64) -> Option<u64> {
         if let Seek::Exact {
             position: after, ..
@@ -407,7 +406,7 @@ impl Log {
         if self.had_holes || id < self.origin {
             return None;
         }
-        // All that the hub has drawn since the log was made are here: ids count the entries.
+        // If every id drawn since the log was created is in this log, ids count its entries.
         let is_dense = self.newest.sequence() - self.origin.sequence() == self.next;
         let after = match self.eldest {
             Some(eldest) if id >= eldest && !is_dense => return None,
@@ -417,9 +416,9 @@ impl Log {
         Some(position.saturating_sub(after))
     }
 
-    /// Whether a state of `size` bytes that contains every event up to `id` is worth handing out
-    /// again: what follows it is retained, at most half of what the log may hold, and not
-    /// much larger than the state.
+    /// Whether a state of `size` bytes that contains every event up to `id` is worth reusing: the
+    /// events after it are retained, take at most half of what the log may hold, and are not much
+    /// larger than the state.
     pub(crate) fn is_recent(&self, id: EventId, size: usize) -> bool {
         let Seek::Exact { position, pending } = self.seek(id) else {
             return false;
@@ -428,12 +427,12 @@ impl Log {
             && self.bytes_from(position) <= size.max(SEGMENT).min(self.limits.bytes / 2) as u64
     }
 
-    /// The position behind the last entry with an id up to `id`.
+    /// The first position whose entry comes after `id`.
     fn after(&self, id: EventId) -> u64 {
         let index = self
             .segments
             .partition_point(|segment| segment.last_id().is_some_and(|last| last < id));
-        // A hole bears the id of the event in front of it, and may lie in the next segment.
+        // A hole has the id of the event before it, and may be in the next segment.
         match self.segments.get(index) {
             None => self.next,
             Some(segment) => match segment.after(id) {
@@ -446,7 +445,7 @@ impl Log {
         }
     }
 
-    /// What stands at `position`, no further than the event `up_to`.
+    /// What a reader finds at `position`, up to the event `up_to`.
     pub(crate) fn read(&mut self, position: u64, up_to: EventId) -> Read {
         let (from, to) = match self.readable(position, up_to) {
             Ok(range) => range,
@@ -456,11 +455,11 @@ impl Log {
             .unwrap_or_else(|| self.gather(from, to))
     }
 
-    /// The same for a reader that merges several logs, up to the end of a segment: what is copied
-    /// is appended to `out`, at most `limit` bytes of it, but at least one event, and the chunk is
-    /// empty. Returns the id of what comes next, too.
+    /// Like [`read`](Log::read), for a reader that merges several logs. Reads no further than the
+    /// end of a segment. What must be copied is appended to `out`, at most `limit` bytes but at
+    /// least one event; then the chunk is empty. Also returns the id of the next entry.
     ///
-    /// Such reads are often of one event, so each of them searches for its segment only.
+    /// Such reads often cover a single event, so they do no more than find its segment.
     pub(crate) fn read_into(
         &self,
         position: u64,
@@ -480,7 +479,7 @@ impl Log {
         let segment = &self.segments[self.locate(position)];
         let run = segment.run(position, up_to);
         if run == position {
-            // It comes after the event whose id it bears.
+            // A hole comes after the event whose id it has.
             let is_due = segment.id(position) < up_to || self.newest <= up_to;
             let is_hole = segment.is_hole(position) && is_due;
             let next = position + 1;
@@ -509,7 +508,7 @@ impl Log {
         (Read::Events { chunk, next }, next_id)
     }
 
-    /// Events without a copy: of a sealed segment, if they are not small.
+    /// Events without a copy; `None` if the segment is open or the events are small.
     fn slice(&self, from: u64, to: u64) -> Option<Read> {
         let segment = &self.segments[self.locate(from)];
         let next = to.min(segment.end());
@@ -520,7 +519,7 @@ impl Log {
         Some(Read::Events { chunk, next })
     }
 
-    /// Copies events into one chunk; readers at the same place share it.
+    /// Copies events into one chunk, which readers at the same position share.
     fn gather(&mut self, from: u64, to: u64) -> Read {
         if let Some(last) = &self.gathered
             && last.from == from
@@ -534,8 +533,8 @@ impl Log {
         let mut out = Vec::new();
         let next = self.copy(from, to, GATHER, &mut out);
         let chunk = Bytes::from(out);
-        // Only what ends at the end will be asked for again. A large event is not kept a second
-        // time: nothing large may be dropped under the log's lock when it is replaced.
+        // Other readers will only want a chunk that reaches the log's end. A large chunk is not
+        // kept, because it would be dropped under the log's lock when it is replaced.
         if next == self.next && chunk.len() <= GATHER {
             self.gathered = Some(Gathered {
                 from,
@@ -547,7 +546,7 @@ impl Log {
     }
 
     /// Copies whole events from `from` up to `to`, or as many as fit into `limit` bytes, but at
-    /// least one. Returns the position behind the last one copied.
+    /// least one. Returns the position after the last one copied.
     fn copy(&self, from: u64, to: u64, limit: usize, out: &mut Vec<u8>) -> u64 {
         let start = self.offset(from);
         let mut position = from;
@@ -591,7 +590,7 @@ impl Log {
         }
     }
 
-    /// The run of events that a reader at `position` may have: up to the first hole, and up to
+    /// The range of events that a reader at `position` may read: up to the first hole, and up to
     /// the event `up_to`.
     fn readable(&self, position: u64, up_to: EventId) -> Result<(u64, u64), Read> {
         if position < self.first {

@@ -1,13 +1,13 @@
-//! [`Segment`]: a run of framed events in one buffer, and the index that finds them.
+//! [`Segment`]: a run of encoded events in one buffer, and an index into it.
 //!
-//! Open segments grow and are copied from; sealed ones are handed out in slices. Positions here
-//! are the log's own; nothing but its bytes is ever taken out of a segment.
+//! Open segments grow and are copied from; sealed ones are handed out in slices. Positions are
+//! those of the log.
 
 use bytes::Bytes;
 
 use crate::event::EventId;
 
-/// One event, or, where no bytes lie between it and the entry before, a hole.
+/// One event, or a hole if it has no bytes.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     id: EventId,
@@ -27,7 +27,7 @@ enum Buffer {
 pub(super) struct Segment {
     /// Position of the first entry.
     first: u64,
-    /// How many bytes of the log lie in front of this segment.
+    /// How many bytes were appended to the log before this segment.
     offset: u64,
     /// The time of the first entry, in milliseconds of the log's clock.
     started: u64,
@@ -46,10 +46,10 @@ impl Segment {
         }
     }
 
-    /// Appends an event in pieces, or a hole where `pieces` hold nothing.
+    /// Appends an event in pieces, or a hole if the pieces are empty.
     pub(super) fn push(&mut self, id: EventId, pieces: &[&[u8]], now: u64) {
         let Buffer::Open(bytes) = &mut self.buffer else {
-            // The log appends to its last segment only, which it seals when it opens another.
+            // The log opens another segment if `fits` is false, as it is for a sealed one.
             debug_assert!(false, "a sealed segment does not grow");
             return;
         };
@@ -63,7 +63,7 @@ impl Segment {
         });
     }
 
-    /// Whether an event of this size and time still has its place here.
+    /// Whether an event of this size and time still belongs in this segment.
     pub(super) fn fits(&self, size: usize, now: u64, seal_at: usize) -> bool {
         let fits = self.len() + size <= seal_at || self.entries.is_empty();
         matches!(self.buffer, Buffer::Open(_))
@@ -71,11 +71,11 @@ impl Segment {
             && now.saturating_sub(self.started) < u64::from(u32::MAX)
     }
 
-    /// From here on, bytes are handed out in slices of this buffer.
+    /// From now on, bytes are handed out in slices of this buffer.
     pub(super) fn seal(&mut self) {
         if let Buffer::Open(bytes) = &mut self.buffer {
             let mut bytes = std::mem::take(bytes);
-            // What is not filled stays allocated for as long as any slice lives.
+            // Spare capacity would stay allocated as long as any slice lives.
             if bytes.len() < bytes.capacity() / 8 * 7 {
                 bytes.shrink_to_fit();
             }
@@ -92,7 +92,7 @@ impl Segment {
         self.first
     }
 
-    /// The position behind the last entry.
+    /// The position after the last entry.
     pub(super) fn end(&self) -> u64 {
         self.first + self.entries.len() as u64
     }
@@ -113,7 +113,7 @@ impl Segment {
         }
     }
 
-    /// How many bytes of the log lie in front of the entry at `position`.
+    /// How many bytes were appended to the log before the entry at `position`.
     pub(super) fn offset(&self, position: u64) -> u64 {
         self.offset + self.start(position) as u64
     }
@@ -136,8 +136,8 @@ impl Segment {
         self.entries.last().map(|entry| entry.id)
     }
 
-    /// The first position whose entry comes after `id`. A hole bears the id of the event in
-    /// front of it and comes after that event.
+    /// The first position whose entry comes after `id`. A hole has the id of the event before it,
+    /// and comes after that event.
     pub(super) fn after(&self, id: EventId) -> u64 {
         let mut index = self.entries.partition_point(|entry| entry.id < id);
         if self.entries.get(index).is_some_and(|entry| entry.id == id)
@@ -161,7 +161,7 @@ impl Segment {
         from + events.count() as u64
     }
 
-    /// The furthest position that is at most `limit` bytes behind `from`, but at least one entry
+    /// The furthest position that is at most `limit` bytes after `from`, but at least one entry
     /// further.
     pub(super) fn within(&self, from: u64, limit: usize) -> u64 {
         let limit = self.start(from) + limit;
@@ -183,7 +183,7 @@ impl Segment {
         }
     }
 
-    /// The same without a copy, if this segment is sealed.
+    /// Like [`bytes`](Segment::bytes) without a copy; `None` if this segment is open.
     pub(super) fn slice(&self, from: u64, to: u64) -> Option<Bytes> {
         match &self.buffer {
             Buffer::Open(_) => None,

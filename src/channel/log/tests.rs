@@ -1,4 +1,4 @@
-//! The log against a naive model: a list of everything that was ever appended.
+//! The log against a naive model: a list of everything ever appended.
 
 use super::*;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ enum Op {
     KeepFrom {
         back: usize,
     },
-    /// A reader takes what is there, up to `back` ids behind the newest.
+    /// A reader reads up to the id that is `back` before the newest.
     Read {
         reader: usize,
         back: u64,
@@ -50,7 +50,7 @@ impl Entry {
     }
 }
 
-/// The laws, without any cleverness.
+/// The laws in their simplest form.
 struct Model {
     limits: Limits,
     all: Vec<Entry>,
@@ -72,7 +72,7 @@ impl Model {
 
     fn trim(&mut self) {
         let end = self.all.len();
-        // Neither ever moves back: time passes and entries are added, no more.
+        // Neither ever moves back: time only passes, and entries are only added.
         self.replay = (self.replay..=end)
             .find(|from| self.meets_limits(*from, false))
             .unwrap();
@@ -82,8 +82,8 @@ impl Model {
             .unwrap();
     }
 
-    /// The index of the first entry behind the event `id`, holes included.
-    fn behind(&self, id: u64) -> usize {
+    /// The index of the first entry after the event `id`, holes included.
+    fn after(&self, id: u64) -> usize {
         self.all
             .iter()
             .position(|entry| entry.id > id || (entry.id == id && entry.is_hole()))
@@ -121,7 +121,7 @@ fn run(limits: Limits, ops: Vec<Op>, every_id: bool) {
                     assert!(size > limits.bytes);
                     continue;
                 }
-                // Not every number is drawn for this log: others share the clock.
+                // Ids have holes, because other logs share the clock.
                 newest += 1 + newest % 3;
                 let bytes = payload(newest, size);
                 let (head, tail) = bytes.split_at(size / 3);
@@ -188,7 +188,7 @@ fn read(log: &mut Log, model: &Model, position: &mut u64, up_to: u64) {
     assert_eq!(next_id, model.all.get(next).map(|entry| entry.id));
     match log.read(*position, id(up_to)) {
         Read::End => {
-            // A hole comes after the event whose id it bears.
+            // A hole comes after the event whose id it has.
             let beyond = |entry: &Entry| entry.id > up_to || entry.is_hole();
             assert!(model.all.get(at).is_none_or(beyond));
             assert!(matches!(merged, Read::End));
@@ -230,7 +230,7 @@ fn read(log: &mut Log, model: &Model, position: &mut u64, up_to: u64) {
             *position = next;
         }
     }
-    // What has not been evicted, a reader never misses.
+    // A reader never misses an entry that was kept.
     assert!(at >= model.first || *position == model.first as u64);
 }
 
@@ -253,18 +253,18 @@ fn check_bounds(log: &Log, model: &Model) {
 }
 
 fn check_seek(log: &Log, model: &Model, sequence: u64) {
-    let behind = model.behind(sequence);
-    let expected = if behind >= model.replay {
+    let after = model.after(sequence);
+    let expected = if after >= model.replay {
         Seek::Exact {
-            position: behind as u64,
-            pending: (model.all.len() - behind) as u64,
+            position: after as u64,
+            pending: (model.all.len() - after) as u64,
         }
     } else {
         Seek::Evicted
     };
     assert_eq!(log.seek(id(sequence)), expected, "id {sequence}");
 
-    let is_kept = behind >= model.first;
+    let is_kept = after >= model.first;
     let found = log.seek_kept(id(sequence));
     assert_eq!(
         matches!(found, Seek::Exact { .. }),
@@ -272,21 +272,21 @@ fn check_seek(log: &Log, model: &Model, sequence: u64) {
         "id {sequence}"
     );
     if let Seek::Exact { position, .. } = found {
-        assert_eq!(position, behind as u64, "id {sequence}");
+        assert_eq!(position, after as u64, "id {sequence}");
     }
-    // Where it is known how many are missing, it is that many.
-    let missed = (model.replay.max(behind) - behind) as u64;
+    // If the number of missing events is known, it is right.
+    let missed = (model.replay.max(after) - after) as u64;
     let known = log.missed(id(sequence), log.oldest());
     assert!(
         known.is_none_or(|known| known == missed),
         "id {sequence}: {known:?}"
     );
     let before_all = model.all.first().is_none_or(|first| sequence < first.id);
-    let is_told = is_kept || (before_all && !log.had_holes);
-    assert!(!is_told || known.is_some(), "id {sequence}");
+    let must_be_known = is_kept || (before_all && !log.had_holes);
+    assert!(!must_be_known || known.is_some(), "id {sequence}");
 
     let (_, bytes) = log.retained();
-    let later = &model.all[behind..];
+    let later = &model.all[after..];
     let bytes_later: usize = later.iter().map(|entry| entry.bytes.len()).sum();
     let recent = expected != Seek::Evicted
         && later.len() <= model.limits.events / 2

@@ -1,4 +1,4 @@
-//! [`Clock`]: draws the ids of one life of a hub, and says whether an id is one of them.
+//! [`Clock`]: draws the ids of one epoch of a hub, and checks whether an id is one of them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,14 +11,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Clock {
     epoch: u64,
-    /// What stands in front of the count in a printed id.
+    /// What precedes the sequence number in a printed id.
     prefix: Box<[u8]>,
     sequence: AtomicU64,
 }
 
 impl Clock {
-    /// A life of its own: the time in the high half, so that later lives sort behind earlier
-    /// ones, and 32 random bits in the low half, so that two that start in the same second differ.
+    /// A new epoch: the time in the high half, so that later epochs sort after earlier ones, and
+    /// 32 random bits in the low half, so that two that start in the same second differ.
     pub(crate) fn new() -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH);
         let seconds = time.unwrap_or(Duration::ZERO).as_secs();
@@ -28,7 +28,7 @@ impl Clock {
         Self::with_prefix(epoch, prefix)
     }
 
-    /// A life whose ids are printed with `prefix` in place of `epoch`.
+    /// An epoch whose ids are printed with `prefix` in place of `epoch`.
     pub(crate) fn with_prefix(epoch: u64, mut prefix: Vec<u8>) -> Self {
         prefix.push(b'-');
         Self {
@@ -38,27 +38,27 @@ impl Clock {
         }
     }
 
-    /// Appends an id of this life as it stands on the wire.
+    /// Appends an id of this epoch in its wire format.
     pub(crate) fn write(&self, id: EventId, out: &mut Vec<u8>) {
         debug_assert_eq!(id.epoch(), self.epoch);
         out.extend_from_slice(&self.prefix);
         id.write_sequence(out);
     }
 
-    /// The id of the next event. Only called under the lock of the log that it is for (law 1).
+    /// The id of the next event. Called only under the lock of the log that it is for (law 1).
     pub(crate) fn draw(&self) -> EventId {
-        // Release, with the acquire below: who sees this id drawn also sees that its log's
-        // version turned odd before (see `ChannelState::publish`).
+        // Release, pairs with the acquire below: a reader that sees this id drawn also sees that
+        // its log's version turned odd before (see `ChannelState::append`).
         EventId::new(self.epoch, self.sequence.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
-    /// The newest id drawn. Its event may not be in its log yet, but whoever locks that log after
-    /// this call finds it there.
+    /// The newest id drawn. Its event may not be in its log yet, but a caller that locks that log
+    /// after this call finds it there.
     pub(crate) fn newest(&self) -> EventId {
         EventId::new(self.epoch, self.sequence.load(Ordering::Acquire))
     }
 
-    /// The id in front of the first event.
+    /// The id before the first event.
     pub(crate) fn start(&self) -> EventId {
         EventId::new(self.epoch, 0)
     }

@@ -1,9 +1,9 @@
-//! [`Registry`]: the named channels of a hub: made on first use, retired when idle, bounded in
-//! number.
+//! [`Registry`]: the named channels of a hub, created on first use, retired when idle, and bounded
+//! in number.
 //!
-//! Lookup and retirement take the same lock, so two logs of one name never exist, and a channel
-//! that somebody holds is never retired (law 7). A retired channel leaves nothing behind but the
-//! watermark: the newest id of any channel that is gone.
+//! Lookup and retirement take the same lock, so a name never has two logs, and a channel in use is
+//! never retired (law 7). All that remains of retired channels is the watermark: the newest id
+//! that any of them had.
 
 use std::{
     any::TypeId,
@@ -27,18 +27,18 @@ use crate::{
 /// The longest name of a channel, in bytes.
 const MAX_NAME: usize = 1024;
 
-/// Idle channels that are looked at in one go.
-const AT_ONCE: usize = 64;
+/// How many idle channels are visited under one lock.
+const IDLE_BATCH: usize = 64;
 
-/// Channels that one sweep visits.
-const SWEEP: usize = 256;
+/// How many channels one sweep visits.
+const SWEEP_BATCH: usize = 256;
 
-/// Channels that are looked at in one go for their figures.
-const AT_A_LOOK: usize = 512;
+/// How many channels are returned at a time for their figures.
+const TALLY_BATCH: usize = 512;
 
 #[derive(Debug)]
 pub(crate) struct Registry {
-    /// `None` for a channel of its own, which is never looked up nor retired.
+    /// `None` for a stand-alone channel, which is never looked up or retired.
     bounds: Option<Bounds>,
     state: Mutex<State>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Bounds {
     pub(crate) channels: usize,
     /// An idle channel is retired after this time.
     pub(crate) idle: Duration,
-    /// A closed one stays known for this time after it was closed.
+    /// A closed channel is kept for this time after it was closed.
     pub(crate) closed: Duration,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ValueKind {
     pub(crate) value: TypeId,
-    /// Each value's event is named after its variant.
+    /// Each event is named after its value's variant.
     pub(crate) named: bool,
 }
 
@@ -64,20 +64,20 @@ pub(crate) struct ValueKind {
 struct State {
     names: HashMap<Box<str>, usize>,
     entries: Slab<Entry>,
-    /// Keys of idle channels, the longest idle first. A key whose stamp is not its entry's is
-    /// out of date.
+    /// Keys of idle channels, the longest idle first. A key whose stamp differs from its entry's
+    /// is stale.
     idle: VecDeque<(usize, u64)>,
     stamps: u64,
-    /// No channel that is gone has had a newer event.
+    /// The newest id of any retired channel.
     watermark: EventId,
-    /// Where the next sweep goes on.
+    /// Where the next sweep continues.
     sweep: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     channel: Arc<ChannelState>,
-    /// What its handles publish, once there has been one.
+    /// What its handles publish; `None` before the first one.
     published: Option<ValueKind>,
     idle: Option<Idle>,
 }
@@ -103,7 +103,7 @@ impl Registry {
         }
     }
 
-    /// Takes in the channel of a hub that has one only.
+    /// Adds a stand-alone channel.
     pub(crate) fn insert_single(&self, channel: Arc<ChannelState>) {
         lock(&self.state).entries.insert(Entry {
             channel,
@@ -112,13 +112,13 @@ impl Registry {
         });
     }
 
-    /// Whether the hub has one channel, which is not named.
+    /// Whether this is the registry of a stand-alone channel, which has no name.
     pub(crate) fn is_single(&self) -> bool {
         self.bounds.is_none()
     }
 
-    /// The channel of that name, made if there is none. `wanted` is what is to be published, if
-    /// anything.
+    /// The channel of that name, created if there is none. `wanted` is what the caller will
+    /// publish, if anything.
     pub(crate) fn look_up(
         &self,
         shared: &Arc<Shared>,
@@ -158,7 +158,7 @@ impl Registry {
                     return Err(Error::new(
                         ErrorKind::TooManyChannels,
                         format!(
-                            "no room for channel {}: all {bound} are in use",
+                            "no room for channel {}: all {bound} channels are in use",
                             quoted(name)
                         ),
                     ));
@@ -202,13 +202,13 @@ impl Registry {
         })
     }
 
-    /// Whether a name is free again: its channel was closed long enough ago, and nobody holds it.
+    /// Whether the name is free again: its channel was closed long enough ago and has no handle.
     fn is_free(&self, channel: &ChannelState, now: Instant) -> bool {
         let closed = self.bounds.map(|bounds| bounds.closed);
         !channel.is_held() && channel.closed_for(now) >= closed && closed.is_some()
     }
 
-    /// Nobody holds `channel` any more, or so it seemed a moment ago.
+    /// Called when the last handle of `channel` has been dropped. A new one may exist by now.
     pub(crate) fn release(&self, channel: &Arc<ChannelState>) {
         if self.is_single() {
             return;
@@ -238,14 +238,13 @@ impl Registry {
         drop(retired);
     }
 
-    /// Retires what has been idle for long enough. What is returned is to be dropped without the
-    /// lock.
+    /// Retires channels that have been idle for long enough. The caller drops them after the lock.
     fn retire_expired(&self, state: &mut State, now: Instant) -> Vec<Arc<ChannelState>> {
         let Some(bounds) = self.bounds else {
             return Vec::new();
         };
         let mut retired = Vec::new();
-        for _ in 0..AT_ONCE {
+        for _ in 0..IDLE_BATCH {
             let Some(&(key, stamp)) = state.idle.front() else {
                 break;
             };
@@ -260,7 +259,7 @@ impl Registry {
             state.idle.pop_front();
             let channel = &state.entries[key].channel;
             if channel.is_closed() && !self.is_free(channel, now) {
-                // It stays for longer, and must not hold up those behind it.
+                // It stays longer, and must not delay those after it.
                 state.idle.push_back((key, stamp));
             } else {
                 retired.push(state.retire(key));
@@ -269,15 +268,15 @@ impl Registry {
         retired
     }
 
-    /// Visits a few channels: what is too old is forgotten, idle channels are retired. Returns
-    /// those whose readers should be looked at.
+    /// Visits a few channels, evicts events that are too old, and retires idle channels. Returns
+    /// the channels whose readers should be looked at.
     pub(crate) fn sweep(&self, now: u64) -> Vec<Arc<ChannelState>> {
         let instant = Instant::now();
         let mut state = lock(&self.state);
         let retired = self.retire_expired(&mut state, instant);
         let mut channels = Vec::new();
         let capacity = state.entries.capacity();
-        for _ in 0..SWEEP.min(capacity) {
+        for _ in 0..SWEEP_BATCH.min(capacity) {
             state.sweep = (state.sweep + 1) % capacity;
             let entry = state.entries.get(state.sweep);
             channels.extend(entry.map(|entry| entry.channel.clone()));
@@ -288,11 +287,11 @@ impl Registry {
         channels
     }
 
-    /// A bounded number of channels, from key `from` on, and the key to go on with.
+    /// A bounded number of channels, starting at key `from`, and the key to continue with.
     pub(crate) fn some_channels(&self, from: usize) -> (Vec<Arc<ChannelState>>, Option<usize>) {
         let state = lock(&self.state);
         let entries = &state.entries;
-        let end = entries.capacity().min(from.saturating_add(AT_A_LOOK));
+        let end = entries.capacity().min(from.saturating_add(TALLY_BATCH));
         let channels = (from..end).filter_map(|key| Some(entries.get(key)?.channel.clone()));
         (
             channels.collect(),
@@ -311,16 +310,17 @@ impl Registry {
 impl State {
     fn idle_since(&self, key: usize, stamp: u64) -> Option<Instant> {
         let entry = self.entries.get(key)?;
-        // Set when the last one let go, and taken back by the next one that looks it up.
+        // Set when the last handle is dropped, and reset by the next lookup.
         let idle = entry.idle.filter(|idle| idle.stamp == stamp)?;
         Some(idle.since)
     }
 
-    /// Open channels first: of a closed one, clients that come back should hear that it is.
+    /// Open channels first: clients that come back to a closed channel should learn that it is
+    /// closed.
     fn retire_longest_idle(&mut self) -> Option<Arc<ChannelState>> {
         let mut closed = Vec::new();
         let mut open = None;
-        while closed.len() < AT_ONCE
+        while closed.len() < IDLE_BATCH
             && let Some((key, stamp)) = self.idle.pop_front()
         {
             if self.idle_since(key, stamp).is_none() {
@@ -347,9 +347,9 @@ impl State {
         entry.channel
     }
 
-    /// A channel that is held and released over and over leaves stale keys.
+    /// Removes stale keys, which pile up if a channel is looked up and released over and over.
     fn compact(&mut self) {
-        if self.idle.len() > 2 * self.entries.len() + AT_ONCE {
+        if self.idle.len() > 2 * self.entries.len() + IDLE_BATCH {
             let entries = &self.entries;
             self.idle.retain(|(key, stamp)| {
                 entries

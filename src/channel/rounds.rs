@@ -1,11 +1,11 @@
-//! [`Rounds`]: in which order the wake task goes over its channels.
+//! [`Rounds`]: the order in which the wake task serves its channels.
 //!
-//! A *round* goes over the readers of one channel and wakes them. The rounds under way share each
-//! slice of wake-ups, and a channel that gets news meanwhile joins them at once: a channel with
-//! few readers waits for a few slices, however many readers the others have.
+//! A *round* wakes the readers of one channel. All rounds under way share each slice of wake-ups,
+//! and a channel with news joins them at once. So a channel with few readers waits for a few
+//! slices at most, however many readers the others have.
 //!
-//! All of this belongs to the task. What is lost with it when its runtime dies are rounds whose
-//! readers are woken then anyway.
+//! Only the task uses this. If its runtime dies, rounds are lost, but the guard wakes all readers
+//! anyway.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map},
@@ -23,36 +23,36 @@ use crate::{
     sync::{Arc, Weak, lock},
 };
 
-/// Readers of one channel that are woken before it is another channel's turn.
+/// How many readers of one channel are woken before the next channel's turn.
 const QUANTUM: usize = if SLICE < 4 { 1 } else { SLICE / 4 };
 
-/// Channels that are visited in one slice.
+/// How many channels are visited in one slice.
 const VISITS: usize = 64;
 
-/// Channels that are taken from the queue in one go.
-const TAKEN: usize = 1024;
+/// How many channels are taken from the queue at a time.
+const QUEUE_BATCH: usize = 1024;
 
-/// Above this capacity, lists that have become empty are freed.
-const KEPT: usize = 1024;
+/// Empty collections above this capacity are shrunk.
+const MAX_SPARE: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Rounds {
     coalesce: Duration,
-    /// Rounds that are to begin. They take turns with those under way, and come first: most are
-    /// done at once.
+    /// Channels whose round has yet to begin. They alternate with the rounds under way, and go
+    /// first, because most rounds are done in one step.
     fresh: VecDeque<Arc<ChannelState>>,
     /// Rounds under way.
     line: VecDeque<(Arc<ChannelState>, Round)>,
-    /// What is known of channels that are in the line or rest, by their address. It is not used
-    /// again meanwhile: `line` or `resting` refers to it.
+    /// The channels that are in the line or resting, by address. The address is not reused
+    /// meanwhile, because `fresh`, `line` or `resting` refers to it.
     known: HashMap<usize, Known>,
     /// Channels whose last round began less than `coalesce` ago, the earliest first.
     resting: VecDeque<(Instant, Weak<ChannelState>)>,
-    /// To be looked at after the next tick.
+    /// Channels to look at after the next tick.
     unsettled: HashMap<usize, Arc<ChannelState>>,
-    /// To be looked at now.
+    /// Channels to look at now.
     looks: hash_map::IntoValues<usize, Arc<ChannelState>>,
-    /// The queue holds more than has been taken.
+    /// The wake queue holds more channels than were taken.
     more: bool,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Rounds {
 struct Known {
     in_line: bool,
     rests: bool,
-    /// There has been news since its last round began.
+    /// Set if there has been news since the last round began.
     news: Option<Arc<ChannelState>>,
 }
 
@@ -87,12 +87,12 @@ impl Rounds {
         self.has_rounds() || self.looks.len() > 0
     }
 
-    /// Whether anybody is to be woken.
+    /// Whether any round has readers to wake.
     pub(super) fn has_rounds(&self) -> bool {
         self.more || !self.fresh.is_empty() || !self.line.is_empty()
     }
 
-    /// When the next channel has rested.
+    /// When the next channel has rested long enough.
     pub(super) fn next_rested(&self) -> Option<Instant> {
         self.resting.front().map(|(until, _)| *until)
     }
@@ -100,15 +100,15 @@ impl Rounds {
     /// Takes channels with news from the queue.
     pub(super) fn take_news(&mut self, wake: &Wake) {
         let mut queue = lock(&wake.queue);
-        let taken = queue.len().min(TAKEN);
+        let taken = queue.len().min(QUEUE_BATCH);
         let states: Vec<_> = queue.drain(..taken).collect();
         self.more = !queue.is_empty();
-        if !self.more && queue.capacity() > KEPT {
+        if !self.more && queue.capacity() > MAX_SPARE {
             queue.shrink_to_fit();
         }
         drop(queue);
         for state in states {
-            // Before the wakers are taken, whenever that is.
+            // Before any waker is taken, whenever the round begins.
             state.dequeued();
             match self.known.entry(key(&state)) {
                 hash_map::Entry::Occupied(mut known) => known.get_mut().news = Some(state),
@@ -120,7 +120,7 @@ impl Rounds {
         }
     }
 
-    /// Lets channels go on that have rested.
+    /// Lets channels that have rested begin their next round.
     pub(super) fn wake_rested(&mut self, now: Instant) {
         while self.resting.front().is_some_and(|(until, _)| *until <= now)
             && let Some((_, state)) = self.resting.pop_front()
@@ -133,20 +133,20 @@ impl Rounds {
         }
     }
 
-    /// The channel is to be looked at after the next tick.
+    /// Schedules a look at the channel after the next tick.
     pub(super) fn look_later(&mut self, state: Arc<ChannelState>) {
         self.unsettled.insert(key(&state), state);
     }
 
-    /// A tick has passed.
+    /// Called on each tick: the scheduled looks are due.
     pub(super) fn look_now(&mut self) {
         if self.looks.len() == 0 {
             self.looks = std::mem::take(&mut self.unsettled).into_values();
         }
     }
 
-    /// The next wakers: those of the rounds, and then those of `beats`, whose heartbeat is due;
-    /// half each if there are enough of both.
+    /// Collects the next wakers: those of the rounds, then those of `beats`, whose heartbeat is
+    /// due. If there are enough of both, each gets half of the slice.
     pub(super) fn next_slice(
         &mut self,
         now: u64,
@@ -163,7 +163,7 @@ impl Rounds {
             let Some((state, round)) = next else { break };
             visits -= 1;
             let most = QUANTUM.min(news - wakers.len());
-            self.go_on(state, round, most, now, wakers);
+            self.advance(state, round, most, now, wakers);
         }
         while visits > 0
             && let Some(state) = self.looks.next()
@@ -172,12 +172,12 @@ impl Rounds {
             let known = self.known.get(&key(&state));
             if state.readers() > 0 && !known.is_some_and(|known| known.in_line) {
                 let round = state.begin_look();
-                self.go_on(state, round, usize::MAX, now, wakers);
+                self.advance(state, round, usize::MAX, now, wakers);
             }
         }
         let rest = SLICE.saturating_sub(wakers.len()).min(beats.len());
         wakers.extend(beats.drain(..rest));
-        if beats.is_empty() && beats.capacity() > KEPT {
+        if beats.is_empty() && beats.capacity() > MAX_SPARE {
             beats.shrink_to_fit();
         }
     }
@@ -188,7 +188,7 @@ impl Rounds {
         Some((state, round))
     }
 
-    fn go_on(
+    fn advance(
         &mut self,
         state: Arc<ChannelState>,
         mut round: Round,
@@ -196,7 +196,7 @@ impl Rounds {
         now: u64,
         wakers: &mut Vec<Waker>,
     ) {
-        let progress = state.go_on(&mut round, most, now, wakers);
+        let progress = state.advance(&mut round, most, now, wakers);
         let key = key(&state);
         let known = self.known.entry(key).or_default();
         known.in_line = progress == Progress::More;
@@ -210,8 +210,8 @@ impl Rounds {
         }
     }
 
-    /// Begins the round of a channel that has had news meanwhile, if it may; forgets it if
-    /// nothing is left to be known.
+    /// Begins the next round of a channel with news, unless it is in the line or resting; forgets
+    /// a channel without news.
     fn settle(&mut self, key: usize) {
         let Some(known) = self.known.get_mut(&key) else {
             return;
@@ -224,7 +224,7 @@ impl Rounds {
             return;
         }
         self.known.remove(&key);
-        if self.known.is_empty() && self.known.capacity() > KEPT {
+        if self.known.is_empty() && self.known.capacity() > MAX_SPARE {
             self.known.shrink_to_fit();
             self.fresh.shrink_to_fit();
             self.line.shrink_to_fit();
@@ -282,12 +282,12 @@ mod tests {
             let state = &channel.shared().registry.channels()[0];
             let (mut round, mut wakers) = (state.begin_round(), Vec::new());
             let looks = std::iter::from_fn(|| {
-                let progress = state.go_on(&mut round, usize::MAX, 0, &mut wakers);
+                let progress = state.advance(&mut round, usize::MAX, 0, &mut wakers);
                 (progress == Progress::More).then_some(())
             });
             (looks.count(), wakers.len())
         };
-        assert!(rounds().0 >= 10_000 / super::super::state::LOOKS);
+        assert!(rounds().0 >= 10_000 / super::super::state::READER_BATCH);
         drop(crowd);
         assert_eq!(rounds().0, 0, "one look");
         drop(stays);
@@ -334,7 +334,8 @@ mod tests {
         assert_eq!((rounds.known.len(), rounds.resting.len()), (0, 0));
     }
 
-    /// However many channels there are: the sweep alone would take a tick for each 256 of them.
+    /// The time does not depend on the number of channels. The sweep alone would take one tick per
+    /// 256 of them.
     #[tokio::test(start_paused = true)]
     async fn what_a_burst_leaves_goes_with_the_next_ticks() {
         const CHANNELS: usize = 3000;

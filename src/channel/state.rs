@@ -1,8 +1,7 @@
-//! [`ChannelState`]: one channel without its type: the log, its readers, and the order in which they are
-//! touched.
+//! [`ChannelState`]: one channel, regardless of the type of its values: its log and its readers.
 //!
-//! Lock order: a hub's registry, then `log`; `readers` is taken alone. No code of a user, no
-//! waker and no `Serialize` runs under any of them (law 8).
+//! Lock order: the hub's registry, then `log`; `readers` is never held with another lock. No user
+//! code, no waker and no `Serialize` runs under any of them (law 8).
 
 use std::{collections::BTreeMap, ops::Deref, sync::OnceLock, task::Waker};
 
@@ -26,36 +25,37 @@ use crate::{
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
 
-/// Readers that are looked at under one lock.
-pub(super) const LOOKS: usize = 4096;
+/// How many readers are visited under one lock.
+pub(super) const READER_BATCH: usize = 4096;
 
-/// The most bytes that are written under the log's lock: an id's line (law 1).
+/// Upper bound for an id's line, which is written under the log's lock (law 1).
 const ID_LINE: usize = 64;
 
 pub(crate) struct ChannelState {
     name: Box<str>,
     log: Mutex<Log>,
-    /// Odd while an id is drawn whose event is not in the log yet; another number after each
-    /// append. Changed under the log's lock only, read without it: a reader whose last look saw
-    /// this very number, and that loaded the clock before, knows that nothing new is here.
+    /// Odd between drawing an id and appending its event; different after each append. Changed
+    /// only under the log's lock, but read without it: a reader that first loads the clock, and
+    /// then finds the version of its last look, knows that the log holds nothing new up to the
+    /// clock's id.
     version: AtomicU64,
-    /// Nothing is appended any more. Changed under the log's lock only.
+    /// Nothing is appended any more. Changed only under the log's lock.
     closed: AtomicBool,
     readers: Mutex<Readers>,
     reader_count: AtomicUsize,
-    /// Set while the channel stands in the wake task's queue.
+    /// Set while the channel is in the wake task's queue.
     dirty: AtomicBool,
-    /// Handles and subscriptions. At zero, a channel in a registry is idle.
-    handle: AtomicUsize,
-    /// Handles that can publish, if the channel closes with the last of them.
+    /// Counts handles and subscriptions. At zero, a channel in a registry is idle.
+    handles: AtomicUsize,
+    /// Counts handles that can publish, if the channel closes with the last of them.
     pub(super) publishers: AtomicUsize,
     pub(crate) counters: Counters,
-    /// Entries that the slowest reader had in front of it when the wake task last came by.
+    /// How many entries the slowest reader had yet to read when the wake task last looked.
     lag: AtomicU64,
     pub(crate) snapshots: OnceLock<Snapshots>,
-    /// The name of its snapshot event, where it is not that of the settings.
+    /// The name of the snapshot event, if it differs from the one in the settings.
     pub(super) snapshot_name: OnceLock<Option<EventName>>,
-    /// Only the channel's board may publish.
+    /// Set if a state channel uses this channel: then only the state channel may publish.
     pub(super) has_state_channel: AtomicBool,
     closed_at: OnceLock<Instant>,
     /// How often the log was locked.
@@ -63,41 +63,41 @@ pub(crate) struct ChannelState {
     pub(crate) locked: std::sync::atomic::AtomicUsize,
 }
 
-/// The readers of a channel, by a number that grows: a round that is under way misses none, finds
-/// those that join meanwhile after the others, and looks at no more than are there.
+/// The readers of a channel, by a growing key. So a round misses none, visits those that join
+/// during it last, and visits only those that are still there.
 #[derive(Default)]
 struct Readers {
     progress: BTreeMap<u64, Arc<CursorProgress>>,
     next: u64,
 }
 
-/// How long a reader may take to read what was there when it was woken, before it no longer
-/// counts as one that keeps up. In milliseconds.
+/// A woken reader has this long, in milliseconds, to read what the log held at that moment. After
+/// that, it no longer counts as keeping up.
 pub(crate) const PATIENCE: u64 = 3000;
 
-/// Where one connection stands in one channel.
+/// How far one connection has read one channel.
 #[derive(Debug)]
 pub(crate) struct CursorProgress {
     reader: Arc<Reader>,
-    /// The cursor's position, as its reader says; [`NOT_BEGUN`] until it has found it.
+    /// The cursor's position, stored by its reader; [`NOT_BEGUN`] until the reader has found it.
     pub(crate) position: AtomicU64,
-    /// The log's end when the reader was woken, and when that was. The wake task's own; it sets
-    /// both anew when the reader has got there.
+    /// The log's end when the reader was woken, and the time of that. Only the wake task uses
+    /// them: once the reader has reached the goal, the task sets both again.
     goal: AtomicU64,
     since: AtomicU64,
-    /// The reader waits for a snapshot, after which it wants every event: it is not slow. For how
-    /// long it may, in milliseconds; 0 if it does not wait.
+    /// How long the reader may wait for a snapshot, in milliseconds; 0 if it does not wait. It
+    /// needs every event after the snapshot, so it does not count as slow while it waits.
     pub(crate) waits: AtomicU64,
 }
 
-/// The position of a reader that has joined and not looked at the log yet.
+/// The position of a reader that has joined but not looked at the log yet.
 const NOT_BEGUN: u64 = u64::MAX;
 
 impl CursorProgress {
-    /// What is to be kept for this reader: everything from here on, if anything.
+    /// The oldest position to keep for this reader; `None` if nothing needs to be kept.
     fn floor(&self, end: u64, now: u64) -> Option<u64> {
         let position = match self.position.load(Ordering::Relaxed) {
-            // It may have found its position already and be about to note it.
+            // The reader may have found its position already without having stored it.
             NOT_BEGUN => 0,
             position => position,
         };
@@ -114,7 +114,7 @@ impl CursorProgress {
         (waited < patience).then_some(position)
     }
 
-    /// How many entries this reader has in front of it.
+    /// How many entries this reader has yet to read.
     fn lag(&self, end: u64) -> u64 {
         match self.waits.load(Ordering::Relaxed) {
             0 => end.saturating_sub(self.position.load(Ordering::Relaxed)),
@@ -123,39 +123,38 @@ impl CursorProgress {
     }
 }
 
-/// One pass over the readers of a channel: wakes them, or only looks at where they are.
+/// One pass over the readers of a channel, which either wakes them or only checks their positions.
 #[derive(Debug)]
 pub(crate) struct Round {
-    /// The log's end when it began.
+    /// The log's end when the round began.
     end: u64,
-    /// Readers with smaller keys are woken. Those that joined later found in the log what the
-    /// round is about.
+    /// Readers with smaller keys are woken. Readers that joined later found the news in the log.
     wake_until: u64,
     next: u64,
-    /// What is to be kept for the readers that were looked at.
+    /// The oldest position to keep for the readers visited so far.
     floor: u64,
     lag: u64,
 }
 
-/// How far a [`Round`] has come.
+/// Whether a [`Round`] is done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Readers are left.
+    /// There are more readers to visit.
     More,
-    /// Something was found that the next look may find gone: events that are kept for readers
-    /// alone, or a reader that is behind.
+    /// Done, but worth another look soon: some events are kept only for readers, or a reader has
+    /// yet to catch up.
     Unsettled,
     Settled,
 }
 
-/// A framed event; its id's line belongs at `id_offset`.
+/// An encoded event. Its id's line belongs at `id_offset`.
 pub(crate) struct EncodedEvent<'a> {
     pub(crate) bytes: &'a mut Vec<u8>,
     pub(crate) id_offset: IdOffset,
 }
 
 impl ChannelState {
-    /// `before` is the id that a first event follows.
+    /// The first event follows the id `before`.
     pub(crate) fn new(name: &str, limits: Limits, before: EventId) -> Self {
         Self {
             name: name.into(),
@@ -165,7 +164,7 @@ impl ChannelState {
             readers: Mutex::default(),
             reader_count: AtomicUsize::new(0),
             dirty: AtomicBool::new(false),
-            handle: AtomicUsize::new(0),
+            handles: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
             counters: Counters::default(),
             lag: AtomicU64::new(0),
@@ -197,20 +196,20 @@ impl ChannelState {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// How long the channel has been closed, if it is.
+    /// How long the channel has been closed; `None` if it is open.
     pub(super) fn closed_for(&self, now: Instant) -> Option<std::time::Duration> {
         let closed = self.closed_at.get()?;
         Some(now.saturating_duration_since(*closed))
     }
 
-    /// Whether the channel must stay in its registry. One with a snapshot does until it is
-    /// closed: retired, it would be made anew without its snapshot.
+    /// Whether the channel must stay in its registry. A channel with a snapshot stays until it is
+    /// closed: if it were retired, the next lookup would create it without the snapshot.
     pub(crate) fn is_held(&self) -> bool {
-        self.handle.load(Ordering::Acquire) > 0
+        self.handles.load(Ordering::Acquire) > 0
             || self.snapshots.get().is_some() && !self.is_closed()
     }
 
-    /// The name of this channel's snapshot event; without one, it goes to `onmessage`.
+    /// The name of this channel's snapshot event; without a name, the event goes to `onmessage`.
     pub(crate) fn snapshot_name<'a>(&'a self, settings: &'a Settings) -> Option<&'a EventName> {
         let own = self.snapshot_name.get();
         own.unwrap_or(&settings.snapshot).as_ref()
@@ -224,17 +223,18 @@ impl ChannelState {
         self.lag.load(Ordering::Relaxed)
     }
 
-    /// Appends an event and signals the readers. What `frame` holds afterwards is of no use.
+    /// Appends an event and signals the readers. The content of its buffer is unspecified
+    /// afterwards.
     pub(crate) fn publish(
         self: &Arc<Self>,
-        frame: EncodedEvent<'_>,
+        event: EncodedEvent<'_>,
         now: u64,
         clock: &Clock,
         wake: &Wake,
     ) -> Result<EventId, Error> {
-        frame.bytes.reserve(ID_LINE);
+        event.bytes.reserve(ID_LINE);
         let mut log = self.lock();
-        let appended = self.append(&mut log, frame, now, clock);
+        let appended = self.append(&mut log, event, now, clock);
         drop(log);
         let (id, evicted) = appended?;
         drop(evicted);
@@ -242,7 +242,7 @@ impl ChannelState {
         Ok(id)
     }
 
-    /// Appends a last event, if there is one, and closes the channel, under one lock.
+    /// Appends the last event, if any, and closes the channel, under one lock.
     pub(crate) fn close(
         self: &Arc<Self>,
         last: Option<EncodedEvent<'_>>,
@@ -252,7 +252,7 @@ impl ChannelState {
     ) -> Result<Option<EventId>, Error> {
         let mut log = self.lock();
         let appended = match last {
-            Some(frame) => self.append(&mut log, frame, now, clock).map(Some),
+            Some(event) => self.append(&mut log, event, now, clock).map(Some),
             None if self.is_closed() => Err(self.closed_error()),
             None => Ok(None),
         };
@@ -271,11 +271,11 @@ impl ChannelState {
     fn append(
         &self,
         log: &mut Log,
-        frame: EncodedEvent<'_>,
+        event: EncodedEvent<'_>,
         now: u64,
         clock: &Clock,
     ) -> Result<(EventId, Evicted), Error> {
-        let EncodedEvent { bytes, id_offset } = frame;
+        let EncodedEvent { bytes, id_offset } = event;
         let size = bytes.len();
         if self.is_closed() {
             return Err(self.closed_error());
@@ -284,28 +284,37 @@ impl ChannelState {
             return Err(Error::new(
                 ErrorKind::TooLarge,
                 format!(
-                    "an event of {size} bytes is more than channel {:?} may hold in all",
-                    self.name
+                    "an event of {size} bytes exceeds the byte limit of {}",
+                    self.quoted()
                 ),
             ));
         }
         let version = self.version.load(Ordering::Relaxed);
-        // Odd before the id is drawn: the draw is a release, so who sees the id sees this too.
+        // Odd before the id is drawn: the draw is a release, so a reader that sees the id also
+        // sees the odd version.
         self.version.store(version + 1, Ordering::Relaxed);
         let id = clock.draw();
         encode::id(bytes, |out| clock.write(id, out));
-        let (head, rest) = bytes.split_at(id_offset);
+        let (fields, rest) = bytes.split_at(id_offset);
         let (data, id_line) = rest.split_at(size - id_offset);
-        // A reader registers before it takes this lock for the first time. So either it is
-        // counted here, or it will find this event in the log.
-        let evicted = log.append(id, &[head, id_line, data], now, self.readers() > 0);
+        // A reader registers before it first takes this lock. So either it is counted here, or it
+        // finds this event in the log.
+        let evicted = log.append(id, &[fields, id_line, data], now, self.readers() > 0);
         self.version.store(version + 2, Ordering::Release);
         Ok((id, evicted))
     }
 
     fn closed_error(&self) -> Error {
-        let message = format!("channel {:?} has been closed", self.name);
+        let message = format!("{} has been closed", self.quoted());
         Error::new(ErrorKind::Closed, message)
+    }
+
+    /// The channel in an error message. A stand-alone channel has no name.
+    fn quoted(&self) -> String {
+        match self.name() {
+            "" => "the channel".to_owned(),
+            name => format!("channel {name:?}"),
+        }
     }
 
     fn signal(self: &Arc<Self>, wake: &Wake) {
@@ -337,27 +346,27 @@ impl ChannelState {
             self.lag.store(0, Ordering::Relaxed);
         }
         drop(readers);
-        let left = self.reader_count.fetch_sub(1, Ordering::AcqRel) - 1;
+        let remaining = self.reader_count.fetch_sub(1, Ordering::AcqRel) - 1;
         drop(progress);
-        if left > 0 {
+        if remaining > 0 {
             return;
         }
         let mut log = self.lock();
-        // One that has come meanwhile may stand in the floor, if it locked the log before.
+        // A new reader may rely on the floor if it has joined and locked the log meanwhile.
         let evicted = (self.readers() == 0).then(|| log.drop_floor());
         drop(log);
         drop(evicted);
     }
 
-    /// The wake task has taken this channel from its queue: a publisher that comes later queues
-    /// it anew. To be called before the wakers are taken.
+    /// Called when the wake task has taken this channel from its queue, and before it takes any
+    /// waker: a publisher that comes later queues the channel again.
     pub(crate) fn dequeued(&self) {
         self.dirty.swap(false, Ordering::AcqRel);
     }
 
-    /// A round that wakes all who are there now.
+    /// Begins a round that wakes all current readers.
     pub(crate) fn begin_round(&self) -> Round {
-        // A reader that joins after this locks the log after it, too: it finds the news there.
+        // A reader that joins after this also locks the log after it, and finds the news there.
         let wake_until = lock(&self.readers).next;
         Round {
             wake_until,
@@ -365,7 +374,7 @@ impl ChannelState {
         }
     }
 
-    /// A round that wakes nobody.
+    /// Begins a round that wakes no readers.
     pub(crate) fn begin_look(&self) -> Round {
         let end = self.lock().end();
         Round {
@@ -377,9 +386,9 @@ impl ChannelState {
         }
     }
 
-    /// Takes the wakers of at most `most` readers, and looks at a bounded number of others. After
-    /// the last reader, what all that keep up have read is let go.
-    pub(crate) fn go_on(
+    /// Visits a bounded number of readers and takes at most `most` wakers. After the last reader,
+    /// the log releases what all readers that keep up have read.
+    pub(crate) fn advance(
         &self,
         round: &mut Round,
         most: usize,
@@ -389,8 +398,8 @@ impl ChannelState {
         let most = wakers.len().saturating_add(most);
         let readers = lock(&self.readers);
         let from = round.next;
-        for (looked, (key, progress)) in readers.progress.range(from..).enumerate() {
-            if wakers.len() >= most || looked == LOOKS {
+        for (visited, (key, progress)) in readers.progress.range(from..).enumerate() {
+            if wakers.len() >= most || visited == READER_BATCH {
                 return Progress::More;
             }
             round.next = key + 1;
@@ -402,7 +411,7 @@ impl ChannelState {
                 wakers.extend(progress.reader.waker.take());
             }
         }
-        // Under the lock: the last one to leave sets it to 0.
+        // Under the lock, because the last reader to leave sets it to 0.
         if !readers.progress.is_empty() {
             self.lag.store(round.lag, Ordering::Relaxed);
         }
@@ -418,8 +427,8 @@ impl ChannelState {
         }
     }
 
-    /// Forgets what has grown too old. Returns whether the readers should be looked at: something
-    /// is kept for them alone.
+    /// Evicts events that are too old. Returns whether events are kept only for readers, so that a
+    /// look at the readers may free some.
     pub(crate) fn sweep(&self, now: u64) -> bool {
         let mut log = self.lock();
         let evicted = log.expire(now);
@@ -438,7 +447,7 @@ impl std::fmt::Debug for ChannelState {
     }
 }
 
-/// A channel that somebody uses: it is not idle, and stays in its hub.
+/// A channel in use: while a handle exists, the channel is not idle and stays in its hub.
 #[derive(Debug)]
 pub(crate) struct ChannelHandle {
     pub(crate) shared: Arc<Shared>,
@@ -446,9 +455,9 @@ pub(crate) struct ChannelHandle {
 }
 
 impl ChannelHandle {
-    /// For a channel in a registry, to be called under the registry's lock.
+    /// For a channel in a registry, call this under the registry's lock.
     pub(crate) fn new(shared: Arc<Shared>, state: Arc<ChannelState>) -> Self {
-        state.handle.fetch_add(1, Ordering::AcqRel);
+        state.handles.fetch_add(1, Ordering::AcqRel);
         Self { shared, state }
     }
 }
@@ -469,7 +478,7 @@ impl Clone for ChannelHandle {
 
 impl Drop for ChannelHandle {
     fn drop(&mut self) {
-        if self.state.handle.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.state.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.registry.release(&self.state);
         }
     }

@@ -1,18 +1,19 @@
-//! The hub's one task: it wakes readers when there is news, and when a heartbeat is due.
+//! The hub's one task: it wakes readers when there is news and when a heartbeat is due.
 //!
-//! A publisher appends and signals, and never wakes a client itself (law 10). The task takes the
-//! channels with news and wakes their readers in slices that all of them share (`rounds.rs`), and
-//! so do the readers whose heartbeat is due. After each slice it goes to the end of the line, so
-//! that more events arrive meanwhile and each reader picks up all of them in one write.
+//! A publisher appends and signals, but never wakes a client itself (law 10). The task takes the
+//! channels with news and wakes their readers in slices that all these channels share
+//! (`rounds.rs`), together with the readers whose heartbeat is due. After each slice, the task
+//! yields to all ready tasks. More events arrive meanwhile, and each reader picks up all of them
+//! in one write.
 //!
-//! The task starts with the first poll of a subscription, on that runtime, and ends with the
-//! last subscriber. It holds nothing of the hub but this module's [`Wake`]. If its runtime dies
-//! under it, a guard says so and wakes all readers; the next one that is polled starts the task
-//! anew, on a runtime that lives (law 12).
+//! The first poll of a subscription starts the task on its runtime, and the task ends with the
+//! last subscriber. It owns nothing of the hub except this module's [`Wake`]. If its runtime dies,
+//! a guard marks the task as gone and wakes all readers; the next one to be polled starts the task
+//! again on its own runtime (law 12).
 //!
-//! With every tick it also sweeps a few channels: see [`Shared::sweep`]. No step takes longer the
-//! more channels or readers there are, but for the wheel, which looks at a sixteenth of the
-//! readers in each tick.
+//! On every tick, the task also sweeps a few channels: see [`Shared::sweep`]. The cost of a step
+//! does not grow with the number of channels or readers, except for the wheel, which visits a
+//! sixteenth of the readers in each tick.
 
 use std::{
     collections::VecDeque,
@@ -30,24 +31,24 @@ use crate::{
     sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, Weak, lock},
 };
 
-/// Ticks in a heartbeat's interval: a heartbeat is at most one tick late, unless more are due in
-/// one tick than [`Wake::most_beats`] allows.
+/// Ticks per heartbeat interval. A heartbeat is at most one tick late, unless more are due in one
+/// tick than [`Wake::most_beats`] allows.
 const TICKS: u64 = 16;
 
-/// A reader's due tick is at most this far ahead; one more than [`TICKS`], since the tick in
-/// which it wrote had begun already, and a heartbeat must not be early.
+/// A heartbeat is due this many ticks after a write. One more than [`TICKS`]: the tick of the
+/// write has already begun, and a heartbeat must not be early.
 const AHEAD: u64 = TICKS + 1;
 
-/// Readers woken in one go, before other tasks get their turn: half of what the queue of a tokio
-/// worker takes, since what does not fit is run late. In loom's models, two readers make a round
-/// of two slices.
+/// How many readers are woken before other tasks run: half the capacity of a tokio worker's queue,
+/// because tasks that overflow it run late. In loom's models, a round over two readers takes two
+/// slices.
 pub(super) const SLICE: usize = if cfg!(all(test, axum_sse_loom)) {
     1
 } else {
     128
 };
 
-/// How often the task looks around when heartbeats are off.
+/// The length of a tick when heartbeats are off.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// What the task knows of one connection.
@@ -56,10 +57,10 @@ pub(crate) struct Reader {
     pub(crate) waker: WakerSlot,
     /// The tick at which a heartbeat is due if nothing is written until then.
     due: AtomicU64,
-    /// The task asks for a heartbeat.
+    /// Set by the task when a heartbeat is due.
     beat: AtomicBool,
-    /// Where the wheel holds it. Only used under the lock of the wheel, so these are std's
-    /// atomics also in loom's models.
+    /// The reader's position in the wheel. Only used under the wheel's lock, so std's atomics will
+    /// do in loom's models too.
     slot: AtomicUsize,
     index: AtomicUsize,
 }
@@ -69,12 +70,13 @@ pub(crate) struct Wake {
     tick_length: Duration,
     beats: bool,
     coalesce: Duration,
-    epoch: Instant,
+    started: Instant,
     tick: AtomicU64,
-    /// The first publisher after the task went idle sets it and wakes the task.
+    /// Set by every signal. The signal that sets it also wakes the task.
     signalled: AtomicBool,
     task: WakerSlot,
-    /// The task died with its runtime. Checked by every reader before it goes to sleep.
+    /// Readers are without a task: it died with its runtime, or had no runtime to start on. Every
+    /// reader checks this before it sleeps.
     orphaned: AtomicBool,
     pub(super) queue: Mutex<VecDeque<Arc<ChannelState>>>,
     state: Mutex<State>,
@@ -84,9 +86,9 @@ pub(crate) struct Wake {
 struct State {
     running: bool,
     readers: usize,
-    /// The last tick whose slot was looked at.
+    /// The last tick whose slot was visited.
     visited: u64,
-    /// Readers by the tick at which they are looked at next, modulo the length of the wheel.
+    /// Readers by the tick of their next visit, modulo the length of the wheel.
     wheel: Vec<Vec<Arc<Reader>>>,
 }
 
@@ -117,7 +119,7 @@ impl State {
         if let Some(moved) = slot.get(index) {
             moved.index.store(index, Ordering::Relaxed);
         }
-        // Its turn may come in an hour only.
+        // The wheel may not reach this slot for an hour.
         if slot.len() < slot.capacity() / 4 {
             slot.shrink_to(2 * slot.len());
         }
@@ -126,15 +128,15 @@ impl State {
 }
 
 impl Wake {
-    /// `heartbeat` is the interval, if there are any; `coalesce` the least time between two
-    /// wake rounds.
+    /// `heartbeat` is the interval of heartbeats, if they are on; `coalesce` is the least time
+    /// between two wake rounds.
     pub(crate) fn new(heartbeat: Option<Duration>, coalesce: Duration) -> Self {
         let slots = usize::try_from(AHEAD).unwrap_or(0) + 1;
         Self {
             tick_length: heartbeat.map_or(IDLE_TICK, |every| every / 16),
             beats: heartbeat.is_some(),
             coalesce,
-            epoch: Instant::now(),
+            started: Instant::now(),
             tick: AtomicU64::new(0),
             signalled: AtomicBool::new(false),
             task: WakerSlot::default(),
@@ -149,12 +151,12 @@ impl Wake {
         }
     }
 
-    /// A new reader, for which the task is to be running.
+    /// Adds a reader, for which the task must run: see [`Wake::ensure_running`].
     pub(crate) fn register(&self) -> Arc<Reader> {
         let reader = Arc::new(Reader::default());
         let tick = self.tick_at(Instant::now());
         reader.due.store(tick + AHEAD, Ordering::Relaxed);
-        // Nobody counted while there were no readers.
+        // No task counted ticks while there were no readers.
         self.tick.fetch_max(tick, Ordering::Relaxed);
         let mut state = lock(&self.state);
         state.readers += 1;
@@ -163,7 +165,7 @@ impl Wake {
         reader
     }
 
-    /// Connections that are open.
+    /// The number of open connections.
     pub(crate) fn readers(&self) -> usize {
         lock(&self.state).readers
     }
@@ -175,37 +177,37 @@ impl Wake {
         let last = state.readers == 0;
         drop(state);
         drop(removed);
-        // A waker's drop is foreign code, which may not run under the lock.
+        // Dropping a waker runs foreign code, which must not run under the lock.
         drop(reader.waker.take());
         if last {
             self.signal();
         }
     }
 
-    /// Something was written: the next heartbeat is due a whole interval from now.
+    /// Called after a write: the next heartbeat is due a whole interval from now.
     pub(crate) fn wrote(&self, reader: &Reader) {
-        // A heartbeat that was asked for and not sent yet would be early now.
+        // A heartbeat that was due and is not sent yet would now be early.
         reader.beat.store(false, Ordering::Relaxed);
-        // Never earlier than it was: until a task that has just been started takes its first
-        // look at the time, `tick` is that of the one before.
+        // Never moved back: until a new task has first read the time, `tick` is that of the
+        // previous task.
         reader
             .due
             .fetch_max(self.tick.load(Ordering::Relaxed) + AHEAD, Ordering::Relaxed);
     }
 
-    /// Whether a heartbeat is due; asked once per heartbeat.
+    /// Whether a heartbeat is due. Clears the flag, so each heartbeat is reported once.
     pub(crate) fn beat(&self, reader: &Reader) -> bool {
         reader.beat.load(Ordering::Relaxed) && reader.beat.swap(false, Ordering::AcqRel)
     }
 
-    /// To be asked by a reader after it stored its waker and before it sleeps: is there somebody
-    /// who will wake it?
+    /// Whether there is no task that would wake a reader. A reader checks this after it has stored
+    /// its waker and before it sleeps.
     pub(crate) fn is_orphaned(&self) -> bool {
         self.orphaned.load(Ordering::Acquire)
     }
 
-    /// Puts a channel with news in the task's queue. The channel's `dirty` flag has just been set
-    /// by the caller, so that a channel is queued at most once.
+    /// Puts a channel with news in the task's queue. The caller has just set the channel's `dirty`
+    /// flag, so a channel is queued at most once.
     pub(crate) fn enqueue(&self, state: Arc<ChannelState>) {
         lock(&self.queue).push_back(state);
         self.signal();
@@ -219,7 +221,7 @@ impl Wake {
         }
     }
 
-    /// Starts the task if it is not running, on the runtime of the caller.
+    /// Starts the task on the caller's runtime if it is not running.
     pub(crate) fn ensure_running(self: &Arc<Self>, shared: &Arc<Shared>) {
         let runtime = tokio::runtime::Handle::try_current().ok();
         if !self.claim(runtime.is_some()) {
@@ -228,27 +230,27 @@ impl Wake {
         let Some(runtime) = runtime else {
             return;
         };
-        // Made before the spawn: a runtime that is shutting down drops the task unpolled, and
+        // Created before the spawn: a runtime that is shutting down drops the task unpolled, and
         // the guard with it.
         let guard = Guard::new(self.clone());
-        // Here and not in the task: on a runtime without timers this panics, and a task that
-        // did would be started over and over.
+        // Here and not in the task: this panics on a runtime without timers, and a task that
+        // panicked would be restarted forever.
         let ticks = self.ticks();
         runtime.spawn(run(guard, ticks, Arc::downgrade(shared)));
     }
 
     fn ticks(&self) -> Interval {
-        let started = u32::try_from(self.tick_at(Instant::now())).unwrap_or(0);
-        let start = self.epoch + self.tick_length * started;
+        let elapsed = u32::try_from(self.tick_at(Instant::now())).unwrap_or(0);
+        let start = self.started + self.tick_length * elapsed;
         let mut ticks = tokio::time::interval_at(start, self.tick_length);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         ticks
     }
 
-    /// Whether the caller is to start the task; if so, it counts as running from now on.
+    /// Whether the caller must start the task. If so, the task counts as running from now on.
     ///
-    /// Without a runtime there is nothing to run it on; a body polled there stays without
-    /// heartbeats, and is woken once somebody else starts the task.
+    /// Without a runtime, the task cannot start: a body that is polled there gets no heartbeats,
+    /// and is only woken once another caller has started the task.
     pub(super) fn claim(&self, has_runtime: bool) -> bool {
         let mut state = lock(&self.state);
         if state.running || state.readers == 0 {
@@ -259,7 +261,7 @@ impl Wake {
         has_runtime
     }
 
-    /// Whether somebody has signalled since the last time. If not, the task may sleep.
+    /// Whether there has been a signal since the last call. If not, the task may sleep.
     pub(super) fn has_signal(&self, cx: &Context<'_>) -> bool {
         self.task.store(cx.waker());
         self.signalled.swap(false, Ordering::AcqRel)
@@ -274,36 +276,36 @@ impl Wake {
         !state.running
     }
 
-    /// Milliseconds on a clock of its own.
+    /// Milliseconds since this [`Wake`] was created.
     pub(super) fn now(&self) -> u64 {
-        let since = Instant::now().saturating_duration_since(self.epoch);
+        let since = Instant::now().saturating_duration_since(self.started);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn tick_at(&self, now: Instant) -> u64 {
-        let ticks = now.saturating_duration_since(self.epoch).as_nanos()
+        let ticks = now.saturating_duration_since(self.started).as_nanos()
             / self.tick_length.as_nanos().max(1);
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
-    /// How many heartbeats are asked for in one tick: twice the mean if all connections are
-    /// silent. After an event that reached all of them, all are due at once; the rest waits for
-    /// the next ticks, and from then on they are apart.
+    /// The maximum number of heartbeats in one tick: twice the mean if all connections are silent.
+    /// After an event that reached every connection, all heartbeats are due at once; those over
+    /// the maximum move to the next ticks, and stay spread out from then on.
     fn most_beats(readers: usize) -> usize {
         let mean = readers / usize::try_from(AHEAD).unwrap_or(1);
         (2 * mean).max(SLICE)
     }
 
-    /// Takes the wakers of readers whose heartbeat is due, and moves the others to where they are
-    /// due. Only looks at one slot per tick.
+    /// Takes the wakers of readers whose heartbeat is due, and moves the other readers to the slot
+    /// of their due tick. Visits only one slot per tick.
     fn turn_wheel(&self, wakers: &mut VecDeque<Waker>) {
         let now = self.tick_at(Instant::now());
         let mut state = lock(&self.state);
         self.tick.fetch_max(now, Ordering::Relaxed);
         let last = std::mem::replace(&mut state.visited, now);
-        let behind = now.saturating_sub(last).min(AHEAD + 1);
+        let passed = now.saturating_sub(last).min(AHEAD + 1);
         let mut left = Self::most_beats(state.readers);
-        for tick in (now - behind + 1)..=now {
+        for tick in (now - passed + 1)..=now {
             let slot = state.slot_of(tick);
             for reader in std::mem::take(&mut state.wheel[slot]) {
                 let due = reader.due.load(Ordering::Relaxed);
@@ -326,13 +328,14 @@ impl Wake {
     }
 }
 
-/// Says so when the task goes without having been told to.
+/// Owned by the task. If the task is dropped before it has ended properly, the guard marks it as
+/// gone and wakes all readers.
 pub(super) struct Guard {
     wake: Arc<Wake>,
     armed: bool,
-    /// Taken from their readers and not woken yet.
+    /// Taken from their readers but not woken yet.
     wakers: Vec<Waker>,
-    /// The same of those whose heartbeat is due; they wait for their slice.
+    /// Wakers of readers whose heartbeat is due, not yet part of a slice.
     beats: VecDeque<Waker>,
 }
 
@@ -384,7 +387,8 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
         let tallies = tally.is_some();
         #[cfg(not(feature = "metrics"))]
         let tallies = false;
-        // Ticks come first: a flood of events does not keep heartbeats from idle connections.
+        // Ticks come first, so that a flood of events does not delay the heartbeats of idle
+        // connections.
         let turn = poll_fn(|cx| {
             if ticks.poll_tick(cx).is_ready() {
                 return Poll::Ready(Turn::Tick);
@@ -416,12 +420,12 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                 }
             }
             Turn::Work => {
-                // Also before the end: a channel that stayed in the queue would count as queued
-                // for ever, and the task's next life would not hear of its news.
+                // Also before the task ends: a channel left in the queue would count as queued
+                // forever, and the next task would miss its news.
                 rounds.take_news(&wake);
                 if !rounds.has_rounds() && guard.beats.is_empty() && wake.stop_if_idle() {
                     guard.armed = false;
-                    // Once more, or the last subscriber would stand there for ever.
+                    // Report once more so that the gauge drops to zero.
                     #[cfg(feature = "metrics")]
                     {
                         if shared.upgrade().is_some_and(|shared| shared.is_reported()) {
@@ -442,24 +446,25 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                     Some(shared) => tally_on(&mut tally, &shared),
                     None => tally = None,
                 }
-                // In their order; if one panics, the guard has the rest.
+                // Reversed and popped, which keeps their order; if a waker panics, the guard has
+                // the rest.
                 guard.wakers.reverse();
                 while let Some(waker) = guard.wakers.pop() {
                     waker.wake();
                 }
-                // The last reader may have left while there was work to do, and its signal is used
-                // up.
+                // The last reader may have left while there was work to do, and its signal may
+                // have been consumed: signal again, so that the task ends.
                 if wake.readers() == 0 {
                     wake.signalled.store(true, Ordering::Release);
                 }
-                // After the last slice, too: whoever was woken should read before the next round.
+                // After the last slice, too: the woken readers should read before the next round.
                 yield_fairly().await;
             }
         }
     }
 }
 
-/// Counts some more channels, and reports behind the last.
+/// Counts some more channels, and reports after the last.
 #[cfg(feature = "metrics")]
 fn tally_on(tally: &mut Option<super::shared::Tally>, shared: &Shared) {
     if let Some(counting) = tally
@@ -470,10 +475,10 @@ fn tally_on(tally: &mut Option<super::shared::Tally>, shared: &Shared) {
     }
 }
 
-/// Lets the tasks run that are ready now, those first that have just been woken.
+/// Lets all tasks that are ready now run first, including those that have just been woken.
 ///
-/// tokio's `yield_now` does not: it wakes the task with the next look at the driver, in front of
-/// all that wait by then. A task that wakes itself goes to the end of the line.
+/// tokio's `yield_now` does not do this: it reschedules the task at the next poll of the driver,
+/// ahead of all tasks that wait by then. A task that wakes itself goes to the end of the queue.
 pub(super) async fn yield_fairly() {
     let mut yielded = false;
     poll_fn(|cx| {
@@ -497,7 +502,7 @@ mod tests {
         (all.map(Vec::len).sum(), capacity)
     }
 
-    /// Whatever the interval: nobody is kept until the wheel comes round.
+    /// A reader that leaves is dropped at once, whatever the interval.
     #[tokio::test(start_paused = true)]
     async fn the_wheel_keeps_nobody_who_has_gone() {
         let wake = Wake::new(Some(Duration::from_secs(3600)), Duration::ZERO);

@@ -1,10 +1,10 @@
-//! Laws 2 to 5 and 7 for every interleaving that the strategies below can think of: publishers,
-//! clients that read a bit, are cut in the middle of a chunk, come back with any id, channels
-//! that are added, removed, closed, retired and made anew, and channels with a state, whose
-//! snapshots take their time.
+//! Laws 2 to 5 and 7 under random interleavings: publishers; clients that read a little, are cut
+//! in the middle of a chunk, and come back with any id; channels that are added, removed, closed,
+//! retired and created again; and channels with a state whose snapshots take time.
 //!
-//! Each event carries its channel and a count of that channel. What a client's parser dispatches
-//! must be a contiguous run of each channel, or a gap event stands exactly at the hole.
+//! Each event carries its channel and its number in that channel. What a client's parser
+//! dispatches must be a contiguous run of each channel, with a gap event exactly where something
+//! is missing.
 
 use std::{
     sync::Mutex,
@@ -40,7 +40,7 @@ enum Op {
         client: usize,
         chunks: usize,
     },
-    /// Only a part of the next chunk arrives, then the connection is gone.
+    /// Only part of the next chunk arrives, then the connection is cut.
     Cut {
         client: usize,
         part: usize,
@@ -59,7 +59,7 @@ enum Op {
         client: usize,
         channel: usize,
     },
-    /// What the wake task does to the logs.
+    /// One round of the wake task over every channel.
     Round,
     Retire {
         fillers: usize,
@@ -67,8 +67,8 @@ enum Op {
     Close {
         channel: usize,
     },
-    /// This many snapshots that are being made are done.
-    Land {
+    /// Lets this many pending snapshots finish.
+    FinishSnapshots {
         snapshots: usize,
     },
 }
@@ -77,10 +77,10 @@ enum Op {
 enum Id {
     Own,
     None,
-    /// Of the hub, this far back in the order of all events.
+    /// An id of the hub, this far back in the order of all events.
     Back(u64),
     Future,
-    OtherLife,
+    OtherEpoch,
     Garbage,
 }
 
@@ -101,7 +101,7 @@ fn op(channels: usize, closing: u32) -> impl Strategy<Value = Op> {
         2 => (client, channel.clone()).prop_map(|(client, channel)| Op::Remove { client, channel }),
         12 => prop_oneof![
             Just(Op::Round),
-            (1usize..4).prop_map(|snapshots| Op::Land { snapshots }),
+            (1usize..4).prop_map(|snapshots| Op::FinishSnapshots { snapshots }),
         ],
         1 => (0usize..6).prop_map(|fillers| Op::Retire { fillers }),
         closing => channel.prop_map(|channel| Op::Close { channel }),
@@ -114,7 +114,7 @@ fn id() -> impl Strategy<Value = Id> {
         1 => Just(Id::None),
         3 => (0u64..30).prop_map(Id::Back),
         1 => Just(Id::Future),
-        1 => Just(Id::OtherLife),
+        1 => Just(Id::OtherEpoch),
         1 => Just(Id::Garbage),
     ]
 }
@@ -124,7 +124,7 @@ fn id() -> impl Strategy<Value = Id> {
 enum Expect {
     /// The event with this count, or a gap.
     Exactly(u64),
-    /// A gap, whatever comes.
+    /// A gap before anything else.
     Gap,
     /// A snapshot.
     State,
@@ -144,19 +144,19 @@ struct Client {
     subscription: Option<Subscription>,
     parser: Parser,
     last_event_id: String,
-    /// By channel, for those it is subscribed to.
+    /// By channel; `None` if not subscribed.
     expect: [Option<Expect>; 3],
-    /// A gap was said that the client's id does not cover yet.
+    /// A gap was reported that the client's id does not cover yet.
     gap_without_id: [bool; 3],
-    /// Its id is none that it was given.
+    /// Its id was made up, not received.
     fabricated: bool,
     newest_id: Option<EventId>,
-    control: Option<SubscriptionHandle>,
+    handle: Option<SubscriptionHandle>,
     ended: bool,
     many: bool,
     policy: u8,
-    /// What had been published when the chunk was made that is handed out now: several are made
-    /// at once, and wait.
+    /// What had been published when the current chunk was made: several chunks are made at once
+    /// and then wait.
     made_at: [u64; 3],
 }
 
@@ -170,9 +170,9 @@ struct World {
     clients: [Client; 2],
     /// The wake task's time.
     now: u64,
-    /// Of the channels that have one: its id, and how many events it contains.
+    /// Of the channels with a state: its id, and how many events it contains.
     states: [Option<Arc<Mutex<State>>>; 3],
-    /// Snapshots that may be done.
+    /// One permit for each snapshot that may finish.
     permits: Arc<Semaphore>,
     runtime: Runtime,
 }
@@ -216,14 +216,14 @@ impl World {
         }
     }
 
-    /// How many events of a channel stand up to `id`.
+    /// How many events of a channel have ids up to `id`.
     fn up_to(&self, channel: usize, id: EventId) -> u64 {
         let of_channel = self.all.iter().filter(|(_, of, _)| *of == channel);
         of_channel.filter(|(other, ..)| *other <= id).count() as u64
     }
 
-    /// Lets the tasks run that make snapshots.
-    fn land(&mut self, snapshots: usize) {
+    /// Runs the tasks that make snapshots.
+    fn finish_snapshots(&mut self, snapshots: usize) {
         self.permits.add_permits(snapshots);
         self.runtime.block_on(async {
             for _ in 0..20 {
@@ -244,7 +244,7 @@ impl World {
             },
             Id::Future => EventId::new(newest.epoch(), newest.sequence() + 1 + u64::from(channels))
                 .to_string(),
-            Id::OtherLife => EventId::new(newest.epoch() ^ 1, 1).to_string(),
+            Id::OtherEpoch => EventId::new(newest.epoch() ^ 1, 1).to_string(),
             Id::Garbage => "not-an-id!".to_owned(),
         };
         let last: LastEventId = match text.as_str() {
@@ -257,7 +257,7 @@ impl World {
         let old = &self.clients[client];
         let subscribed: Vec<usize> = match (&self.single, &id) {
             (Some(_), _) => vec![0],
-            // The same set, as a browser would ask again; otherwise any.
+            // The same channels, as a browser would request again; otherwise any.
             (None, Id::Own) if !own_set(old).is_empty() => own_set(old),
             (None, _) => (0..3).filter(|at| channels & (1 << at) != 0).collect(),
         };
@@ -274,8 +274,8 @@ impl World {
                 _ => Expect::Gap,
             });
         }
-        // Across a reconnect with its own id, a client expects what it expected before: that is
-        // law 4, and what the id says must be the same.
+        // Law 4: a client that reconnects with its own id expects what it expected before, and
+        // what the id says must match.
         if let (Id::Own, LastEventId::Known(_)) = (&id, &last) {
             for &channel in &subscribed {
                 if let Some(before) = old.expect[channel]
@@ -283,22 +283,25 @@ impl World {
                     && let Expect::Exactly(_) | Expect::State = before
                     && expect[channel] != Some(Expect::Gap)
                 {
-                    // A gap that was said, and then cut off before the next id, is said again.
-                    let told = expect[channel].unwrap();
+                    // A gap is reported again if the client was cut off before the next id.
+                    let resumed = expect[channel].unwrap();
                     let again = old.gap_without_id[channel]
-                        && (told.count() < before.count() || before == Expect::State);
-                    // A state may come twice, nothing else may.
-                    let again = again || told == Expect::State;
-                    assert!(again || told == before, "law 4: {told:?}, not {before:?}");
+                        && (resumed.count() < before.count() || before == Expect::State);
+                    // Only a state may come twice.
+                    let again = again || resumed == Expect::State;
+                    assert!(
+                        again || resumed == before,
+                        "law 4: {resumed:?}, not {before:?}"
+                    );
                 }
             }
         }
         let fabricated = match id {
             Id::Own => old.fabricated,
             Id::None | Id::Back(_) => false,
-            Id::Future | Id::OtherLife | Id::Garbage => true,
+            Id::Future | Id::OtherEpoch | Id::Garbage => true,
         };
-        // The old connection may go before or after the new one comes.
+        // The old connection may end before or after the new one begins.
         self.clients[client].subscription = None;
         let subscription = match &self.single {
             Some(single) => single.subscribe(last.clone()),
@@ -315,12 +318,12 @@ impl World {
         match subscription.resumption() {
             Resumption::Fresh => {}
             Resumption::Exact { pending } => {
-                let behind = |channel: &usize| match expect[*channel] {
+                let pending_of = |channel: &usize| match expect[*channel] {
                     Some(Expect::Exactly(count)) => self.published[*channel] - count,
                     Some(Expect::State) => 0,
                     other => panic!("exact, but {other:?} of {channel}"),
                 };
-                assert_eq!(pending, subscribed.iter().map(behind).sum::<u64>());
+                assert_eq!(pending, subscribed.iter().map(pending_of).sum::<u64>());
             }
             Resumption::Gap { .. } => {}
         }
@@ -333,7 +336,7 @@ impl World {
                 );
             }
         }
-        let control = (policy == 3 && self.single.is_none()).then(|| subscription.handle());
+        let handle = (policy == 3 && self.single.is_none()).then(|| subscription.handle());
         let many = subscription.many;
         self.clients[client] = Client {
             subscription: Some(subscription),
@@ -347,7 +350,7 @@ impl World {
             gap_without_id: [false; 3],
             fabricated,
             newest_id: None,
-            control,
+            handle,
             ended: false,
             many,
             policy,
@@ -355,7 +358,7 @@ impl World {
         };
     }
 
-    /// Hands the client its next chunk, or the first `part` bytes of it.
+    /// Gives the client its next chunk, or the first `part` bytes of it.
     fn poll(&mut self, at: usize, part: Option<usize>) -> bool {
         let Some(mut subscription) = self.clients[at].subscription.take() else {
             return false;
@@ -419,7 +422,7 @@ impl World {
                 for (channel, part) in parts {
                     let then_state = client.policy > 1 && self.states[channel].is_some();
                     let next = match part["oldest"].as_str() {
-                        // The snapshot says.
+                        // The snapshot decides.
                         _ if then_state => None,
                         Some(oldest) => {
                             let oldest: EventId = oldest.parse().unwrap();
@@ -467,7 +470,7 @@ impl World {
                 let (own_id, ..) = *self.all.iter().find(event).unwrap();
                 let id: Option<EventId> = message.last_event_id.parse().ok();
                 let id = id.filter(|id| id.whole() == own_id);
-                // Behind a snapshot, its channel's events come without ids for a while.
+                // After a snapshot, its channel's events have no ids for a while.
                 assert!(
                     id.is_some()
                         || (self.states[channel].is_some()
@@ -513,7 +516,7 @@ impl World {
         let client = &mut self.clients[at];
         let is_new = message.last_event_id != client.last_event_id;
         client.last_event_id.clone_from(&message.last_event_id);
-        // An id that lies behind what a gap was about makes that gap final.
+        // An id after a gap makes the gap final.
         if let Ok(id) = message.last_event_id.parse::<EventId>()
             && message.event != "gap"
         {
@@ -531,18 +534,19 @@ impl World {
     }
 
     fn add(&mut self, at: usize, channel: usize) {
-        // What it misses is settled when the subscription takes it in: let it be at rest.
+        // What it misses is decided when the subscription adds the channel, so read everything
+        // first.
         while self.poll(at, None) {}
         let client = &mut self.clients[at];
-        if let (Some(control), Some(_)) = (&client.control, &client.subscription)
+        if let (Some(handle), Some(_)) = (&client.handle, &client.subscription)
             && client.expect[channel].is_none()
-            && control.add(NAMES[channel]).is_ok()
+            && handle.add(NAMES[channel]).is_ok()
         {
             client.expect[channel] = Some(match self.states[channel] {
                 Some(_) => Expect::State,
                 None => Expect::Exactly(self.published[channel]),
             });
-            // Reconnecting brings what is behind the client's id, which may be older.
+            // A reconnect continues after the client's id, which may be older.
             client.gap_without_id[channel] = true;
             while self.poll(at, None) {}
         }
@@ -551,9 +555,9 @@ impl World {
     fn remove(&mut self, at: usize, channel: usize) {
         while self.poll(at, None) {}
         let client = &mut self.clients[at];
-        if let (Some(control), Some(_)) = (&client.control, &client.subscription) {
-            control.remove(NAMES[channel]);
-            // It is at rest: no more of that channel will come.
+        if let (Some(handle), Some(_)) = (&client.handle, &client.subscription) {
+            handle.remove(NAMES[channel]);
+            // Everything has been read: nothing more of that channel will come.
             self.clients[at].expect[channel] = None;
             while self.poll(at, None) {}
         }
@@ -583,13 +587,14 @@ impl World {
             Op::Add { client, channel } => self.add(client, channel),
             Op::Remove { client, channel } => self.remove(client, channel),
             Op::Round => {
-                // Now and then a reader has had more time than it gets.
+                // Sometimes this exceeds the time that readers have.
                 self.now += PATIENCE / 3;
                 for state in self.shared().registry.channels() {
                     state.dequeued();
                     let mut round = state.begin_round();
                     let mut wakers = Vec::new();
-                    while state.go_on(&mut round, 1000, self.now, &mut wakers) == Progress::More {}
+                    while state.advance(&mut round, 1000, self.now, &mut wakers) == Progress::More {
+                    }
                 }
             }
             Op::Retire { fillers } => {
@@ -607,17 +612,17 @@ impl World {
                 };
                 self.closed[channel] |= closed;
             }
-            Op::Land { snapshots } => self.land(snapshots),
+            Op::FinishSnapshots { snapshots } => self.finish_snapshots(snapshots),
         }
     }
 
-    /// Nothing is left behind when everybody has read everything.
+    /// When everyone has read everything, nothing is missing.
     fn settle(&mut self) {
         for at in 0..self.clients.len() {
-            // A snapshot that was asked for too early is asked for once more.
+            // A snapshot that was requested too early is requested again.
             for _ in 0..3 {
                 while self.poll(at, None) {}
-                self.land(10);
+                self.finish_snapshots(10);
             }
             while self.poll(at, None) {}
             let client = &self.clients[at];
@@ -643,7 +648,7 @@ fn run(single: bool, events: usize, bytes: usize, max_channels: usize, ops: Vec<
     run_with_states(single, events, bytes, max_channels, 0, ops);
 }
 
-/// `states` has a bit for each channel that has a snapshot.
+/// `states` has a bit for each channel with a snapshot.
 fn run_with_states(
     single: bool,
     events: usize,
@@ -777,7 +782,7 @@ proptest! {
     }
 }
 
-/// A connection over many channels looks at those that have news, and at no other.
+/// A connection over many channels locks only the logs of those with news.
 #[test]
 fn only_logs_with_news_are_locked() {
     let hub = Hub::builder().max_channels_per_subscription(1000).build();
@@ -806,7 +811,7 @@ fn only_logs_with_news_are_locked() {
         while poll().is_ready() {}
         let locked = locked();
         assert_eq!(locked.len(), news, "{locked:?}");
-        // To see what is next, and to read it.
+        // Once to find what is next, and once to read it.
         assert!(locked.iter().all(|times| *times <= 2), "{locked:?}");
     }
 }
@@ -820,12 +825,12 @@ fn read(subscription: &mut Subscription) -> String {
     all
 }
 
-/// What the wake task does to the logs.
+/// One round of the wake task over every channel.
 fn round(shared: &Shared, now: u64) {
     for state in shared.registry.channels() {
         state.dequeued();
         let (mut round, mut wakers) = (state.begin_round(), Vec::new());
-        while state.go_on(&mut round, usize::MAX, now, &mut wakers) == Progress::More {}
+        while state.advance(&mut round, usize::MAX, now, &mut wakers) == Progress::More {}
     }
 }
 
@@ -835,47 +840,48 @@ async fn let_others_run() {
     }
 }
 
-/// The snapshot is there already when the client learns that it needs one.
+/// The snapshot already exists when the client learns that it needs one.
 #[tokio::test]
 async fn a_client_that_is_overtaken_gets_whole_ids_again() {
     let hub = Hub::builder().capacity(4).build();
     let chat: Channel<u32> = hub.channel("chat").unwrap();
     let sum = hub.channel("sum").unwrap();
-    let board = crate::StateChannel::on(sum, 0, |sum: &mut u32, n: &u32| *sum += n).unwrap();
+    let state_channel =
+        crate::StateChannel::on(sum, 0, |sum: &mut u32, n: &u32| *sum += n).unwrap();
     let mut slow = hub.subscribe(["sum", "chat"], LastEventId::Absent);
     read(&mut slow);
     let_others_run().await;
     read(&mut slow);
     for _ in 0..10 {
-        board.publish(&1).unwrap();
+        state_channel.publish(&1).unwrap();
     }
     (0..3).for_each(|n| round(hub.shared(), 2 * n * PATIENCE));
-    let mut other = board.subscribe(LastEventId::Absent);
+    let mut other = state_channel.subscribe(LastEventId::Absent);
     read(&mut other);
     let_others_run().await;
     assert!(read(&mut other).contains("event: snapshot"));
     chat.publish(&7).unwrap();
     let all = read(&mut slow);
-    let place = chat.newest();
+    let newest = chat.newest();
     assert!(
         all.contains("\"lagged\"") && all.contains("event: snapshot"),
         "{all}"
     );
-    assert!(all.ends_with(&format!("id: {place}\ndata: \n\n")), "{all}");
-    let next = board.publish(&1).unwrap().id().unwrap();
+    assert!(all.ends_with(&format!("id: {newest}\ndata: \n\n")), "{all}");
+    let next = state_channel.publish(&1).unwrap().id().unwrap();
     assert_eq!(read(&mut slow), format!("id: {next}\ndata: 1\n\n"));
 }
 
-/// Between the last look at the clock and the moment when the channel comes in, something is
-/// published and evicted.
+/// An event is published and evicted between the last look at the clock and the moment when the
+/// channel is added.
 #[test]
 fn a_channel_that_comes_in_says_what_is_gone_already() {
     let hub = Hub::builder().capacity(0).build();
     let late: Channel<u32> = hub.channel("late").unwrap();
     let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
-    let control = subscription.handle();
+    let handle = subscription.handle();
     read(&mut subscription);
-    control.add("late").unwrap();
+    handle.add("late").unwrap();
     assert!(!subscription.advance());
     late.publish(&1).unwrap();
     subscription.change_channels();
@@ -888,7 +894,7 @@ fn a_channel_that_comes_in_says_what_is_gone_already() {
     assert!(all.contains("data: 2\n\n"), "{all}");
 }
 
-/// A client that waits for a snapshot and is never polled again does not keep the log for ever.
+/// A client that waits for a snapshot and is never polled again does not keep the log forever.
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_snapshot_keeps_the_log_for_a_time_only() {
     let channel: Channel<u32> = Channel::builder().capacity(8).build();
@@ -920,21 +926,21 @@ async fn waiting_for_a_snapshot_keeps_the_log_for_a_time_only() {
 fn wishes_are_bounded() {
     let hub = Hub::new();
     let mut subscription = hub.subscribe(["a"], LastEventId::Absent);
-    let control = subscription.handle();
+    let handle = subscription.handle();
     for n in 0..1000 {
         let name = n.to_string();
-        control.add(&name).unwrap();
-        control.remove(&name);
-        control.remove("never there");
+        handle.add(&name).unwrap();
+        handle.remove(&name);
+        handle.remove("never there");
     }
-    control.remove("a");
-    control.add("a").unwrap();
-    assert!(control.0.take().is_empty());
-    // One that cannot be added is not made either.
+    handle.remove("a");
+    handle.add("a").unwrap();
+    assert!(handle.0.take().is_empty());
+    // A channel that cannot be added is not created either.
     for n in 0..255 {
-        control.add(format!("room {n}")).unwrap();
+        handle.add(format!("room {n}")).unwrap();
     }
     let channels = hub.stats().channels;
-    assert!(control.add("one more").is_err());
+    assert!(handle.add("one more").is_err());
     assert_eq!(hub.stats().channels, channels);
 }

@@ -1,29 +1,30 @@
-//! loom models: every interleaving, up to a few preemptions, of publishers, readers, and the wake
-//! task's synchronous parts.
+//! loom models: every interleaving, up to a few preemptions, of publishers, readers, and the
+//! synchronous parts of the wake task.
 //!
-//! The task itself needs a runtime, which loom has none of; a [`Driver`] takes its steps by hand.
-//! So at the end of each model [`settle`] plays the runtime: it polls whoever was woken, and
-//! nobody else, until all are asleep. What a reader has not got by then, it would never get.
+//! The task itself needs a runtime, which loom does not have; a [`Driver`] takes its steps by
+//! hand. At the end of each model, [`settle`] acts as the runtime: it polls the tasks that were
+//! woken, and no others, until all are asleep. What a reader has not received by then, it would
+//! never receive.
 //!
-//! Each of these was tried, and made the models after it fail:
+//! Each of these mutations was tried, and made the models after it fail:
 //!
-//! | broken on purpose | failing |
+//! | mutation | failing models |
 //! | --- | --- |
 //! | the version does not turn odd before an id is drawn | `ids_of_two…`, `whoever_begins_meanwhile_misses…`, `a_channel_retires…` |
 //! | what is read is not bounded by an id loaded before the locks | `whoever_begins_meanwhile_misses…` |
-//! | a reader registers behind its first read | `whoever_begins_meanwhile_misses…` |
+//! | a reader registers after its first read | `whoever_begins_meanwhile_misses…` |
 //! | a reader registers between its seek and its first read | `whoever_begins_meanwhile_does_not_lag` |
 //! | a reader stores its waker after its last look | `whoever_sleeps…` |
 //! | the task stores its waker after its last look | `a_task_that_begins…` |
-//! | a publisher signals first and queues its channel then | `whoever_sleeps…`, `a_task_that_begins…`, `a_reader_that_goes…` |
+//! | a publisher signals before it queues its channel | `whoever_sleeps…`, `a_task_that_begins…`, `a_reader_that_goes…` |
 //! | a round clears `dirty` after it has taken the wakers | `a_second_publisher…`, `a_task_that_ends…` |
 //! | the task ends with channels in its queue | `a_task_that_ends…` |
-//! | the task ends by a number of readers that it read before it locked | `a_task_that_ends…` |
+//! | the task ends based on a number of readers read before the lock | `a_task_that_ends…` |
 //! | `orphaned` is set after the wakers are taken | `a_task_that_dies…` |
 //! | a channel is marked as closed outside its lock, or before its last event | `readers_of_a_closed…` |
-//! | the last reader to leave frees the floor without a second look | `the_last_reader_to_leave…` |
-//! | a reader that has joined and not begun counts as one at the end | `whoever_begins_beside…` |
-//! | a channel is retired by what was known of it before the lock | `a_channel_retires…` |
+//! | the last reader to leave frees the floor without checking again | `the_last_reader_to_leave…` |
+//! | a reader that has joined but not begun counts as being at the end | `whoever_begins_beside…` |
+//! | a channel is retired based on a check before the lock | `a_channel_retires…` |
 //! | a lookup counts its handle after the lock | `a_channel_retires…` |
 //! | a channel is retired without raising the watermark | `a_channel_retires…`, `a_channel_makes_room…` |
 
@@ -49,8 +50,8 @@ use crate::{
     sync::Arc,
 };
 
-/// A task that was woken and has not been polled since. As real runtimes do it, with nothing
-/// for loom to reorder.
+/// A task that was woken and has not been polled since. Uses std's atomics, so that loom has
+/// nothing to reorder, as with a real runtime.
 #[derive(Default)]
 struct Woken(AtomicBool);
 
@@ -66,7 +67,7 @@ impl std::task::Wake for Woken {
     }
 }
 
-/// What a client reads. Ids are given by their count.
+/// What a client reads. Ids are reduced to their sequence number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Got {
     Checkpoint(u64),
@@ -82,7 +83,7 @@ struct Client {
 }
 
 impl Client {
-    /// Polled until it sleeps, as the first poll of a connection does.
+    /// Polls until the client sleeps, like the first polls of a connection.
     fn new(subscription: Subscription) -> Self {
         let mut client = Self {
             subscription,
@@ -121,7 +122,7 @@ impl Client {
         self.events().into_iter().map(|(_, data)| data).collect()
     }
 
-    /// Law 5, as far as one connection can see it.
+    /// Law 5, as seen by one connection.
     fn assert_ids_increase(&self) {
         let ids: Vec<_> = self
             .got
@@ -164,7 +165,7 @@ struct Driver {
 }
 
 impl Driver {
-    /// The task as its first reader has started it.
+    /// The task as started by its first reader.
     fn start(hub: &Hub) -> Self {
         let wake = hub.0.wake.clone();
         assert!(wake.claim(true));
@@ -194,7 +195,7 @@ impl Driver {
     }
 }
 
-/// Runs what was woken until everything sleeps.
+/// Runs woken tasks until all are asleep.
 fn settle(driver: &mut Driver, client: &mut Client) {
     loop {
         if driver.woken.take() {
@@ -215,7 +216,7 @@ fn channel(hub: &Hub, name: &str) -> Channel<str> {
     hub.channel(name).unwrap()
 }
 
-/// Law 5: a writer that has drawn its id and stalls is waited for, on whichever channel.
+/// Law 5: if a publisher has drawn its id and stalls, readers wait for it, on any channel.
 #[test]
 fn ids_of_two_channels_strictly_increase() {
     model(|| {
@@ -246,7 +247,7 @@ fn ids_of_two_channels_strictly_increase() {
     });
 }
 
-/// A reader that begins while events are published gets each of them once.
+/// A reader that begins while events are published gets each of them exactly once.
 #[test]
 fn whoever_begins_meanwhile_misses_nothing() {
     model(|| {
@@ -274,8 +275,8 @@ fn whoever_begins_meanwhile_misses_nothing() {
     });
 }
 
-/// Going to sleep against being woken: the reader, the publisher and the task at once. The first
-/// event has taken both wakers, so neither is in its place yet.
+/// Sleeping against waking: the reader, the publisher and the task run at once. The first event
+/// has taken both wakers, so neither is stored.
 #[test]
 fn whoever_sleeps_is_woken() {
     model(|| {
@@ -307,7 +308,7 @@ fn whoever_sleeps_is_woken() {
     });
 }
 
-/// The task's first look at what there is, against the first news.
+/// The task's first look, against the first news.
 #[test]
 fn a_task_that_begins_hears_the_first_news() {
     model(|| {
@@ -328,15 +329,15 @@ fn a_task_that_begins_hears_the_first_news() {
     });
 }
 
-/// A second publisher finds the channel in the queue already, and leaves the waking to a round
-/// that has yet to begin.
+/// A second publisher finds the channel already in the queue, and relies on a round that has yet
+/// to begin.
 #[test]
 fn a_second_publisher_relies_on_no_round_that_has_begun() {
     model(|| {
         let hub = hub();
         let a = channel(&hub, "a");
         let mut client = Client::new(a.subscribe(LastEventId::Absent));
-        let behind_it = Client::new(a.subscribe(LastEventId::Absent));
+        let other = Client::new(a.subscribe(LastEventId::Absent));
         let mut driver = Driver::start(&hub);
         driver.poll();
         a.publish("1").unwrap();
@@ -350,7 +351,7 @@ fn a_second_publisher_relies_on_no_round_that_has_begun() {
             driver.poll();
             driver
         });
-        // Whenever the first event's round wakes it, which goes on with the other reader.
+        // The first event's round may have woken it, and continues with the other reader.
         thread::yield_now();
         if client.woken.take() {
             client.poll();
@@ -360,13 +361,13 @@ fn a_second_publisher_relies_on_no_round_that_has_begun() {
 
         settle(&mut driver, &mut client);
         assert_eq!(client.data(), ["1", "2"], "{:?}", client.got);
-        drop((a, behind_it));
+        drop((a, other));
     });
 }
 
-/// The last reader goes, the task ends, the next reader starts it anew: nobody relies on a task
-/// that is about to end, and an event that nobody waited for leaves the channel not marked as
-/// queued for ever.
+/// The last reader leaves, the task ends, and the next reader starts it again: no reader relies on
+/// a task that is about to end, and an event without readers does not leave the channel marked as
+/// queued forever.
 #[test]
 fn a_task_that_ends_leaves_nobody_asleep() {
     model(|| {
@@ -401,8 +402,8 @@ fn a_task_that_ends_leaves_nobody_asleep() {
     });
 }
 
-/// The task's runtime dies while a reader goes to sleep: either it is woken, or it has seen that
-/// nobody would wake it, and starts the task anew.
+/// The task's runtime dies while a reader goes to sleep: either the reader is woken, or it has
+/// noticed that no task would wake it, and starts a new one.
 #[test]
 fn a_task_that_dies_leaves_nobody_asleep() {
     model(|| {
@@ -424,8 +425,8 @@ fn a_task_that_dies_leaves_nobody_asleep() {
     });
 }
 
-/// Law 3 at the end of a channel: whatever was published before it closed arrives, then the end;
-/// whatever comes later is refused.
+/// Law 3 at the end of a channel: everything published before the close arrives, then the end;
+/// anything later is refused.
 #[test]
 fn readers_of_a_closed_channel_get_the_rest_and_the_end() {
     model(|| {
@@ -454,7 +455,8 @@ fn readers_of_a_closed_channel_get_the_rest_and_the_end() {
     });
 }
 
-/// A reader that goes while events are published leaves no trace, and takes none from another.
+/// A reader that leaves while events are published leaves no trace, and takes no wake-up from
+/// another.
 #[test]
 fn a_reader_that_goes_takes_no_wake_up_along() {
     model(|| {
@@ -481,7 +483,7 @@ fn a_reader_that_goes_takes_no_wake_up_along() {
     });
 }
 
-/// Law 6: from its first look at the log on, a reader has the live floor to stand on.
+/// Law 6: from its first look at the log on, a reader is covered by the live floor.
 #[test]
 fn whoever_begins_meanwhile_does_not_lag() {
     model(|| {
@@ -503,8 +505,8 @@ fn whoever_begins_meanwhile_does_not_lag() {
     });
 }
 
-/// Law 6: a round that is under way does not take a reader that begins for one that has read
-/// everything. A reader of another channel keeps the task running.
+/// Law 6: a running round does not mistake a reader that begins for one that has read everything.
+/// A reader of another channel keeps the task running.
 #[test]
 fn whoever_begins_beside_a_round_does_not_lag() {
     model(|| {
@@ -530,7 +532,7 @@ fn whoever_begins_beside_a_round_does_not_lag() {
     });
 }
 
-/// Law 6: a reader that leaves frees what was kept for it, but not for one that has just come.
+/// Law 6: a reader that leaves frees what was kept for it, but not what is kept for a new one.
 #[test]
 fn the_last_reader_to_leave_takes_nothing_from_one_that_comes() {
     model(|| {
@@ -551,8 +553,8 @@ fn the_last_reader_to_leave_takes_nothing_from_one_that_comes() {
     });
 }
 
-/// Law 7: retirement and lookup. Two logs of one name never exist; an id from before is answered
-/// with everything behind it, or with a gap.
+/// Law 7: retirement against lookup. A name never has two logs; after an old id comes everything
+/// after it, or a gap.
 #[test]
 fn a_channel_retires_while_it_is_looked_up() {
     model(|| {
@@ -589,7 +591,7 @@ fn a_channel_retires_while_it_is_looked_up() {
     });
 }
 
-/// The same where the hub is full, and a lookup retires what is idle to make room.
+/// The same in a full hub, where a lookup retires an idle channel to make room.
 #[test]
 fn a_channel_makes_room_while_it_is_looked_up() {
     model(|| {
@@ -609,7 +611,7 @@ fn a_channel_makes_room_while_it_is_looked_up() {
         taking_room.join().unwrap();
 
         let mut client = Client::new(subscription);
-        // Sent away if there was no room; or nothing is lost without a word.
+        // Ended early if there was no room; otherwise nothing is lost without a gap.
         assert!(client.ended || client.data() == ["1"] || client.got.contains(&Got::Gap));
         client.poll();
     });

@@ -1,14 +1,14 @@
-//! [`Anchor`]: which id the client has, and which it has to be given.
+//! [`Anchor`]: which id the client has, and which one it still needs.
 //!
-//! A client resumes from the last id that it received. So each one has to receive an id early, and
-//! after each gap that no event follows; where no event brings one, a *checkpoint* does.
+//! A client resumes from the last id that it received. So every client must receive an id early,
+//! and again after each gap that no event follows. If no event brings one, a *checkpoint* does.
 //!
-//! **Partial ids.** On a connection over several channels, one id cannot say that the client has
-//! one channel's state and not yet another's. While a snapshot is owed, ids are partial: they end
-//! with a dot, and a client that comes back with one is sent the snapshots again. A snapshot that
-//! arrives may be older than the events that were already sent on the other channels. It and the
-//! events after it go out without ids, until its channel has caught up with the others; then a
-//! checkpoint makes the id whole.
+//! **Partial ids.** On a connection over several channels, one id cannot express that the client
+//! has the state of one channel but not yet of another. While a snapshot is owed, ids are partial:
+//! they end with a dot, and a client that comes back with one gets the snapshots again. A snapshot
+//! may be older than events that were already sent on the other channels. It and the events after
+//! it go out without ids until its channel has caught up with the others; then a checkpoint makes
+//! the id whole.
 
 use crate::{
     channel::subscription::cursor::Cursor,
@@ -21,8 +21,8 @@ enum Need {
     Nothing,
     /// It has no whole id yet. Any event brings one.
     Id,
-    /// It was told of a gap that no event follows. An event of another channel does not help: it
-    /// may be older than the gap.
+    /// It has received a gap that no event follows. An event of another channel does not help,
+    /// because it may be older than the gap.
     IdAfterGap,
 }
 
@@ -31,18 +31,18 @@ pub(super) struct Anchor {
     need: Need,
     /// How many cursors owe the client a snapshot; see [`Cursor::owes_snapshot`].
     owed: usize,
-    /// A snapshot has arrived: all channels are read up to this id before any id is whole again.
+    /// A snapshot has arrived: ids are partial until all channels are read up to this id.
     catch_up: Option<EventId>,
-    /// Everything up to this id was sent when nothing was left last.
+    /// The id up to which channels were last read.
     rested_at: EventId,
 }
 
 /// What follows when nothing is left to read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// The client has everything, and an id that says so.
+    /// Nothing to send until there is news.
     Done,
-    /// Ids have just become partial or whole, so there may be more to read.
+    /// Which snapshots are owed has changed, so there may be more to read.
     ReadOn,
     /// The client needs this id.
     Checkpoint(EventId),
@@ -59,43 +59,43 @@ impl Anchor {
         }
     }
 
-    /// A checkpoint goes out.
+    /// Called when a checkpoint goes out.
     pub(super) fn checkpoint_sent(&mut self, id: EventId) {
         if !id.is_partial() && self.need == Need::Id {
             self.need = Need::Nothing;
         }
     }
 
-    /// An event goes out, with its own id, on a connection over this many channels.
+    /// Called when an event goes out with its own id, on a connection over this many channels.
     pub(super) fn event_sent(&mut self, channels: usize) {
         if self.owed == 0 && (self.need == Need::Id || channels == 1) {
             self.need = Need::Nothing;
         }
     }
 
-    /// A gap was reported, and nothing that was read follows it.
+    /// Called when a gap was reported and no event follows it yet.
     pub(super) fn gap_at_end(&mut self) {
         self.need = Need::IdAfterGap;
     }
 
-    /// The client is owed the snapshot of this cursor's channel.
+    /// Notes that the client is owed the snapshot of this cursor's channel.
     pub(super) fn owe(&mut self, cursor: &mut Cursor) {
         self.owed += usize::from(!cursor.owes_snapshot);
         cursor.owes_snapshot = true;
     }
 
-    /// The snapshot has gone out with its id, or its channel is taken from the connection.
+    /// Called when the snapshot has gone out with its id, or its channel leaves the connection.
     pub(super) fn settle(&mut self, cursor: &mut Cursor) {
         self.owed -= usize::from(cursor.owes_snapshot);
         cursor.owes_snapshot = false;
     }
 
-    /// Whether the client is owed any snapshot.
+    /// Whether the client is owed any snapshots.
     pub(super) fn owes_snapshots(&self) -> bool {
         self.owed > 0
     }
 
-    /// How the ids of a cursor's events go out.
+    /// How to write the ids of a cursor's events.
     pub(super) fn ids(&self, cursor: &Cursor, many: bool) -> Ids {
         match (self.owed > 0 && many, cursor.owes_snapshot) {
             (false, _) => Ids::Leave,
@@ -104,23 +104,25 @@ impl Anchor {
         }
     }
 
-    /// A snapshot goes out on a connection over several channels, which are read up to `newest`.
+    /// Called when a snapshot goes out on a connection over several channels, which are read up to
+    /// `newest`.
     pub(super) fn catch_up_to(&mut self, newest: EventId) {
         self.catch_up.get_or_insert(newest);
     }
 
-    /// The id up to which channels are read now. `newest` is the newest that there is.
+    /// The id up to which to read the channels now. `newest` is the newest one drawn.
     pub(super) fn read_up_to(&mut self, newest: EventId) -> EventId {
         self.rested_at = self.catch_up.unwrap_or(newest);
         self.rested_at
     }
 
-    /// Everything up to this id was sent when nothing was left last.
+    /// The id up to which channels were last read. Once nothing is left to send, the client has
+    /// everything up to it.
     pub(super) fn rested_at(&self) -> EventId {
         self.rested_at
     }
 
-    /// Nothing is left to read up to `newest`.
+    /// Called when nothing is left to read up to `newest`.
     pub(super) fn rest(&mut self, newest: EventId, cursors: &mut [Cursor]) -> Rest {
         let caught_up = self.catch_up.take().is_some();
         if caught_up {

@@ -1,5 +1,5 @@
 //! Channels that a [`SubscriptionHandle`](super::SubscriptionHandle) adds to a running
-//! subscription, or removes from it.
+//! subscription or removes from it.
 
 use crate::{
     channel::{
@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Subscription {
-    /// Makes the changes that were asked for. Called when everything has been sent, so that a new
-    /// channel starts where the others are.
+    /// Applies the requested changes. Called when everything has been sent, so that a new channel
+    /// starts where the others are.
     pub(super) fn change_channels(&mut self) {
         let (Some(handle), Phase::Live(reader)) = (self.handle.clone(), &self.phase) else {
             return;
@@ -40,7 +40,7 @@ impl Subscription {
         let mut cursor = self.cursors.swap_remove(at);
         self.anchor.settle(&mut cursor);
         cursor.unregister();
-        // The queue knows cursors by number.
+        // The queue refers to cursors by index, and one has moved.
         self.queue = Queue::default();
         for cursor in &mut self.cursors {
             cursor.queued = false;
@@ -54,7 +54,7 @@ impl Subscription {
         let (found, oldest) = self.look(&channel, |log| {
             (seek::position_after(log, here), log.oldest())
         });
-        // A gap: what was published since the last look is gone already, or the channel is new.
+        // A gap: events published since the last look are already gone, or the channel is new.
         if let Err(gap) = found
             && oldest > 0
             && since.is_none()
@@ -77,9 +77,9 @@ impl Subscription {
             let reason = GapReason::Unknown;
             self.note_gap(index, Gap { reason, from });
         }
-        self.ask_for_snapshot(index);
+        self.request_snapshot(index);
         self.report_gaps();
-        // From here on, the client's id has to say that it is owed this channel's state.
+        // From now on, the client's id must show that it is owed this channel's state.
         if self.anchor.owes_snapshots() && !self.is_ended() {
             self.send_checkpoint(here.partial());
         }

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// First in, first out. Hardly ever is more than one ready, so one needs no memory of its own:
-/// there is a queue in every connection, and each chunk goes through it.
+/// First in, first out. Every connection has a queue, and every chunk goes through it, but it
+/// rarely holds more than one. So the first chunk needs no allocation.
 #[derive(Debug, Default)]
 pub(super) struct ChunkQueue {
-    /// `None` only if there is nothing.
+    /// `None` only if the queue is empty.
     first: Option<Bytes>,
     more: VecDeque<Bytes>,
 }
@@ -29,7 +29,7 @@ impl ChunkQueue {
         chunk
     }
 
-    /// Makes one chunk out of the first ones, as many as fit into this many bytes.
+    /// Joins as many of the first chunks as fit into this many bytes.
     pub(super) fn join(&mut self, at_most: usize) {
         let Some(first) = &self.first else { return };
         let mut size = first.len();
@@ -47,7 +47,7 @@ impl ChunkQueue {
             all.extend_from_slice(&chunk);
         }
         self.first = Some(all.into());
-        // The queue was for the beginning.
+        // Only the beginning of a stream queues several chunks: free the memory.
         if self.more.is_empty() {
             self.more = VecDeque::new();
         }

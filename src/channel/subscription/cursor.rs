@@ -1,4 +1,4 @@
-//! [`Cursor`]: one cursor into one channel.
+//! [`Cursor`]: a client's position in one channel.
 
 use crate::{
     channel::{
@@ -10,29 +10,29 @@ use crate::{
     sync::{Arc, Ordering},
 };
 
-/// No version that a channel ever has: the cursor is not known to be at its end.
+/// No channel ever has this version: the cursor is not known to be at its end.
 const NEVER: u64 = u64::MAX;
 
 pub(super) struct Cursor {
     pub(super) channel: ChannelHandle,
-    /// The position of the next entry that the client has not been given.
+    /// The position of the next entry to deliver.
     pub(super) position: u64,
     /// The log's version when the cursor was last at its end.
     pub(super) seen: u64,
-    /// What is missing in front of `position` and has not been said yet.
+    /// What is missing before `position` and has not been reported yet.
     pub(super) gap: Option<Gap>,
     pub(super) snapshot: Snapshot,
     /// The client is owed this channel's state: a snapshot, and the events after it up to where
     /// the connection's other channels are.
     pub(super) owes_snapshot: bool,
-    /// The next event is among those that wait to be merged.
+    /// The next event is in the merge queue.
     pub(super) queued: bool,
-    /// How often in a row the log overtook the cursor.
+    /// How many times in a row the log has overtaken the cursor.
     pub(super) overruns: u8,
     registered: Option<(u64, Arc<CursorProgress>)>,
 }
 
-/// The snapshot that stands in front of `position`, if there is to be one.
+/// The snapshot to send before the entry at `position`, if any.
 pub(super) enum Snapshot {
     None,
     Pending(Pending),
@@ -54,8 +54,8 @@ impl Cursor {
         }
     }
 
-    /// To be called before the log is locked for a seek: a publisher that comes later counts
-    /// this reader, one that came before is seen in the log.
+    /// Called before the log is locked for a seek: a later publisher counts this reader, and an
+    /// earlier one's event is found in the log.
     pub(super) fn register(&mut self, reader: &Arc<crate::channel::wake::Reader>) {
         self.registered = Some(self.channel.add_reader(reader.clone()));
     }
@@ -66,7 +66,7 @@ impl Cursor {
         }
     }
 
-    /// Whether there is something to read. Nothing is, before the snapshot in front of it.
+    /// Whether there is something to read. There is nothing while the cursor waits for a snapshot.
     pub(super) fn has_news(&self) -> bool {
         self.channel.version() != self.seen && !self.is_waiting()
     }
@@ -83,13 +83,13 @@ impl Cursor {
 
     pub(super) fn await_snapshot(&mut self, snapshot: Snapshot) {
         self.snapshot = snapshot;
-        if let Some((_, place)) = &self.registered {
+        if let Some((_, progress)) = &self.registered {
             let limit = self.channel.shared.settings.snapshot_timeout.as_millis();
             let waits = match self.is_waiting() {
                 true => u64::try_from(limit).unwrap_or(u64::MAX),
                 false => 0,
             };
-            place.waits.store(waits, Ordering::Relaxed);
+            progress.waits.store(waits, Ordering::Relaxed);
         }
     }
 
@@ -109,12 +109,12 @@ impl Cursor {
     /// Moves the cursor without counting what it passes as delivered.
     pub(super) fn start_at(&mut self, position: u64) {
         self.position = position;
-        if let Some((_, place)) = &self.registered {
-            place.position.store(self.position, Ordering::Relaxed);
+        if let Some((_, progress)) = &self.registered {
+            progress.position.store(self.position, Ordering::Relaxed);
         }
     }
 
-    /// To be called with [`version_at`] after each look at the log.
+    /// Called with the result of [`version_at`] after each look at the log.
     pub(super) fn note_version(&mut self, version: Option<u64>) {
         self.seen = version.unwrap_or(NEVER);
         if version.is_some() {
@@ -123,7 +123,7 @@ impl Cursor {
     }
 }
 
-/// The version of a log, if `position` is its end. `log` is this channel's: while it is locked,
+/// The version of a channel if `position` is the end of its log. The caller has locked `log`, so
 /// the version does not change.
 pub(super) fn version_at(channel: &ChannelHandle, log: &Log, position: u64) -> Option<u64> {
     (position == log.end()).then(|| channel.version())

@@ -1,6 +1,6 @@
-//! What one client has missed: noted at its cursor, and reported before anything that follows.
+//! What a client has missed: noted at its cursor, and reported before anything that follows.
 //!
-//! The data of the gap event is in `channel/gap.rs`.
+//! The format of the gap event is in `channel/gap.rs`.
 
 use crate::channel::{
     gap::{Gap, GapReason, LostFrom, Notice, Part},
@@ -17,7 +17,7 @@ impl Subscription {
         self.shared.counters.gap(gap.reason);
     }
 
-    /// The log has overtaken a connected client: `read` found a hole, or nothing, at its cursor.
+    /// Moves a cursor that the log has overtaken. `read` is a hole or an overrun.
     pub(super) fn lagged(&mut self, index: usize, read: &Read) {
         let cursor = &mut self.cursors[index];
         let from = match read {
@@ -26,28 +26,28 @@ impl Subscription {
         };
         cursor.start_at(read.next(cursor.position));
         cursor.overruns = cursor.overruns.saturating_add(1);
-        // A client that cannot keep up with snapshots would get one after the other.
+        // A client that is too slow even for snapshots would get one after the other.
         let too_often = cursor.overruns > 1
             && self.on_gap == OnGap::Snapshot
             && cursor.channel.snapshots.get().is_some();
         cursor.channel.counters.gap(GapReason::Lagged);
         self.shared.counters.gap(GapReason::Lagged);
         if self.on_lag == OnLag::End || too_often {
-            self.send_away(index, "a client reads too slowly");
+            self.send_away(index, "the client reads too slowly");
             return;
         }
         Gap::widen(&mut cursor.gap, from);
-        self.ask_for_snapshot(index);
+        self.request_snapshot(index);
     }
 
-    /// Reports every gap that is not reported yet, before anything that follows on any channel. An
-    /// event with an id takes the client past everything that is older, so the client would never
-    /// learn of a gap after it if the connection were cut in between. Channels that miss something
-    /// for the same reason share one event, so a page need not react to each.
+    /// Reports every pending gap before anything that follows on any channel. An event with an id
+    /// takes the client past everything older: if it went out first and the connection were then
+    /// cut, the client would never learn of the gap. Channels that miss something for the same
+    /// reason share one event, so a page need not react to each.
     pub(super) fn report_gaps(&mut self) -> bool {
         let mut notices: Vec<Notice<'_>> = Vec::new();
         for cursor in &mut self.cursors {
-            // If nothing else can follow, wait for the snapshot's id.
+            // With one channel, nothing else can follow: wait for the snapshot's id.
             if cursor.gap.is_none() || (!self.many && cursor.is_waiting()) {
                 continue;
             }
@@ -55,14 +55,14 @@ impl Subscription {
                 continue;
             };
             let log = cursor.channel.lock();
-            // A snapshot that is still being made may contain some of it.
+            // A snapshot that is still being made may contain some of the missing events.
             let missed = match cursor.is_waiting() {
                 true => None,
                 false => gap.missed(&log, cursor.position),
             };
             let next = log.id_at(cursor.position);
             drop(log);
-            // The snapshot is old enough that nothing is missing before it.
+            // The snapshot is old enough: nothing is missing before it.
             if missed == Some(0) {
                 continue;
             }

@@ -1,9 +1,9 @@
-//! Reading: one channel as it is, or several in one order (law 5).
+//! Reading: one channel as it is, or several merged by id (law 5).
 //!
-//! **The merge** keeps a heap with the id of the next event of each channel that has news. It takes
-//! from the channel with the smallest id, up to the next smallest. So each log is locked once to
-//! see what is next, and once for each run of events that no other channel interrupts. The heap is
-//! kept between chunks: a long replay of many channels costs no more for each.
+//! **The merge** keeps a heap with the next id of each channel that has news. It takes from the
+//! channel with the smallest id, up to the next smallest. So each log is locked once to find its
+//! next id, and once for each run of events that no other channel interrupts. The heap is kept
+//! between chunks, so a long replay of many channels does not rebuild it for each chunk.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// What a channel goes on with: an event, or the snapshot before its events. A snapshot may have
+/// What comes next in a channel: an event, or the snapshot before its events. A snapshot may have
 /// the id of another channel's event; then it comes after that event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Next {
@@ -32,7 +32,7 @@ struct Next {
     index: usize,
 }
 
-/// The channels of a connection that have news, by what is next.
+/// The channels of a connection that have news, ordered by what comes next.
 #[derive(Debug, Default)]
 pub(super) struct Queue(BinaryHeap<Reverse<Next>>);
 
@@ -47,7 +47,7 @@ impl Queue {
 
     fn pop(&mut self) {
         self.0.pop();
-        // Idle connections keep nothing.
+        // Idle connections keep no memory here.
         if self.0.is_empty() {
             *self = Self::default();
         }
@@ -58,18 +58,18 @@ impl Queue {
     }
 }
 
-/// What taking from one channel has made ready.
+/// What taking from one channel made ready.
 enum Taken {
     Nothing,
-    /// Something that others may follow in the same chunk.
+    /// Something that more may follow in the same chunk.
     Some,
-    /// A chunk that others share. It goes out as it is, before anything else is gathered.
+    /// A shared chunk. It goes out as it is, before anything else is gathered.
     Chunk,
 }
 
 impl Subscription {
-    /// Reads what follows the cursors, up to `newest`, which was loaded before. Returns whether
-    /// there was anything, the end included.
+    /// Reads what follows the cursors, up to `newest`, which the caller loaded before. Returns
+    /// whether there was anything, the end included.
     pub(super) fn read_up_to(&mut self, newest: EventId) -> bool {
         let has_reported = self.report_gaps();
         self.read_events(newest) || has_reported
@@ -83,7 +83,7 @@ impl Subscription {
         match (with_news.next(), with_news.next()) {
             (None, _) => false,
             (Some(only), None) => {
-                // No other channel can come first if there is only one.
+                // A single channel needs no bound: there is no other whose event could come first.
                 let up_to = match self.cursors.len() {
                     1 => EventId::MAX,
                     _ => newest,
@@ -94,7 +94,7 @@ impl Subscription {
         }
     }
 
-    /// Reads the only channel that has news. Its bytes go out as they are in the log.
+    /// Reads the only channel that has news. Its bytes go out as the log has them.
     fn read_one(&mut self, index: usize, up_to: EventId) -> bool {
         let mut has_reported = false;
         loop {
@@ -121,7 +121,7 @@ impl Subscription {
         }
     }
 
-    /// Reads several channels, and puts their events into one order.
+    /// Reads several channels and merges their events by id.
     fn merge(&mut self, newest: EventId) -> bool {
         for index in 0..self.cursors.len() {
             self.enqueue(index);
@@ -129,11 +129,12 @@ impl Subscription {
         if self.is_ended() {
             return true;
         }
-        // What was found to be lost just now comes first: an event with an id takes the client past
-        // everything that is older.
+        // Gaps that were just found go out first: an event with an id takes the client past
+        // everything older.
         let mut is_ready = self.report_gaps();
 
-        // Small events are copied into one chunk.
+        // Small events are copied into one chunk. Nothing after `newest` goes out: an event with a
+        // smaller id may have come on a channel that had no news when it was enqueued (law 5).
         let mut out = Vec::new();
         while out.len() < GATHER
             && let Some(next) = self.queue.peek()
@@ -141,13 +142,14 @@ impl Subscription {
         {
             self.queue.pop();
             self.cursors[next.index].queued = false;
-            // Up to here, no other channel has anything that comes first.
+            // No other channel has anything up to this id. At least `next.id` itself is taken,
+            // also if the other is a snapshot with the same id, which comes after it.
             let up_to = match self.queue.peek() {
                 Some(other) => other.id.before().min(newest).max(next.id),
                 None => newest,
             };
             let taken = if next.is_snapshot {
-                // It may have been asked for just now, because its client was overtaken.
+                // `advance` has not seen the snapshot if its client was overtaken just now.
                 if self.many {
                     self.anchor.catch_up_to(newest);
                 }
@@ -175,7 +177,8 @@ impl Subscription {
     }
 
     fn next_of(&mut self, index: usize) -> Option<Next> {
-        // A channel that has lost something goes on after that, or with a snapshot.
+        // After a loss, look again: the channel continues with what it still has, or with a
+        // snapshot.
         while !self.is_ended() {
             let cursor = &mut self.cursors[index];
             if let Snapshot::Ready(snapshot) = &cursor.snapshot {
@@ -214,7 +217,7 @@ impl Subscription {
         let cursor = &mut self.cursors[index];
         let ids = self.anchor.ids(cursor, self.many);
         let position = cursor.position;
-        // Ids are changed after the log is unlocked.
+        // Ids are rewritten after the log is unlocked.
         let mut copied = Vec::new();
         let target = match ids {
             Ids::Leave => &mut *out,
@@ -230,7 +233,7 @@ impl Subscription {
         let chunk = match read {
             Read::End => return Taken::Nothing,
             Read::Events { chunk, .. } => chunk,
-            // What is lost comes after all that was gathered, and before all that follows.
+            // The gap comes after everything gathered so far, and before everything that follows.
             Read::Hole { .. } | Read::Overrun { .. } => {
                 self.push_gathered(out);
                 self.lagged(index, &read);
@@ -261,7 +264,7 @@ impl Subscription {
         Taken::Chunk
     }
 
-    /// Takes a channel's snapshot: shared bytes in a chunk of their own, unless it is small.
+    /// Takes a channel's snapshot: shared bytes in a separate chunk, unless it is small.
     fn take_snapshot(&mut self, index: usize, out: &mut Vec<u8>) -> Taken {
         let cursor = &mut self.cursors[index];
         let Snapshot::Ready(snapshot) = std::mem::replace(&mut cursor.snapshot, Snapshot::None)
@@ -284,8 +287,8 @@ impl Subscription {
         Taken::Some
     }
 
-    /// Queues a channel again after something was taken from it. What it has lost meanwhile is
-    /// reported at once: nothing that comes later may go out before.
+    /// Queues a channel again after something was taken from it. Reports a loss at once, since
+    /// nothing that comes later may go out before.
     fn requeue(&mut self, index: usize, out: &mut Vec<u8>) -> Taken {
         self.enqueue(index);
         if self.is_ended() {

@@ -1,7 +1,7 @@
 //! Where a client starts in each of its channels.
 //!
-//! [`Subscription::start_in`] is the one place that decides it. The handler's view of the resume,
-//! the 204 of closed channels, and the first poll of the body all ask it.
+//! Only [`Subscription::start_in`] decides this. The [`Resumption`] that a handler sees, the 204
+//! of closed channels, and the first poll of the body all use it.
 
 use crate::{
     channel::{
@@ -13,10 +13,10 @@ use crate::{
     event::EventId,
 };
 
-/// What is known of a client when it connects.
+/// How a client begins, from the id that it sent.
 #[derive(Clone, Copy)]
 pub(super) enum Beginning {
-    /// It brought an id of this hub.
+    /// It sent an id of this hub.
     After {
         id: EventId,
         /// It is owed the snapshots of its channels.
@@ -24,9 +24,9 @@ pub(super) enum Beginning {
         /// It gets this id again before anything else.
         announce: bool,
     },
-    /// It brought an id that leads nowhere.
+    /// It sent an id that cannot be resumed from.
     Gap(GapReason),
-    /// It brought no id.
+    /// It sent no id.
     Fresh { newest: EventId, start: Start },
     /// The hub is full.
     Refused,
@@ -37,7 +37,7 @@ struct StartPoint {
     position: u64,
     /// How many retained events follow.
     pending: u64,
-    /// What is missing before `position`, and how many events that is, where it is known.
+    /// What is missing before `position`, and how many events that is, if known.
     gap: Option<Gap>,
     missed: Option<u64>,
     /// The channel's snapshot comes first, and replaces `position`.
@@ -45,7 +45,7 @@ struct StartPoint {
 }
 
 impl Subscription {
-    /// How the resume stands. Moves nothing.
+    /// How the client will resume. Moves no cursor.
     pub(super) fn look_ahead(&self) -> Resumption {
         match self.beginning {
             Beginning::Fresh { .. } | Beginning::Refused => return Resumption::Fresh,
@@ -69,14 +69,14 @@ impl Subscription {
         Resumption::Exact { pending }
     }
 
-    /// Whether all channels are closed, and nothing is left to send to this client: the moment to
-    /// tell it not to come back.
+    /// Whether all channels are closed and nothing is left to send to this client, so that it
+    /// should not come back.
     pub(crate) fn is_over(&self) -> bool {
         if self.handle.as_ref().is_some_and(|it| it.0.has_changed()) {
             return false;
         }
-        // A gap that nothing with an id follows would be reported for ever: without checkpoints,
-        // the client comes back with the same id.
+        // Without checkpoints, no id would follow a gap at the end. The client would come back
+        // with the same id, and get the same gap forever.
         let has_checkpoints = self.shared.settings.checkpoint.is_some();
         let is_over = |channel: &ChannelHandle| {
             let start = self.start_in(channel);
@@ -86,7 +86,7 @@ impl Subscription {
         !self.cursors.is_empty() && self.cursors.iter().all(|it| is_over(&it.channel))
     }
 
-    /// Puts a cursor where its client starts.
+    /// Moves a cursor to where its client starts.
     pub(super) fn seek(&mut self, index: usize) {
         let start = self.start_in(&self.cursors[index].channel);
         let cursor = &mut self.cursors[index];
@@ -96,7 +96,7 @@ impl Subscription {
             None => cursor.channel.counters.began(self.resumption),
         }
         if start.snapshot {
-            self.ask_for_snapshot(index);
+            self.request_snapshot(index);
         }
     }
 
@@ -133,7 +133,7 @@ impl Subscription {
             let gap = found.err();
             let mut position = found.unwrap_or(log.oldest());
             let missed = gap.and_then(|gap| gap.missed(log, position));
-            // After `Truncated`, what is retained is all that the client asked for.
+            // `Truncated` is no hole: the client asked for what is retained, and gets all of it.
             let is_hole = gap.is_some_and(|gap| gap.reason != GapReason::Truncated);
             if is_hole && self.on_gap == OnGap::Live {
                 position = log.end();
@@ -151,19 +151,18 @@ impl Subscription {
         })
     }
 
-    /// Looks at a log that has forgotten what is too old (law 6).
+    /// Looks at a log after evicting what is too old (law 6).
     pub(super) fn look<R>(&self, channel: &ChannelHandle, look: impl FnOnce(&Log) -> R) -> R {
         let mut log = channel.lock();
         let evicted = log.expire(self.shared.now());
         let seen = look(&log);
         drop(log);
-        // Freed without the lock.
+        // Freed after the lock.
         drop(evicted);
         seen
     }
 
-    /// The oldest event that is retained, or a gap if older ones are gone that this client may
-    /// have.
+    /// The oldest retained event, or a gap if older ones are gone that this client may have.
     fn oldest(&self, log: &Log) -> Result<u64, Gap> {
         let not_before = self
             .not_before
@@ -199,7 +198,7 @@ pub(super) fn position_after(log: &Log, id: EventId) -> Result<u64, Gap> {
         Seek::Evicted => {
             let reason = match log.has_evicted() {
                 true => GapReason::Evicted,
-                // The channel was retired since, and made again (law 7).
+                // The channel has been retired since, and created again (law 7).
                 false => GapReason::Unknown,
             };
             let from = LostFrom::Event(id);

@@ -1,4 +1,4 @@
-//! Snapshots on their way to one client: asked for, waited for, and placed before the events that
+//! Snapshots on their way to one client: requested, awaited, and placed before the events that
 //! follow them.
 
 use std::{
@@ -17,8 +17,8 @@ use crate::{
 };
 
 impl Subscription {
-    /// Asks for the channel's snapshot, if it has one and the client is to get it.
-    pub(super) fn ask_for_snapshot(&mut self, index: usize) {
+    /// Requests the channel's snapshot, if it has one and the client should get it.
+    pub(super) fn request_snapshot(&mut self, index: usize) {
         let cursor = &mut self.cursors[index];
         if self.on_gap != OnGap::Snapshot && cursor.gap.is_some() {
             return;
@@ -28,8 +28,8 @@ impl Subscription {
         };
         let snapshots = snapshots.clone();
         self.anchor.owe(cursor);
-        // What is published from now on is kept for this reader until the snapshot arrives. A new
-        // one is not made before, so it contains everything up to here.
+        // Events from now on are kept for this reader until the snapshot arrives. A new snapshot
+        // is only begun after this, so it contains everything before.
         let end = cursor.channel.lock().end();
         cursor.start_at(end);
         match snapshots.get(&cursor.channel, self.not_before) {
@@ -38,13 +38,14 @@ impl Subscription {
         }
     }
 
-    /// Looks whether snapshots have arrived that were asked for.
+    /// Takes the requested snapshots that have arrived.
     pub(super) fn poll_snapshots(&mut self, cx: &mut Context<'_>) {
         if !self.anchor.owes_snapshots() {
             return;
         }
         for index in 0..self.cursors.len() {
-            // A snapshot that cannot be used is asked for again, and may be ready.
+            // A snapshot that cannot be used is requested again, and the new one may be ready at
+            // once.
             while let Snapshot::Pending(pending) = &mut self.cursors[index].snapshot {
                 match Pin::new(pending).poll(cx) {
                     Poll::Pending => break,
@@ -58,7 +59,7 @@ impl Subscription {
         }
     }
 
-    /// Puts the cursor behind a snapshot that has arrived.
+    /// Moves the cursor to the first event after a snapshot that has arrived.
     fn place_snapshot(&mut self, index: usize, snapshot: Arc<SharedSnapshot>) {
         let cursor = &mut self.cursors[index];
         let found = cursor.channel.lock().seek_kept(snapshot.id);
@@ -68,15 +69,18 @@ impl Subscription {
                 cursor.start_at(position);
                 cursor.await_snapshot(Snapshot::Ready(snapshot));
             }
-            // It was made for a client that came earlier. What follows it was not kept, or is not
+            // It was made for an earlier client: the events after it were not kept, or are not all
             // for this client.
             Seek::Exact { .. } | Seek::Evicted => {
                 cursor.await_snapshot(Snapshot::None);
                 cursor.overruns = cursor.overruns.saturating_add(1);
                 if cursor.overruns > 1 {
-                    self.send_away(index, "what follows its snapshots is gone, twice in a row");
+                    self.send_away(
+                        index,
+                        "the events after its snapshot were evicted, twice in a row",
+                    );
                 } else {
-                    self.ask_for_snapshot(index);
+                    self.request_snapshot(index);
                 }
             }
         }

@@ -1,8 +1,8 @@
-//! What channels and connections hold, in bytes that the allocator was asked for.
+//! What channels and connections hold, in bytes requested from the allocator.
 //!
-//! An allocator that counts is exact and the same on every system; what the system's own
-//! allocator adds (a few per cent) is not seen. It counts for the whole process, so the tests
-//! take turns.
+//! A counting allocator is exact and the same on every system, but does not see the overhead of
+//! the system's allocator (a few per cent). It counts for the whole process, so the tests run one
+//! at a time.
 
 use std::{
     alloc::System,
@@ -29,7 +29,7 @@ const MIB: u64 = 1024 * KIB;
 /// The largest segment of a log.
 const SEGMENT: u64 = 64 * KIB;
 
-/// What the log's index takes for each event, twice: a vector that grows has room to spare.
+/// The log's index per event, doubled, because a growing vector has spare capacity.
 const INDEX: u64 = 2 * 24;
 
 fn live() -> u64 {
@@ -49,7 +49,7 @@ fn chunk(body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         .map(|frame| frame.map(|frame| frame.unwrap().into_data().unwrap()))
 }
 
-/// Reads all there is, and leaves the connection asleep.
+/// Reads everything, and leaves the connection asleep.
 async fn rest(body: &mut Body) {
     poll_fn(|cx| {
         while let Poll::Ready(chunk) = chunk(body, cx) {
@@ -93,7 +93,7 @@ fn a_channel_costs_at_most_a_kibibyte_beside_its_event() {
     }
 }
 
-/// "What a slow client holds": what hyper has taken of an HTTP/1.1 body when its client stops
+/// "What a slow client holds": what hyper has taken from an HTTP/1.1 body when its client stops
 /// reading (16 chunks, or 400 KiB), however much is published afterwards.
 #[test]
 fn a_thousand_stalled_clients_pin_what_they_were_handed() {
@@ -102,13 +102,13 @@ fn a_thousand_stalled_clients_pin_what_they_were_handed() {
     const EVENT: u64 = 4000;
     const CHUNKS: usize = 16;
     const QUEUED: u64 = 400 * KIB;
-    /// Slices of segments until 400 KiB are queued, of which the first may be a part of one that
-    /// it holds whole; and the copy of the log's open end.
+    /// Slices of segments until 400 KiB are queued, the first of which may be part of a segment
+    /// that it keeps alive; and the copy of the log's open end.
     const CLIENT: u64 = (QUEUED.div_ceil(SEGMENT) + 1) * SEGMENT + 16 * KIB;
-    /// What a connection has of its own.
+    /// What a connection itself takes.
     const CONNECTION: u64 = 2 * KIB;
-    // A sealed segment may be filled by seven eighths. Of the oldest one a part is evicted, and of
-    // the newest a part is not filled yet.
+    // A sealed segment may be only seven eighths full. Part of the oldest is evicted, and part of
+    // the newest is not filled yet.
     let log_bound = LOG * 8 / 7 + 2 * SEGMENT + LOG / EVENT * INDEX;
 
     let _turn = TURN.blocking_lock();
@@ -141,7 +141,7 @@ fn a_thousand_stalled_clients_pin_what_they_were_handed() {
         assert!(size >= QUEUED);
         queued += size;
         stalled.push((body, chunks));
-        // The next client's segments are others.
+        // The next client gets other segments.
         publish(QUEUED + 2 * SEGMENT);
     }
     publish(2 * LOG);
@@ -155,7 +155,7 @@ fn a_thousand_stalled_clients_pin_what_they_were_handed() {
         queued / CLIENTS / KIB
     );
     assert!(all <= log_bound + CLIENTS * (CLIENT + CONNECTION));
-    // If they held nothing, this would have measured nothing.
+    // Otherwise this test would measure nothing.
     assert!(all >= queued);
 
     drop(stalled);
@@ -173,7 +173,7 @@ async fn connections_that_come_and_go_leave_nothing_behind() {
     let mut staying = None;
     for stays in [false, true] {
         let mut before = 0;
-        // The first time, lists take the room that they need.
+        // In the first pass, collections grow to their size.
         for measured in [false, true] {
             for round in 0..ROUNDS {
                 let mut body = body(hub.subscribe(["a", "b"], LastEventId::Absent));
@@ -185,7 +185,7 @@ async fn connections_that_come_and_go_leave_nothing_behind() {
                 drop(body);
                 tokio::task::yield_now().await;
             }
-            // Those that are gone leave the heartbeats' wheel within an interval.
+            // Closed connections leave the heartbeat wheel within an interval.
             tokio::time::sleep(Duration::from_secs(40)).await;
             if !measured {
                 before = live();
@@ -193,7 +193,7 @@ async fn connections_that_come_and_go_leave_nothing_behind() {
         }
         let grown = live().saturating_sub(before);
         println!("{ROUNDS} connections that came and went: {grown} bytes more");
-        // The log itself has grown by its events.
+        // The log itself has grown.
         assert!(grown < 16 * KIB);
         assert_eq!(hub.stats().subscribers, usize::from(stays));
         assert_eq!(channel.stats().subscribers, usize::from(stays));
@@ -234,8 +234,8 @@ async fn an_idle_connection_is_small() {
     }
 }
 
-/// Law 6: what is kept for connected readers beyond the limits goes once they have had it, and
-/// with the last of them.
+/// Law 6: what is kept for readers beyond the limits is freed once they have read it, and when the
+/// last of them leaves.
 #[tokio::test(start_paused = true)]
 async fn what_a_burst_has_left_is_freed() {
     const BURST: usize = 10_000;

@@ -1,7 +1,7 @@
-//! Law 12: any runtime, several of them, or none.
+//! Law 12: one runtime, several, or none.
 //!
-//! Where time matters the clock is paused, so a time that is asserted is one that the crate asked
-//! for.
+//! Where time matters, the clock is paused, so every asserted time is one that the crate
+//! requested.
 
 use std::{
     sync::{
@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, advance, sleep},
 };
 
-/// Heartbeats, and hence ticks, of the default interval.
+/// The default heartbeat interval, and its tick.
 const INTERVAL: Duration = Duration::from_secs(15);
 const TICK: Duration = INTERVAL.checked_div(16).unwrap();
 
@@ -61,7 +61,7 @@ impl Client {
         }
     }
 
-    /// Takes one chunk, if one is there.
+    /// Takes one chunk, if one is ready.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Poll::Ready(frame) = std::pin::Pin::new(&mut self.body).poll_frame(cx) else {
             return Poll::Pending;
@@ -85,14 +85,13 @@ impl Client {
         Poll::Ready(())
     }
 
-    /// Polls until nothing is left, as hyper does; whoever has `waker` is woken for the rest.
+    /// Polls until nothing is left, as hyper does; `waker` is woken when there is more.
     fn drain(&mut self, waker: &Waker) {
         let mut cx = Context::from_waker(waker);
         while !self.ended && self.poll(&mut cx).is_ready() {}
     }
 
-    /// Reads until `enough`, and misses nothing. A lost wake-up shows in a heartbeat that came in
-    /// its place.
+    /// Reads until `enough` and misses nothing. A lost wake-up would show as a heartbeat instead.
     async fn until(&mut self, enough: impl Fn(&Self) -> bool) {
         while !enough(self) {
             assert!(!self.ended && self.gaps == 0 && self.heartbeats < 10);
@@ -100,7 +99,7 @@ impl Client {
         }
     }
 
-    /// Falls asleep, and is woken by what is published then: at once.
+    /// Falls asleep, and is woken at once by the next event.
     async fn hears(&mut self, channel: &Channel<u32>, number: u32) {
         let published = async {
             yield_now().await;
@@ -116,7 +115,7 @@ impl Client {
         assert_eq!(heard, published);
     }
 
-    /// Lets a first poll begin the stream, and leaves the client asleep.
+    /// Begins the stream with a first poll, and leaves the client asleep.
     async fn rest(&mut self) {
         std::future::poll_fn(|cx| {
             while self.poll(cx).is_ready() {}
@@ -136,7 +135,7 @@ impl Wake for Count {
     }
 }
 
-/// A heartbeat is never early, and at most a tick late, by a clock that counts milliseconds.
+/// A heartbeat is never early and at most a tick late, on a clock with millisecond resolution.
 #[track_caller]
 fn assert_on_time(silent: Duration) {
     let latest = INTERVAL + TICK + Duration::from_millis(2);
@@ -156,7 +155,7 @@ fn threads_without_a_runtime_publish() {
     const EACH: u32 = 500;
     let channel = channel(10_000);
     let mut client = subscribe(&channel);
-    // Other threads do not wait for a paused clock, which runs on whenever nobody has news.
+    // Other threads do not wait for a paused clock, which advances whenever all tasks are idle.
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(client.rest());
     let publishers: Vec<_> = (0..4)
@@ -184,8 +183,8 @@ fn a_static_hub_serves_one_runtime_after_the_other() {
     for number in 0..3 {
         let runtime = runtime();
         let published = runtime.block_on(async {
-            // Paused clocks start at the present; time is not to run backwards from one to the
-            // next.
+            // Paused clocks start at the current time, which must not run backwards from one to
+            // the next.
             advance(2 * INTERVAL * number).await;
             let from = last.map_or(LastEventId::Absent, Into::into);
             let mut client = Client::new(HUB.subscribe(["numbers"], from));
@@ -216,12 +215,12 @@ fn readers_on_another_runtime_outlive_the_one_that_woke_them() {
     let tasks = |runtime: &Runtime| runtime.metrics().num_alive_tasks();
     assert_eq!((tasks(&first), tasks(&second)), (1, 0));
 
-    // Before the first runtime is gone, its task wakes readers of both.
+    // While the first runtime exists, its task wakes readers of both.
     channel.publish(&0).unwrap();
     first.block_on(here.until(|client| client.numbers == [0]));
     second.block_on(there.until(|client| client.numbers == [0]));
 
-    // News are on their way when it goes.
+    // News is pending when it is dropped.
     channel.publish(&1).unwrap();
     drop(first);
     second.block_on(there.until(|client| client.numbers == [0, 1]));
@@ -231,17 +230,17 @@ fn readers_on_another_runtime_outlive_the_one_that_woke_them() {
         let asked = Instant::now();
         there.until(|client| client.heartbeats > heard).await;
         assert_on_time(asked.elapsed());
-        // The reader whose runtime is gone goes on where it is polled next.
+        // The reader whose runtime is gone continues where it is polled next.
         here.until(|client| client.numbers == [0, 1, 2]).await;
     });
     assert_eq!(tasks(&second), 1);
 }
 
-/// The wake task has taken these wakers from their readers: if it dies before it has used them
-/// all, nobody else could.
+/// The wake task has taken these wakers from their readers. If it dies before it has used them
+/// all, nothing else could wake those readers.
 #[test]
 fn a_task_that_dies_has_woken_everybody() {
-    // More than are woken before this runtime looks at anything but its tasks.
+    // More than this runtime wakes before it polls anything but its tasks.
     const READERS: usize = 10_000;
     let channel = channel(10);
     let dying = runtime();
@@ -257,7 +256,7 @@ fn a_task_that_dies_has_woken_everybody() {
         for (client, count) in clients.iter_mut().zip(&counts) {
             client.drain(&count.clone().into());
         }
-        // All heartbeats are due at once, and the task yields before it has woken everybody.
+        // All heartbeats are due at once, and the task yields before it has woken all readers.
         advance(INTERVAL + 2 * TICK).await;
         while woken() == 0 {
             yield_now().await;
@@ -288,7 +287,7 @@ async fn a_burst_beyond_the_capacity_reaches_all_who_keep_up() {
         for number in 0..BURST {
             channel.publish(&(burst * BURST + number)).unwrap();
         }
-        // They sleep again.
+        // Let them sleep again.
         sleep(TICK * 5).await;
     }
     while let Some(client) = readers.join_next().await {
@@ -301,10 +300,10 @@ async fn a_burst_beyond_the_capacity_reaches_all_who_keep_up() {
     assert!(stats.bytes < 16 * 64);
 }
 
-/// Between the slices of one round, the tick's sweep must leave what the later slices are to be
-/// woken for.
-/// Whoever was woken gets a turn before the next round takes from the floor what is older than
-/// the last. More readers than a worker's queue takes, on the runtime that a server has.
+/// Between the slices of a round, a tick's sweep must keep what the readers of later slices have
+/// yet to read, and woken readers must run before the next round releases what is older than the
+/// last. There are more readers than a worker's queue holds, on the kind of runtime that servers
+/// use.
 #[test]
 fn law_6_readers_that_keep_up_see_no_gap_however_fast_it_is() {
     const LAST: u32 = 1500;
@@ -328,7 +327,7 @@ fn law_6_readers_that_keep_up_see_no_gap_however_fast_it_is() {
         while channel.stats().subscribers < 600 {
             yield_now().await;
         }
-        // At any moment of a round, from outside.
+        // From outside the runtime, at any moment of a round.
         thread::spawn(move || {
             for n in 1..=LAST {
                 channel.publish(&n).unwrap();
@@ -359,7 +358,7 @@ async fn a_tick_amid_a_round_takes_nothing_away() {
     for number in 0..100 {
         channel.publish(&number).unwrap();
     }
-    // Less than a reader is waited for.
+    // Less time than a reader has.
     for _ in 0..3 {
         advance(TICK).await;
     }
@@ -409,7 +408,7 @@ async fn the_task_ends_with_the_last_reader_and_starts_with_the_next() {
     }
 }
 
-/// The task ends with an event in its queue that nobody waits for any more.
+/// The task ends with a queued event that no reader waits for any more.
 #[tokio::test(start_paused = true)]
 async fn what_the_task_left_behind_is_no_news_to_its_successor() {
     let channel = channel(10);
@@ -436,7 +435,7 @@ fn polling_needs_no_runtime() {
     client.drain(&waker);
     assert_eq!(client.numbers, [0]);
 
-    // Nobody wakes it, until somebody else brings a runtime.
+    // Nothing wakes it until another client starts the task on a runtime.
     channel.publish(&1).unwrap();
     assert_eq!(count.0.load(Ordering::Relaxed), 0);
     let runtime = runtime();
@@ -463,8 +462,8 @@ fn without_a_runtime_a_snapshot_sends_its_client_away() {
     assert!(client.parser.retry().is_some());
 }
 
-/// A runtime without timers cannot send heartbeats. Whoever serves streams there is told by a
-/// panic, once; the hub remains good for others.
+/// A runtime without timers cannot send heartbeats. Polling a stream there panics once; the hub
+/// stays usable on other runtimes.
 #[test]
 fn a_runtime_without_timers_breaks_nothing_but_its_own_streams() {
     let channel: Channel<u32> = Channel::builder()

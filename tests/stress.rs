@@ -1,9 +1,9 @@
 //! Many connections over real sockets, cut at random moments while several publishers run. Each
-//! client's transcript, across its reconnects, is contiguous for each of its channels, without a
-//! duplicate, or has a gap event exactly at the hole (laws 3 to 5).
+//! client's transcript, across its reconnects, must be contiguous for each of its channels and
+//! free of duplicates, or have a gap event exactly where something is missing (laws 3 to 5).
 //!
-//! Bounded by counts: each client makes so many connections, the publishers go on for as long as
-//! there are clients that have some left, and then close the channels.
+//! Bounded by counts: each client makes a fixed number of connections; the publishers continue
+//! until no client has any left, and then close the channels.
 
 use std::{
     net::SocketAddr,
@@ -37,7 +37,7 @@ use tokio::{
 const CHANNELS: usize = 6;
 const PUBLISHERS: usize = 4;
 const CLIENTS: usize = 400;
-/// Each client's connections that are cut; 2,000 in all.
+/// How many connections of each client are cut; 2,000 in all.
 const CUTS: usize = 5;
 
 /// Events by channel, in order.
@@ -64,7 +64,7 @@ fn publish(hub: &Hub, publisher: usize, cuts_left: &AtomicUsize) -> Vec<(usize, 
             turn += 1;
             let at = (turn * 7 + publisher) % CHANNELS;
             let channel: Channel<str> = hub.channel(name(at)).unwrap();
-            // Some events are larger than what is copied, most are small.
+            // Most events are small; some are too large to be copied.
             let size = if turn.is_multiple_of(50) {
                 5000
             } else {
@@ -73,7 +73,7 @@ fn publish(hub: &Hub, publisher: usize, cuts_left: &AtomicUsize) -> Vec<(usize, 
             let id = channel.publish(&"x".repeat(size)).unwrap().id().unwrap();
             published.push((at, id));
         }
-        // So that clients get their turn, on two cores.
+        // Let the clients run, even on two cores.
         thread::sleep(Duration::from_millis(1));
     }
     published
@@ -95,7 +95,7 @@ struct Client {
     channels: Vec<usize>,
     last: String,
     seen: Vec<Seen>,
-    /// A small generator of its own, so that each client is cut elsewhere.
+    /// A separate random generator, so that each client is cut elsewhere.
     random: u64,
 }
 
@@ -107,7 +107,8 @@ impl Client {
         self.random % below
     }
 
-    /// One connection, until `cut` bytes have arrived; `Break` if the server says "no more".
+    /// Reads one connection until `cut` bytes have arrived; `Break` if the server ends the
+    /// reconnects with a 204.
     async fn connect(&mut self, cut: usize) -> ControlFlow<()> {
         let names: Vec<_> = self
             .channels
@@ -122,7 +123,7 @@ impl Client {
         let mut socket = TcpStream::connect(self.address).await.unwrap();
         socket.write_all(head.as_bytes()).await.unwrap();
         if cut.is_multiple_of(2) {
-            // Gone without a goodbye.
+            // Close with a reset.
             socket.set_zero_linger().unwrap();
         }
 
@@ -196,25 +197,25 @@ impl Client {
             assert!(goes_on.is_continue(), "nothing is closed yet");
         }
         closed.wait_for(|closed| *closed).await.unwrap();
-        // The rest, the end, and then the word to stay away.
+        // The rest, the end, and then a 204.
         while self.connect(usize::MAX).await.is_continue() {}
         self
     }
 
-    /// Holds the transcript against everything that was published.
+    /// Checks the transcript against everything that was published.
     fn check(&self, published: &Published) {
         let behind = |channel: usize, id: EventId| -> Option<EventId> {
             let all = &published[channel];
             all.get(all.partition_point(|other| *other <= id)).copied()
         };
-        // The id behind which each channel goes on; `None` where a gap says that nobody knows.
+        // The id after which each channel continues; `None` after a gap that does not show it.
         let mut known: Vec<Option<EventId>> = vec![None; CHANNELS];
         let mut last: Option<EventId> = None;
         for seen in &self.seen {
             match seen {
                 Seen::Connected => {
                     for &channel in &self.channels {
-                        // Law 5: the one id has not passed over anything.
+                        // Law 5: the last id has not passed over an event.
                         if let (Some(before), Some(last)) = (known[channel], last) {
                             let lost = behind(channel, before).filter(|next| *next <= last);
                             assert_eq!(lost, None, "channel {channel} at {last}");

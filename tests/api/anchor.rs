@@ -1,4 +1,4 @@
-//! Laws 3 and 4 beside a publisher that never rests.
+//! Laws 3 and 4 while a publisher never pauses.
 
 use std::{
     pin::Pin,
@@ -14,8 +14,9 @@ use axum_sse::{
 };
 use tokio::runtime::Builder;
 
-/// Cut off within its first event, a client without an id would come back without one, and never
-/// hear of that event. So whatever is published while its stream begins, its place comes first.
+/// A client that is cut off within its first event must already have an id, or it would never
+/// learn of that event. So its first id comes first, whatever is published while the stream
+/// begins.
 #[test]
 fn law_4_a_client_has_a_place_before_its_first_event() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
@@ -29,7 +30,7 @@ fn law_4_a_client_has_a_place_before_its_first_event() {
                     break;
                 }
                 channel.publish(&n).unwrap();
-                // Now and then, so that a stream also begins with nothing to deliver.
+                // Pause sometimes, so that some streams begin with nothing to deliver.
                 (0..n % 50).for_each(|_| std::hint::spin_loop());
             }
         });
@@ -58,8 +59,8 @@ fn law_4_a_client_has_a_place_before_its_first_event() {
     });
 }
 
-/// A log that forgets while its reader is told what it forgot: every hole has its gap, before
-/// the event after it.
+/// The log evicts events while its reader is told of earlier losses: every hole has its gap,
+/// before the event after it.
 #[test]
 fn law_3_a_reader_that_is_overrun_again_and_again_is_told_each_time() {
     const NAMES: [&str; 2] = ["a", "b"];

@@ -1,4 +1,4 @@
-//! `Channel` through its public API: rules 84 to 92, and what its subscribers are promised.
+//! `Channel` through its public API: rules 84 to 92, and its guarantees to subscribers.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -31,7 +31,8 @@ use crate::wire::{Wire, millis, secs};
 
 const PRELUDE: &str = ":\n";
 
-/// A channel that holds 4 events, and the ids of the `count` numbers published to it, from 0 on.
+/// A channel that holds 4 events, and the ids of the `count` numbers published to it, counted from
+/// 0.
 fn numbers(count: u32) -> (Channel<u32>, Vec<EventId>) {
     let channel = Channel::builder().capacity(4).build();
     let ids = (0..count)
@@ -56,7 +57,7 @@ fn gap(reason: &str, missed: Option<u64>, oldest: Option<EventId>) -> String {
     )
 }
 
-/// The id in front of the first event of the channel.
+/// The id before the channel's first event.
 fn start_of(channel: &Channel<u32>) -> EventId {
     EventId::new(channel.newest().epoch(), 0)
 }
@@ -120,7 +121,7 @@ mod resume {
         assert_eq!(first, format!("{PRELUDE}{}", checkpoint(start)));
         drop(wire);
 
-        // What happened while the client was away is there when it comes back.
+        // Events published while the client was away are there when it comes back.
         let ids: Vec<_> = (0..4)
             .map(|n| channel.publish(&n).unwrap().id().unwrap())
             .collect();
@@ -157,7 +158,7 @@ mod resume {
                 "after {seen}"
             );
         }
-        // The event in front of the oldest one retained is the last that is exact.
+        // The event before the oldest retained one is the last from which a resumption is exact.
         let mut wire = Wire::new(channel.subscribe(ids[5]));
         assert_eq!(wire.all_at_once().await, format!("{PRELUDE}{retained}"));
     }
@@ -243,7 +244,7 @@ mod resume {
         let oldest = channel.subscribe(LastEventId::Absent).start(Start::Oldest);
         let all = Wire::new(oldest).all_at_once().await;
         assert!(!all.contains("gap"), "{all}");
-        // Also where nothing is left to follow it.
+        // Also if no event follows it.
         let empty = Channel::<u32>::builder().capacity(0).build();
         empty.publish(&1).unwrap();
         empty.close(None).unwrap();
@@ -279,7 +280,7 @@ mod resume {
                 .collect();
             assert_eq!(events, ["9"], "{last:?}: {all}");
         }
-        // What lies before is no gap for this client.
+        // Missing events before that id are no gap for this client.
         let oldest = channel.subscribe(LastEventId::Absent).start(Start::Oldest);
         let all = Wire::new(oldest.not_before(ids[7])).all_at_once().await;
         assert!(!all.contains("gap"), "{all}");
@@ -287,7 +288,8 @@ mod resume {
         let all = Wire::new(oldest.not_before(ids[2])).all_at_once().await;
         let told = gap("truncated", Some(3), Some(ids[6]));
         assert!(all.starts_with(&format!("{PRELUDE}{told}")), "{all}");
-        // Whoever has seen more goes on from there, and an id of an earlier life excludes nothing.
+        // A client that has seen more resumes after its own id, and an id of an earlier epoch
+        // excludes nothing.
         let later = channel.subscribe(ids[9]).not_before(ids[8]);
         assert_eq!(later.resumption(), Resumption::Exact { pending: 0 });
         let earlier = channel.subscribe(ids[6]).not_before(foreign);
@@ -340,7 +342,7 @@ mod resume {
                 format!("{PRELUDE}{expected}"),
                 "{start:?}"
             );
-            // A client with an id goes on from there.
+            // A client with an id resumes after it.
             let mut wire = Wire::new(channel.subscribe(ids[8]).start(start));
             assert_eq!(wire.all_at_once().await, format!("{PRELUDE}{}", frames(9)));
         }
@@ -357,7 +359,7 @@ mod resume {
         let live: String = (2..4).map(|n| frame(more[n - 2], n)).collect();
         assert_eq!(
             Wire::new(fresh).all_at_once().await,
-            // Law 4: first its place, lest it is cut off within the first event.
+            // Law 4: an id first, in case it is cut off within the first event.
             format!("{PRELUDE}{}{live}", checkpoint(ids[1]))
         );
         assert_eq!(
@@ -396,7 +398,8 @@ mod resume {
         let frames: String = (3..6).map(|n| frame(live[n - 3], n)).collect();
         assert_eq!(wire.all_at_once().await, frames);
 
-        // Whoever has seen the newest event misses nothing; all others are told how much.
+        // A client that has seen the newest event misses nothing; all others get the number of
+        // missing events.
         let mut wire = Wire::new(channel.subscribe(live[2]));
         assert_eq!(
             wire.all_at_once().await,
@@ -434,7 +437,7 @@ mod resume {
         plain.publish_event(&Event::json(&value).unwrap()).unwrap();
         plain.publish(&value).unwrap();
         let mut bytes = live.all_at_once().await;
-        // With a silence in between: heartbeats are not stored.
+        // After a silence: heartbeats are not stored.
         let (heartbeat, _) = live.timed().await;
         assert_eq!(heartbeat.unwrap(), ":\n");
         for event in [
@@ -563,7 +566,7 @@ mod publishing {
         renamed.publish_event(&named("checkpoint")).unwrap();
         renamed.publish_event(&named("lost")).unwrap_err();
         renamed.publish_event(&named("snapshot")).unwrap_err();
-        // On one connection, it would be taken for that of another channel.
+        // On a shared connection, it could be mistaken for another channel's snapshot.
         renamed.set_snapshot_name(None).unwrap();
         renamed.publish_event(&named("snapshot")).unwrap_err();
     }
@@ -638,7 +641,7 @@ mod publishing {
         assert_eq!(wire.at_once().await, Some(frame(id, 2)));
         assert_eq!(wire.at_once().await, None);
 
-        // Without, nothing ends.
+        // Without this setting, the stream does not end.
         let channel = Channel::<u32>::new();
         let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
         wire.all_at_once().await;
@@ -773,7 +776,7 @@ mod publishing {
         );
     }
 
-    /// Publishes another one of its kind while it is being serialised.
+    /// Publishes another value of its type while it is being serialized.
     struct Nested {
         channel: Channel<Nested>,
         depth: u8,
@@ -850,7 +853,7 @@ mod publishing {
             _ = &mut endless => panic!("it ended"),
             chunk = wire.chunk() => assert!(chunk.unwrap().contains("data: 0\n")),
         }
-        // Dropping it cancels it.
+        // Dropping the future cancels it.
         drop(endless);
         let newest = channel.newest();
         sleep(secs(1)).await;
@@ -887,7 +890,7 @@ mod subscribers {
         assert_eq!(Wire::new(response).at_once().await, None);
         assert_eq!(tasks(), 0);
 
-        // To see that the test would see it.
+        // Check that the test would notice a task.
         let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
         wire.at_once().await;
         assert_eq!(tasks(), 1);
@@ -951,7 +954,7 @@ mod subscribers {
         let mut ids = Vec::new();
         for n in 0..20 {
             ids.push(channel.publish(&n).unwrap().id().unwrap());
-            // Others would have read meanwhile; this one is waited for for three seconds.
+            // Other readers would have read by now; the log waits three seconds for this one.
             sleep(millis(400)).await;
         }
         let all = wire.all_at_once().await;
@@ -973,7 +976,7 @@ mod subscribers {
                 .build()
         });
         channel.publish(&0).unwrap();
-        // Two runtimes one after the other: the wake task goes with the first.
+        // Two runtimes, one after the other: the wake task ends with the first.
         for round in 0..2 {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -1091,7 +1094,7 @@ mod heartbeat {
         for idle in [60, 3600, 86_400] {
             sleep(secs(idle)).await;
             let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
-            // Law 4: the client's first id comes with the first bytes.
+            // Law 4: the first bytes contain the client's first id.
             let first = wire.at_once().await.unwrap();
             assert!(first.starts_with(&format!("{PRELUDE}event: checkpoint\nid: ")));
             let (chunk, time) = wire.timed().await;
@@ -1105,7 +1108,7 @@ mod heartbeat {
         let (channel, _) = numbers(0);
         let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
         wire.all_at_once().await;
-        // The client does not read while one becomes due.
+        // The client does not read when a heartbeat becomes due.
         sleep(secs(20)).await;
         let id = channel.publish(&1).unwrap().id().unwrap();
         assert_eq!(wire.at_once().await.unwrap(), frame(id, 1));

@@ -1,4 +1,4 @@
-//! `Hub`, `SubscriptionHandle`, closing and figures, through the public API.
+//! `Hub`, `SubscriptionHandle`, closing and statistics, through the public API.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn publish(hub: &Hub, channel: &str, value: u32) -> EventId {
         .unwrap()
 }
 
-/// What each event says, in order.
+/// The data of each event, in order.
 fn data(bytes: &str) -> Vec<String> {
     messages(bytes)
         .into_iter()
@@ -127,7 +127,7 @@ async fn law_7_a_channel_made_anew_does_not_hide_what_was_lost() {
     let hub = builder().max_channels(2).build();
     let first = publish(&hub, "room", 1);
     let last = publish(&hub, "room", 2);
-    // Two others push it out.
+    // Two other channels displace it.
     publish(&hub, "x", 3);
     publish(&hub, "y", 4);
     let subscription = hub.subscribe(["room"], first);
@@ -138,7 +138,7 @@ async fn law_7_a_channel_made_anew_does_not_hide_what_was_lost() {
             missed: None
         }
     );
-    // It may be a false gap for who has seen everything, but never silence.
+    // It may be a false gap for a client that has seen everything, but it is never silent.
     assert!(matches!(
         hub.subscribe(["room"], last).resumption(),
         Resumption::Gap { .. }
@@ -159,7 +159,7 @@ async fn at_the_bound_only_idle_channels_give_way() {
     let error = hub.channel::<u32>("third").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooManyChannels);
     assert!(error.to_string().contains("\"third\""), "{error}");
-    // A subscription cannot fail: its client is sent away for a moment.
+    // A subscription cannot fail: its client is told to come back later.
     let mut refused = Wire::new(hub.subscribe(["third"], LastEventId::Absent));
     come_back(&refused.chunk().await.unwrap());
     assert_eq!(refused.chunk().await, None);
@@ -193,7 +193,7 @@ fn a_name_belongs_to_one_type() {
         hub.channel::<str>("a").unwrap_err().kind(),
         ErrorKind::OtherType
     );
-    // A subscription alone says nothing about the type.
+    // A subscription alone does not fix the type.
     drop(hub.subscribe(["b"], LastEventId::Absent));
     assert!(hub.channel::<str>("b").is_ok());
     let long = "x".repeat(1025);
@@ -250,7 +250,7 @@ async fn channels_come_into_a_running_subscription_and_go() {
     publish(&hub, "b", 6);
     assert_eq!(data(&wire.all_at_once().await), ["6"]);
 
-    // A client that knows `c` up to an older place is told what it cannot get here.
+    // A client that knows `c` up to an older id is told what it cannot get here.
     publish(&hub, "c", 7);
     control.add_since("c", before).unwrap();
     let said = wire.all_at_once().await;
@@ -282,7 +282,8 @@ async fn close_gives_the_rest_and_the_end() {
     assert_eq!(build.publish(&2).unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(build.close(None).unwrap_err().kind(), ErrorKind::Closed);
 
-    // Who missed something gets it, and then the end; who has everything stays away.
+    // A client that missed something gets it, and then the end; one that has everything gets a
+    // 204.
     let mut late = Wire::new(hub.subscribe(["build"], first));
     assert!(
         late.all_at_once()
@@ -298,13 +299,13 @@ async fn close_gives_the_rest_and_the_end() {
         assert_eq!(response.status(), StatusCode::NO_CONTENT, "rule 61");
         assert!(response.headers().get("content-type").is_none());
     }
-    // An id that is unknown is told so first.
+    // A client with an unknown id gets a gap first.
     let foreign = EventId::new(1, 1);
     let response = hub.subscribe(["build"], foreign).into_response();
     assert_eq!(response.status(), StatusCode::OK);
     let all = Wire::new(response).all_at_once().await;
     assert!(all.starts_with(":\nevent: gap\n"), "{all}");
-    // One channel that is open keeps a connection over several.
+    // One open channel keeps a connection over several channels open.
     let response = hub.subscribe(["build", "open"], last).into_response();
     assert_eq!(response.status(), StatusCode::OK);
 }
@@ -312,7 +313,7 @@ async fn close_gives_the_rest_and_the_end() {
 #[tokio::test(start_paused = true)]
 async fn rule_61_no_204_while_something_is_left() {
     let channel = Channel::<u32>::new();
-    // Made before the last event, as a handler does that reads its state afterwards.
+    // Created before the last event, like in a handler that reads its state afterwards.
     let early = channel.subscribe(LastEventId::Absent);
     channel.publish(&1).unwrap();
     channel.close(None).unwrap();
@@ -414,7 +415,7 @@ async fn a_control_adds_no_more_than_a_subscription_may_have() {
     assert_eq!(data(&wire.all_at_once().await), ["2"]);
 }
 
-/// One reload is enough, so it is one event.
+/// The page only needs to reload once, so there is one event.
 #[tokio::test(start_paused = true)]
 async fn rule_86_channels_that_miss_something_for_one_reason_share_a_gap() {
     let hub = hub();
@@ -441,7 +442,7 @@ async fn rule_86_channels_that_miss_something_for_one_reason_share_a_gap() {
             },
         })]
     );
-    // What is known adds up.
+    // Known numbers are added up.
     for n in 0..6 {
         publish(&hub, "a", n);
         publish(&hub, "b", n);
@@ -495,7 +496,7 @@ async fn a_closed_channel_stays_known_and_then_its_name_is_free() {
     let hub = builder().retire_after(secs(10)).retry(secs(30)).build();
     let id = publish(&hub, "build", 1);
     hub.channel::<u32>("build").unwrap().close(None).unwrap();
-    // Those who ask meanwhile do not extend its time.
+    // Requests in the meantime do not extend its time.
     for _ in 0..59 {
         advance(secs(5)).await;
         assert_eq!(
@@ -510,7 +511,7 @@ async fn a_closed_channel_stays_known_and_then_its_name_is_free() {
     advance(secs(6)).await;
     assert!(hub.channel::<u32>("build").unwrap().is_closed(), "held");
     drop(held);
-    // Its name is free, also for another type.
+    // Its name is free again, even for another type.
     hub.channel::<str>("build").unwrap().publish("2").unwrap();
 }
 
@@ -536,7 +537,7 @@ async fn a_channel_with_a_snapshot_is_not_retired() {
         .snapshot(move || async move { Ok::<_, BoxError>((newest, 7)) })
         .unwrap();
     drop(prices);
-    // Neither by time nor to make room.
+    // It is retired neither after a time nor to make room.
     advance(secs(3600)).await;
     for n in 0..5 {
         drop(hub.channel::<u32>(format!("other/{n}")).unwrap());
@@ -549,7 +550,7 @@ async fn a_channel_with_a_snapshot_is_not_retired() {
     assert_eq!(data(&wire.all_at_once().await), ["7"]);
     drop(wire);
 
-    // Closed, it goes like any other.
+    // Once closed, it is retired like any other channel.
     let prices: Channel<u32> = hub.channel("prices").unwrap();
     prices.close(None).unwrap();
     drop(prices);
@@ -565,7 +566,7 @@ async fn one_subscription_has_a_bound() {
     assert_eq!(data(&wire.all_at_once().await), [""]);
     assert_eq!((hub.stats().channels, hub.stats().refused), (3, 0));
 
-    // Names without an end.
+    // An infinite iterator of names.
     let subscription = hub.subscribe((0..).map(|n| format!("x/{n}")), LastEventId::Absent);
     assert_eq!((hub.stats().channels, hub.stats().refused), (3, 1));
     let mut wire = Wire::new(subscription);
@@ -589,7 +590,7 @@ enum Chat {
 #[tokio::test(start_paused = true)]
 async fn handles_agree_on_names() {
     let hub = hub();
-    // One that is only subscribed to has not decided.
+    // A channel that only has subscribers is not decided yet.
     let mut wire = Wire::new(hub.subscribe(["room"], LastEventId::Absent));
     wire.all_at_once().await;
     let room = hub.named_channel::<Chat>("room").unwrap();
@@ -628,7 +629,7 @@ async fn close_on_drop_closes_the_channels_of_a_hub() {
     let hub = builder().close_on_drop().retire_after(secs(60)).build();
     let mut wire = Wire::new(hub.subscribe(["build"], LastEventId::Absent));
     wire.all_at_once().await;
-    // Nobody has published yet.
+    // Nothing has been published yet.
     wire.silent_for(secs(10)).await;
     publish(&hub, "build", 1);
     assert_eq!(data(&wire.at_once().await.unwrap()), ["1"]);

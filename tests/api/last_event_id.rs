@@ -38,7 +38,7 @@ fn decode<T: FromStr + std::fmt::Display>(values: &[&[u8]]) -> LastEventId<T> {
     LastEventId::decode(&mut values.iter()).unwrap()
 }
 
-/// What a table expects.
+/// The expected value in a table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Expect<'a, T> {
     Absent,
@@ -85,11 +85,11 @@ fn strings() -> Vec<(Vec<&'static [u8]>, Expect<'static, String>)> {
         (vec![b"\xFF"], Unknown(b"\xFF")),
         (vec![b"a\xC3"], Unknown(b"a\xC3")),
         (vec![b"\xED\xA0\x80"], Unknown(b"\xED\xA0\x80")),
-        // U+0085 is a control character, which no header field refuses.
+        // U+0085 is a control character that header fields allow.
         (vec![b"a\xC2\x85b"], Unknown(b"a\xC2\x85b")),
         (vec![kib], known(std::str::from_utf8(kib).unwrap())),
         (vec![wide], known(std::str::from_utf8(wide).unwrap())),
-        // Of what is too long, one byte too many is kept, which is enough to stay too long.
+        // One byte over the limit is kept, which is enough to stay too long.
         (vec![more], Unknown(more)),
         (vec![wider], Unknown(wider)),
         (vec![b"1", b"2"], Unknown(b"1")),
@@ -110,7 +110,7 @@ async fn rules_73_to_78_what_a_header_says() {
 
 #[tokio::test]
 async fn rule_79_typed_ids_have_defined_results() {
-    // What a number may look like is for its `FromStr` to say; the field is not touched before.
+    // The format of a number is up to its `FromStr`; the header value is not changed before.
     for (value, expected) in [
         (&b"5"[..], Known(5)),
         (b"05", Known(5)),
@@ -166,13 +166,13 @@ async fn rule_81_the_query_stands_in_for_the_header() {
         ("?lastEventId=a=b", known("a=b")),
         ("?lastEventId=a%26b", known("a&b")),
         ("?lastEventId=a%09b", known("a\tb")),
-        // What is no escape stands for itself.
+        // Anything that is not an escape is taken literally.
         ("?lastEventId=%", known("%")),
         ("?lastEventId=%4", known("%4")),
         ("?lastEventId=%zz", known("%zz")),
         ("?lastEventId=%+1", known("% 1")),
         ("?lastEventId=%2541", known("%41")),
-        // What a header could never hold.
+        // What a header cannot contain.
         ("?lastEventId=a%00b", Unknown(b"a\0b")),
         ("?lastEventId=%0A", Unknown(b"\n")),
         ("?lastEventId=a%0D%0Adata:b", Unknown(b"a\r\ndata:b")),
@@ -187,7 +187,7 @@ async fn rule_81_the_query_stands_in_for_the_header() {
     ] {
         check(&extract(&[], query).await, &expected, &query);
         check(&extract(&[b""], query).await, &expected, &query);
-        // The header wins, even where it cannot be read.
+        // The header wins, even if it cannot be read.
         check(&extract(&[b"9"], query).await, &known("9"), &query);
         check::<String>(&extract(&[b"\xFF"], query).await, &Unknown(b"\xFF"), &query);
     }

@@ -1,4 +1,4 @@
-//! The public API without a server: what handlers return, read as bodies. Time is paused.
+//! The public API without a server: responses are read as bodies. Time is paused.
 
 #[cfg(test)]
 mod anchor;

@@ -1,5 +1,5 @@
-//! Resumable runs: started once, picked up again, not started by a client that has an id; and
-//! what a client can tell of how a run has ended.
+//! Resumable runs: they start once, can be resumed, and are not started by a client that has an
+//! id; and how a client learns of a run's end.
 
 use std::sync::{
     Arc,
@@ -41,7 +41,7 @@ impl Model {
         runs.resume_or_start(last, owner, move || model.answer())
     }
 
-    /// Starts a run whose client goes away at once.
+    /// Starts a run whose client leaves at once.
     async fn begin(&self, runs: &Runs<String, u32>) -> RunId {
         let run = self.ask(runs, LastEventId::Absent, 1);
         let id = run.id().unwrap();
@@ -62,7 +62,7 @@ fn status(response: RunResponse) -> StatusCode {
     response.into_response().status()
 }
 
-/// Everything that is there, with the token replaced by `T`.
+/// Everything that is ready, with the token replaced by `T`.
 async fn masked(wire: &mut Wire) -> String {
     let text = wire.all_at_once().await;
     let mut out = String::new();
@@ -78,8 +78,9 @@ async fn masked(wire: &mut Wire) -> String {
 const UNKNOWN: &str =
     ":\nretry: 1000\nevent: end\nid: T-F~~~~~~~~~~\ndata: {\"reason\":\"unknown\"}\n\n";
 
-/// Follows a new run to its end, and checks that the client comes to rest there. `items` are what
-/// comes between the checkpoint and the end; `reason` is that of the `end` event, if there is one.
+/// Follows a new run to its end, and checks that the client stops reconnecting there. `items` are
+/// the items between the checkpoint and the end; `reason` is that of the `end` event, if there is
+/// one.
 async fn assert_ends<T, S>(
     runs: &Runs<T>,
     job: impl Fn() -> S + Send + 'static,
@@ -148,7 +149,7 @@ async fn a_run_goes_on_without_its_client_and_is_picked_up() {
     assert_eq!(texts(&rest), ["\"token 2\"", "\"token 3\"", "\"token 4\""]);
     assert_eq!(messages(&third.all_at_once().await).len(), 5);
     assert_eq!(model.starts(), 1);
-    // The browser reconnects behind the end, and is told to stop.
+    // The browser reconnects after the end, and is told to stop.
     let last = header(&rest[2].last_event_id);
     assert_eq!(status(model.ask(&runs, last, 1)), StatusCode::NO_CONTENT);
     assert_eq!(model.starts(), 1);
@@ -180,7 +181,7 @@ async fn only_an_absent_id_starts_a_run() {
         assert_eq!(response.id(), None);
         assert_eq!(masked(&mut Wire::new(response)).await, UNKNOWN);
     }
-    // Somebody else's run looks like none.
+    // Another owner's run looks like an unknown one.
     let mut wire = Wire::new(model.ask(&runs, LastEventId::Known(id), 2));
     assert_eq!(masked(&mut wire).await, UNKNOWN);
     assert!(!runs.cancel(id, &2));
@@ -212,7 +213,7 @@ async fn a_run_can_be_cancelled() {
     assert_eq!(runs.len(), 1, "it is kept like any other that has ended");
     let last = header(&end.last_event_id);
     assert_eq!(status(model.ask(&runs, last, 1)), StatusCode::NO_CONTENT);
-    // Too late: it does not end twice.
+    // Too late: a run does not end twice.
     assert!(runs.cancel(id, &1));
     assert_eq!(
         messages(
@@ -231,7 +232,7 @@ async fn runs_are_kept_for_a_time_and_bounded_in_number() {
     let model = Model::default();
     let first = model.begin(&runs).await;
     let second = model.begin(&runs).await;
-    // Both are under way: nothing is started, and the client is to ask again.
+    // Both are in progress: nothing is started, and the client must retry later.
     let mut wire = Wire::new(model.ask(&runs, LastEventId::Absent, 1));
     assert!(wire.chunk().await.unwrap().starts_with("retry: "));
     assert_eq!(wire.chunk().await, None);
@@ -346,8 +347,8 @@ async fn a_run_that_is_too_long_has_a_gap_and_is_complete() {
     assert!(all[3].data.contains("999"));
 }
 
-/// A server that was restarted, a run that has expired, one that has made room, another owner's,
-/// and an id that never was: one answer for all of them, after which the client stays away.
+/// After a server restart, for an expired run, a displaced run, another owner's run, and an
+/// invented id, the answer is the same, and the client stays away.
 #[tokio::test(start_paused = true)]
 async fn ids_of_runs_that_are_not_here_cannot_be_told_apart() {
     let runs: Runs<String, u32> = Runs::builder().keep(secs(60)).max_runs(2).build();
@@ -419,7 +420,7 @@ async fn what_has_been_read_to_its_end_makes_room_first() {
     }
 }
 
-/// An endless stream of items that come when they are asked for.
+/// An endless stream of items that the test sends on demand.
 fn on_demand(items: tokio::sync::mpsc::Receiver<String>) -> impl Stream<Item = String> + Send {
     tokio_stream::wrappers::ReceiverStream::new(items)
 }
@@ -449,12 +450,12 @@ async fn all_runs_together_are_bounded_in_bytes() {
     drop(send);
     let (third, growing) = begin(vec![kilobyte()]).await.unwrap();
     assert_eq!(runs.len(), 3);
-    // A run that grows takes the room of the one that ended first.
+    // A growing run displaces the run that ended first.
     growing.send(kilobyte()).await.unwrap();
     sleep(millis(10)).await;
     assert_eq!(runs.len(), 2);
     assert!(!runs.cancel(first, &()));
-    // It is not stopped when it takes more than there is, but nothing new is started.
+    // It is not stopped when it exceeds the limit, but nothing new is started.
     for _ in 0..4 {
         growing.send(kilobyte()).await.unwrap();
     }
@@ -462,7 +463,7 @@ async fn all_runs_together_are_bounded_in_bytes() {
     assert_eq!(runs.len(), 1);
     assert!(!runs.cancel(second, &()));
     assert!(begin(vec![]).await.is_none());
-    // When it has ended, it makes room, too.
+    // Once it has ended, it can be displaced too.
     drop(growing);
     sleep(millis(10)).await;
     assert_eq!(runs.len(), 1);
@@ -471,13 +472,13 @@ async fn all_runs_together_are_bounded_in_bytes() {
     assert_eq!(runs.len(), 1);
 }
 
-/// An `EventSource` whose connection is lost before it has an id starts a job each time; a POST
+/// An `EventSource` that loses its connection before it has an id starts a run each time; a POST
 /// that returns the id starts one.
 #[tokio::test(start_paused = true)]
 async fn a_post_starts_one_job_however_often_its_stream_is_cut() {
     let (runs, model) = (Runs::new(), Model::default());
     for _ in 0..3 {
-        // Polled, and lost on the way.
+        // Polled, but the response is lost.
         model.begin(&runs).await;
     }
     assert_eq!(model.starts(), 3);

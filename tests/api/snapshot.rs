@@ -1,4 +1,4 @@
-//! Snapshots and boards: the state first, then every event behind it.
+//! Snapshots and state channels: the state first, then every event after it.
 
 use std::{
     convert::Infallible,
@@ -33,7 +33,7 @@ fn board(capacity: usize) -> Counts {
     .unwrap()
 }
 
-/// Plays a page: what its state is after these bytes.
+/// Acts as a page: returns its state after these bytes.
 fn state(bytes: &str) -> (Vec<u32>, Vec<String>) {
     let mut state = Vec::new();
     let mut kinds = Vec::new();
@@ -107,7 +107,7 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
     let first = other.publish(&100).unwrap().id().unwrap();
     board.publish(&1).unwrap();
     let last = other.publish(&200).unwrap().id().unwrap();
-    // An id that is unknown: the whole story of both, in one order, and then an id for all of it.
+    // An unknown id: everything of both channels, in one order, and then an id for all of it.
     let foreign = EventId::new(1, 1);
     let mut wire = Wire::new(hub.subscribe(["other", "board"], foreign));
     let all = wire.all_at_once().await;
@@ -118,7 +118,7 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
         .collect();
     let said =
         |event: &str, data: &str, id: &str| (event.to_owned(), data.to_owned(), id.to_owned());
-    // The other channel does not wait for the snapshot, and its ids say that one is owed.
+    // The other channel does not wait for the snapshot, and its ids show that one is owed.
     assert_eq!(
         story,
         [
@@ -130,7 +130,7 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
     );
     let next = board.publish(&2).unwrap().id().unwrap();
     assert_eq!(wire.all_at_once().await, format!("id: {next}\ndata: 2\n\n"));
-    // Known on the one, fresh on neither: no snapshot.
+    // The id is known and whole: no snapshot.
     let all = Wire::new(hub.subscribe(["other", "board"], start))
         .all_at_once()
         .await;
@@ -154,7 +154,8 @@ async fn law_4_no_id_stands_for_a_state_that_was_not_sent() {
     let all = Wire::new(hub.subscribe(["x", "y"], LastEventId::Absent))
         .all_at_once()
         .await;
-    // Wherever it is cut, the client has both states, or no id, or one that says what it is owed.
+    // Wherever the stream is cut, the client has both states, no id, or an id that shows what it
+    // is owed.
     for cut in 0..all.len() {
         let seen = messages(&all[..cut]);
         let snapshots = seen
@@ -204,7 +205,7 @@ async fn one_flight_serves_all_who_wait() {
         assert_eq!(messages(&all).len(), 2);
     }
     assert_eq!(made.load(Ordering::SeqCst), 1);
-    // It serves as long as what follows it is retained, and not too much.
+    // It is reused as long as the events after it are retained and not too large.
     let publish_all = |count: u32| {
         for n in 0..count {
             channel.publish(&n).unwrap();
@@ -321,7 +322,7 @@ fn a_panic_while_applying_poisons_the_board() {
     assert!(board.read(|()| ()).is_err());
 }
 
-/// A state that takes `time`, and a count of how often it was made.
+/// A state that takes `time` to make, and how often it was made.
 fn slow_state(hub: &Hub, name: &str, time: Duration) -> (Channel<u32>, Arc<AtomicU32>) {
     let channel: Channel<u32> = hub.channel(name).unwrap();
     let made = Arc::new(AtomicU32::new(0));
@@ -426,7 +427,7 @@ async fn a_channel_that_is_added_brings_its_snapshot() {
              event: checkpoint\nid: {place}\ndata: \n\n"
         )
     );
-    // Behind a gap, it comes too.
+    // It also comes after a gap.
     control.remove("board");
     wire.all_at_once().await;
     board.publish(&1).unwrap();
@@ -446,8 +447,7 @@ async fn a_channel_that_is_added_brings_its_snapshot() {
     assert_eq!(messages(&wire.all_at_once().await)[0].data, "1");
 }
 
-/// The log retains too little for a snapshot that takes so long, but what waiting readers need
-/// is kept.
+/// The log retains too little for such a slow snapshot, but what waiting readers need is kept.
 #[tokio::test(start_paused = true)]
 async fn a_slow_snapshot_of_a_busy_channel_is_delivered() {
     let hub = Hub::builder().capacity(8).build();
@@ -487,7 +487,7 @@ async fn who_waits_for_a_snapshot_loses_nothing_of_other_channels() {
             fast.publish(&n).unwrap();
             sleep(millis(10)).await;
             all += &wire.all_at_once().await;
-            // They do not wait either.
+            // These events do not wait either.
             assert!(all.ends_with(&format!("data: {n}\n\n")) || all.contains("snapshot"));
         }
         let numbers: Vec<u32> = messages(&all)
@@ -499,8 +499,8 @@ async fn who_waits_for_a_snapshot_loses_nothing_of_other_channels() {
     }
 }
 
-/// Cut anywhere, a client comes back to its chat without a hole and without anything twice, and
-/// gets the state it is owed.
+/// Wherever it is cut, a client resumes its chat without holes or duplicates, and gets the state
+/// it is owed.
 #[tokio::test(start_paused = true)]
 async fn law_4_a_chat_beside_a_slow_board_loses_nothing_when_it_is_cut() {
     let hub = Hub::new();
@@ -570,7 +570,7 @@ async fn a_snapshot_that_never_comes_is_given_up() {
         assert_time(before.elapsed(), secs(20));
         let stats = hub.stats();
         assert_eq!((stats.snapshots_failed, stats.sent_away), (round, round));
-        // Whoever comes back has it made anew.
+        // A client that comes back causes a new one.
         assert_eq!(u64::from(made.load(Ordering::SeqCst)), round);
     }
 }
@@ -643,7 +643,7 @@ fn a_state_that_cannot_be_serialised_is_no_board() {
     assert_eq!(error.kind(), ErrorKind::Serialize);
     changes.publish(&1).unwrap();
     assert!(StateChannel::on(changes, Pairs::new(), apply).is_ok());
-    // Nobody can be told here; the log says it.
+    // There is no caller to return an error to, so it is logged.
     StateChannel::new(pairs, apply).publish(&1).unwrap();
 }
 
@@ -663,7 +663,7 @@ async fn a_snapshot_from_before_a_client_was_let_in_is_made_anew() {
         (vec![1, 2], vec!["snapshot".to_owned()]),
         "{all}"
     );
-    // Nor does one serve that was under way.
+    // A snapshot that was already being made is not used either.
     let hub = Hub::new();
     let (channel, made) = slow_state(&hub, "slow", secs(2));
     let mut early = Wire::new(channel.subscribe(LastEventId::Absent));
@@ -682,7 +682,7 @@ async fn a_snapshot_from_before_a_client_was_let_in_is_made_anew() {
         "{all}"
     );
     assert_eq!(made.load(Ordering::SeqCst), 2);
-    // The next one is served from there.
+    // The next client gets this one.
     let all = Wire::new(board.subscribe(LastEventId::Absent).not_before(joined))
         .all_at_once()
         .await;

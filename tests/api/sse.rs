@@ -22,7 +22,7 @@ use tokio_stream::wrappers::{IntervalStream, ReceiverStream};
 
 use crate::wire::{Wire, assert_time, messages, millis, secs};
 
-/// Items that come after so many milliseconds of silence each.
+/// Items, each after this many milliseconds of silence.
 fn after<T: Send + 'static>(items: Vec<(u64, T)>) -> impl Stream<Item = T> + Send {
     stream::iter(items).then(|(time, item)| async move {
         sleep(millis(time)).await;
@@ -133,7 +133,7 @@ mod heartbeat {
 
     #[tokio::test(start_paused = true)]
     async fn rule_41_every_write_starts_the_interval_anew() {
-        // Behind the timer's back: it was set for second 15 when the event of second 10 came.
+        // The timer was still set for second 15 when the event of second 10 came.
         let items = after(vec![(10_000, 1), (40_000, 2)]).chain(never());
         let mut wire = Wire::new(Sse::new(items));
         wire.at_once().await;
@@ -289,7 +289,7 @@ mod heartbeat {
             all.push_str(&chunk);
         }
         assert_eq!(all, ":\nid: 1\ndata: a\n\n:\n:\n:\ndata: b\n\n");
-        // Clients that are led astray count blank lines.
+        // Fooled clients would count blank lines.
         assert_eq!(all.matches("\n\n").count(), 2);
         assert_eq!(messages(&all).len(), 2);
     }
@@ -370,8 +370,8 @@ mod chunks {
 mod ending {
     use super::*;
 
-    /// A source that can be asked whether it is still there, and panics when asked for more
-    /// after an item that ends the stream.
+    /// A source that shows whether it still exists, and panics if it is polled after an item that
+    /// ends the stream.
     struct Watched<T> {
         items: std::vec::IntoIter<T>,
         polls: Arc<AtomicUsize>,
@@ -521,7 +521,7 @@ mod ending {
         let (source, polls, gone) = watched(vec![1]);
         drop(Sse::new(source).into_response());
         assert!(gone.load(Ordering::SeqCst));
-        // Inert until it is polled: this is all that HEAD costs.
+        // Inert until it is polled: a HEAD request costs no more than this.
         assert_eq!(polls.load(Ordering::SeqCst), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! How the wake task shares its turns, seen from outside and counted in polls of connections.
-//! Time is paused, and one thread runs everything, in the order in which it was woken.
+//! How the wake task shares its turns, measured in polls of connections. Time is paused, and one
+//! thread runs everything in wake-up order.
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,10 @@ use tokio::{
 
 use crate::wire::{Wire, millis, secs};
 
-/// How many wake-ups the task makes in one go; see `SLICE`.
+/// How many readers the task wakes before it yields; see `SLICE` in the crate.
 const SLICE: usize = 128;
 
-/// Counts what is on one thread.
+/// A count that several tasks share.
 #[derive(Clone, Default)]
 struct Count(Arc<AtomicUsize>);
 
@@ -38,7 +38,7 @@ impl Count {
     }
 }
 
-/// A connection that reads everything at once and tells of each chunk.
+/// A connection that reads everything at once and reports each chunk.
 fn connect(channel: &Channel<u32>, on_chunk: impl Fn(String) + Send + 'static) -> JoinHandle<()> {
     let mut wire = Wire::new(channel.subscribe(LastEventId::Absent));
     tokio::spawn(async move {
@@ -122,8 +122,8 @@ async fn many_large_channels_leave_a_small_one_its_turn() {
     assert!(waited <= SLICE, "{waited} others came first");
 }
 
-/// News for a channel whose round is under way: its next round begins behind that one, and
-/// everybody has everything in the end.
+/// News for a channel during its round: the next round begins after this one, and every reader
+/// gets everything in the end.
 #[tokio::test(start_paused = true)]
 async fn news_during_a_channel_s_own_round_is_not_lost() {
     let channel = Channel::<u32>::builder().heartbeat(Heartbeat::OFF).build();
@@ -177,13 +177,13 @@ async fn heartbeats_of_a_crowd_are_spread() {
     for _ in 0..3 {
         sleep(secs(100)).await;
         beats.lock().unwrap().clear();
-        // All of them are written to at the same moment.
+        // All of them are written to at the same time.
         channel.publish(&1).unwrap();
         let written = start.elapsed().as_millis() / 1000;
         sleep(secs(16 + 1 + 9)).await;
         let beats = std::mem::take(&mut *beats.lock().unwrap());
         let most = beats.values().max().unwrap();
-        // In silence, each beats every 17 ticks.
+        // A silent connection gets a heartbeat every 17 ticks.
         assert!(*most <= 2 * CROWD / 17, "{most} in one tick: {beats:?}");
         assert!(beats.keys().all(|tick| *tick >= written + 16), "{beats:?}");
         let all = beats.values().sum::<usize>();
@@ -191,7 +191,7 @@ async fn heartbeats_of_a_crowd_are_spread() {
     }
 }
 
-/// Neither keeps the other waiting for more than a few slices.
+/// Neither delays the other by more than a few slices.
 #[tokio::test(start_paused = true)]
 async fn heartbeats_and_news_share_the_turns() {
     let hub = Hub::builder().heartbeat(Heartbeat::every(secs(16))).build();
@@ -295,7 +295,7 @@ async fn lag_is_that_of_connections_that_are_there() {
     assert_eq!(channel.stats().lag, 0);
 }
 
-/// The signal that the last reader has gone comes while others are still to be woken.
+/// The last reader leaves while others are still to be woken.
 #[tokio::test(start_paused = true)]
 async fn the_task_ends_although_everybody_leaves_during_a_round() {
     let tasks = || {

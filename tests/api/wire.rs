@@ -26,7 +26,7 @@ impl Wire {
         (self.chunk().await, asked.elapsed())
     }
 
-    /// The next chunk, which has to be there without waiting.
+    /// The next chunk, which must be ready.
     #[track_caller]
     pub(crate) fn at_once(&mut self) -> impl Future<Output = Option<String>> {
         let caller = std::panic::Location::caller();
@@ -37,17 +37,17 @@ impl Wire {
         }
     }
 
-    /// All chunks that are there without waiting, in one.
+    /// All chunks that are ready, joined.
     pub(crate) async fn all_at_once(&mut self) -> String {
         let mut all = String::new();
-        // The shortest time that tokio's clock knows: nothing else is due before.
+        // The resolution of tokio's clock: nothing else is due earlier.
         while let Ok(Some(chunk)) = timeout(Duration::from_millis(1), self.chunk()).await {
             all.push_str(&chunk);
         }
         all
     }
 
-    /// Nothing comes for that long, not even the end.
+    /// Asserts that nothing comes for that long, not even the end.
     #[track_caller]
     pub(crate) fn silent_for(&mut self, time: Duration) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
@@ -64,7 +64,7 @@ impl Wire {
     }
 }
 
-/// Equal but for the millisecond that tokio's clock rounds up to.
+/// Equal except for the millisecond by which tokio's clock rounds up.
 #[track_caller]
 pub(crate) fn assert_time(actual: Duration, expected: Duration) {
     assert!(

@@ -1,4 +1,5 @@
-//! The bytes of a fuzzer as decisions. When they run out, every decision is the first one.
+//! Turns a fuzzer's bytes into decisions. When the bytes run out, every decision is the first
+//! option.
 
 pub(crate) struct Input<'a>(&'a [u8]);
 
@@ -19,7 +20,7 @@ impl<'a> Input<'a> {
         *first
     }
 
-    /// One of the numbers below `bound`.
+    /// A number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::from(self.byte()) % bound
     }
@@ -32,7 +33,7 @@ impl<'a> Input<'a> {
         self.byte() & 1 == 1
     }
 
-    /// Up to 255 bytes, as many as the first one says.
+    /// Up to 255 bytes; the first byte is the length.
     pub(crate) fn bytes(&mut self) -> &'a [u8] {
         let length = usize::from(self.byte()).min(self.0.len());
         let (taken, rest) = self.0.split_at(length);
@@ -40,7 +41,7 @@ impl<'a> Input<'a> {
         taken
     }
 
-    /// Text in which every third character may be one that an encoder has to look at.
+    /// Text in which every third character may be special to an encoder.
     pub(crate) fn text(&mut self) -> String {
         const ODD: [&str; 12] = [
             "\n", "\r", "\r\n", "\0", ":", " ", "data: ", "\u{feff}", "é", "\u{2028}", "\n\n",

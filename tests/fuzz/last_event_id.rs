@@ -1,4 +1,4 @@
-//! Whatever a client sends as its last id, it gets all that is there, or is told what is missing.
+//! Whatever a client sends as its last id, it gets everything, or a gap for what is missing.
 
 use axum::{
     body::Body,
@@ -121,7 +121,7 @@ fn event(id: EventId, number: u64) -> Message {
     }
 }
 
-/// All that is there without waiting.
+/// Everything that is ready.
 fn read(body: &mut Body, parser: &mut Parser) -> Vec<Message> {
     let mut messages = Vec::new();
     while let Some(frame) = body.frame().now_or_never() {
@@ -147,7 +147,7 @@ fn extract<T: std::str::FromStr>(parts: &axum::http::request::Parts) -> LastEven
     last
 }
 
-/// Bytes as they come, or an id of the channel that some of them are put into.
+/// Arbitrary bytes, or an id of the channel with some of them inserted.
 fn given(input: &mut Input<'_>, hi: u64) -> Vec<u8> {
     let form = input.below(6);
     if form == 0 {
@@ -204,7 +204,7 @@ fn check(last: &LastEventId, expected: Expect) {
     assert_eq!(read, expected, "{last:?}");
 }
 
-/// Rules 73 to 81, without looking at how they are kept.
+/// Rules 73 to 81, implemented independently of the crate.
 fn expect(values: &[HeaderValue], query: Option<&Uri>) -> Expect {
     let values: Vec<&[u8]> = values.iter().map(HeaderValue::as_bytes).collect();
     if values.concat().is_empty() && values.len() < 2 {

@@ -1,6 +1,6 @@
-//! Channels against a list of everything that was ever published: a client that is cut anywhere,
-//! comes back with any id and reads as slowly as it likes gets each event once and in order, or a
-//! gap event stands where something is missing.
+//! Channels against a list of everything ever published. A client that is cut anywhere, comes back
+//! with any id, and reads as slowly as it likes gets each event once and in order, with a gap
+//! event where something is missing.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// Names that events of a channel may bear; the first stands for none.
+/// Names for events of a channel; the first one means none.
 const EVENT_NAMES: [&str; 4] = ["", "price", "id: 1", " "];
 
 pub(crate) fn body(data: &[u8]) {
@@ -50,7 +50,7 @@ async fn step(model: &mut Model, readers: &mut [Option<Reader>; 2], input: &mut 
             }
         }
         10 => {
-            // Only a part of the next chunk arrives, then the connection is gone.
+            // Only part of the next chunk arrives, then the connection is cut.
             if let Some(reader) = &mut readers[input.below(2)] {
                 let part = usize::from(input.byte()) * usize::from(input.byte());
                 reader.poll(model, Some(part));
@@ -64,7 +64,7 @@ async fn step(model: &mut Model, readers: &mut [Option<Reader>; 2], input: &mut 
             readers[at] = Some(Reader::connect(model, before, given, input));
         }
         14 => {
-            // The wake task runs; now and then a client has had more time than it gets.
+            // The wake task runs; sometimes longer than clients have to read.
             sleep(Duration::from_millis(input.pick(&[0, 1, 1, 7, 50, 3001]))).await;
             model.pass();
         }
@@ -76,7 +76,7 @@ async fn step(model: &mut Model, readers: &mut [Option<Reader>; 2], input: &mut 
     }
 }
 
-/// What a client brings.
+/// The id that a client sends.
 fn given(model: &Model, input: &mut Input<'_>) -> Given {
     match input.below(16) {
         0 => Given::Nothing,
@@ -114,7 +114,7 @@ enum Real {
     Hub(Hub),
 }
 
-/// The laws, without any cleverness.
+/// The laws in their simplest form.
 pub(crate) struct Model {
     real: Real,
     pub(crate) start: EventId,
@@ -125,7 +125,7 @@ pub(crate) struct Model {
     age: Option<u64>,
     pub(crate) all: Vec<Published>,
     pub(crate) closed: [bool; 3],
-    /// By channel, how many of its events a client can no longer come back for.
+    /// By channel, how many events can no longer be replayed.
     pub(crate) gone: [usize; 3],
 }
 
@@ -251,12 +251,12 @@ impl Model {
         self.of(channel).count()
     }
 
-    /// How many events of a channel stand up to `id`.
+    /// How many events of a channel have ids up to `id`.
     pub(crate) fn up_to(&self, channel: usize, id: EventId) -> usize {
         self.of(channel).take_while(|event| event.id <= id).count()
     }
 
-    /// Bytes that a client of this channel has still to read.
+    /// How many bytes of this channel a client has yet to read.
     pub(crate) fn bytes_behind(&self, channel: usize, position: usize) -> usize {
         self.of(channel)
             .skip(position)

@@ -1,5 +1,5 @@
-//! The bodies of the fuzz targets as ordinary tests: over the committed corpus, and over random
-//! inputs from a fixed seed. `fuzz/run.sh` runs the same bodies under libFuzzer.
+//! The fuzz targets as ordinary tests: over the committed corpus, and over random inputs from a
+//! fixed seed. `fuzz/run.sh` runs the same code under libFuzzer.
 
 #[cfg(test)]
 mod input;

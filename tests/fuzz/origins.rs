@@ -1,4 +1,4 @@
-//! No origin is allowed that is not the same as an entry, by a reading of entries that is not ours.
+//! Only origins that match an entry are allowed, checked with an independent parser.
 
 use axum_sse::{ErrorKind, OriginAllowlist};
 use url::Url;
@@ -28,7 +28,7 @@ pub(crate) fn body(data: &[u8]) {
 
     for entry in &canonical {
         ask(&list, entry.as_bytes());
-        // What a page of that entry sends, and what an attacker could send in its place.
+        // What a page of that origin sends, and what an attacker could send instead.
         let page = entry.replacen("://*.", "://shop.", 1).into_bytes();
         assert!(list.allows(&page), "{entry}");
         let mut other = page.clone();
@@ -65,7 +65,7 @@ fn ask(list: &OriginAllowlist, origin: &[u8]) {
     );
 }
 
-/// An entry that is taken stands for the origin that the URL standard's parser finds in it.
+/// An accepted entry means the origin that the URL standard's parser finds in it.
 fn is_taken(entry: &str) -> bool {
     let list = match OriginAllowlist::new([entry]) {
         Ok(list) => list,
@@ -106,7 +106,7 @@ fn is_taken(entry: &str) -> bool {
     true
 }
 
-/// Of parts that often make an entry, or of bytes as they come.
+/// An entry made of likely parts, or of arbitrary bytes.
 fn entry(input: &mut Input<'_>) -> String {
     const SCHEMES: [&str; 10] = [
         "https",

@@ -1,4 +1,4 @@
-//! A client of the log's model: what it must see next, and what it saw.
+//! A client of the model: what it must see next, and what it has seen.
 
 use std::task::{Context, Poll, Waker};
 
@@ -23,7 +23,7 @@ const PATIENCE: u64 = 3000;
 
 pub(crate) enum Given {
     Nothing,
-    /// The one that this client saw last, as a browser does it.
+    /// The last id that this client received, like a browser.
     Own,
     Id(EventId),
     Garbage,
@@ -34,9 +34,9 @@ pub(crate) enum Given {
 enum Expect {
     /// The event of this number, or a gap.
     Next(usize),
-    /// A gap, whatever comes.
+    /// A gap before anything else.
     Gap,
-    /// A gap was said that did not say where it ends: between these two.
+    /// A gap was reported without its end, which is between these two.
     Between(usize, usize),
 }
 
@@ -60,12 +60,12 @@ pub(crate) struct Reader {
     body: Option<Body>,
     parser: Parser,
     last_id: String,
-    /// By channel, for those it is subscribed to.
+    /// By channel; `None` if not subscribed.
     expect: [Option<Expect>; 3],
-    /// It was told of a gap, or asked for less than there is, and no id covers that yet: cut off
-    /// now, the client would be told again, or get more.
+    /// A gap was reported, or the client requested less than there is, and no id covers that yet:
+    /// if it were cut off now, the gap would be reported again, or it would get more.
     uncovered: [bool; 3],
-    /// Its id is none that it was given.
+    /// Its id was made up, not received.
     fabricated: bool,
     start: Start,
     fresh: bool,
@@ -176,7 +176,7 @@ impl Reader {
         (0..3).filter(|at| self.expect[*at].is_some()).collect()
     }
 
-    /// Law 4: what its id says, a client that comes back has seen, and nothing else.
+    /// Law 4: a client has seen exactly what its id stands for.
     fn agrees(&self, expect: &[Option<Expect>; 3]) {
         for channel in self.channels() {
             let (Some(seen), Some(Expect::Next(next))) = (self.expect[channel], expect[channel])
@@ -198,7 +198,7 @@ impl Reader {
         self.body = None;
     }
 
-    /// Where it starts without an id is settled when the body is first polled.
+    /// Where it starts without an id is decided when the body is first polled.
     fn begin(&mut self, model: &Model) {
         self.begun = true;
         if !self.fresh {
@@ -207,7 +207,7 @@ impl Reader {
         for channel in self.channels() {
             let (gone, count) = (model.gone[channel], model.count(channel));
             let first = match self.start {
-                // It is told what is gone.
+                // It is told what has been evicted.
                 Start::Oldest => 0,
                 Start::Newest(n) => count.saturating_sub(usize::try_from(n).unwrap()).max(gone),
                 _ => continue,
@@ -217,7 +217,8 @@ impl Reader {
         }
     }
 
-    /// Hands the client its next chunk, or the first `part` bytes of it. Whether there was one.
+    /// Gives the client its next chunk, or the first `part` bytes of it. Returns whether there was
+    /// one.
     pub(crate) fn poll(&mut self, model: &Model, part: Option<usize>) -> bool {
         let Some(mut body) = self.body.take() else {
             return false;
@@ -256,7 +257,7 @@ impl Reader {
         true
     }
 
-    /// Law 4: with its id, a client that has everything would come back to just this place.
+    /// Law 4: with its id, a client that has everything would resume exactly here.
     fn check_rest(&self, model: &Model) {
         let id: Option<EventId> = self.last_id.parse().ok();
         for channel in self.channels() {
@@ -307,7 +308,7 @@ impl Reader {
                 behind <= expected.most(),
                 "law 5: {id} passes events of channel {channel}: {expected:?}"
             );
-            // An id behind what a gap was about makes the gap final.
+            // An id after a gap makes the gap final.
             if behind >= expected.least() {
                 self.uncovered[channel] = false;
             }
@@ -350,7 +351,7 @@ impl Reader {
             assert_eq!(event.channel, channel, "{gap}");
             model.up_to(channel, event.id) - 1
         });
-        // Without an oldest, it ends where the log ended when it was made.
+        // Without `oldest`, the gap ends where the log ended when it was made.
         let next = match oldest {
             Some(next) => Expect::Next(next),
             None => Expect::Between(self.made_at[channel], model.count(channel)),
@@ -394,8 +395,8 @@ impl Reader {
         self.uncovered[channel] = true;
     }
 
-    /// Law 6: for a client that keeps up, events are kept as long as there are bytes for them. One
-    /// that has not caught up yet has no more than what is retained.
+    /// Law 6: for a client that keeps up, events are kept as long as the byte limit allows. A
+    /// client that has not caught up yet has only what is retained.
     fn was_slow(&self, model: &Model, channel: usize, expected: usize) {
         let too_much = model.bytes_behind(channel, expected) > model.bytes();
         let too_long = self.rested.is_none_or(|at| model.now >= at + PATIENCE);
@@ -405,7 +406,7 @@ impl Reader {
         );
     }
 
-    /// The stream has ended: all is closed and read, or the client is sent away as one too slow.
+    /// The stream has ended: everything is closed and read, or the client was too slow.
     fn check_end(&self, model: &Model) {
         let over = |channel: &usize| {
             let count = model.count(*channel);
@@ -428,7 +429,7 @@ impl Reader {
         );
     }
 
-    /// Nothing is left behind when everything has been read.
+    /// When everything has been read, nothing is missing.
     pub(crate) fn settle(&mut self, model: &Model) {
         while self.poll(model, None) {}
         if self.body.is_none() {
@@ -446,7 +447,7 @@ impl Reader {
     }
 }
 
-/// What a handler is told before the response starts.
+/// What a handler learns before the response starts.
 fn check_resume(
     model: &Model,
     channels: &[usize],
@@ -473,7 +474,7 @@ fn check_resume(
         }
         Resumption::Gap { reason, missed } => {
             assert!(!fresh && lost, "{reason:?}, but {known:?}");
-            // It is about the first channel that has a gap.
+            // It describes the first channel with a gap.
             let first = known.iter().flatten().find(|(next, gone, _)| next < gone);
             if let (Some(missed), Some((next, gone, _))) = (missed, first) {
                 assert_eq!(usize::try_from(missed).unwrap(), gone - next);

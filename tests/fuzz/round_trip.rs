@@ -1,4 +1,4 @@
-//! What the API takes comes out of a parser again as it went in, and what it refuses is an error.
+//! Everything that the API accepts comes out of a parser unchanged, and anything else is an error.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ enum Named {
     Unit,
 }
 
-/// What a client must see of one event, beside its id.
+/// What a client must see of one event.
 #[derive(Clone)]
 struct Sent {
     event: Event,
     comment: Option<String>,
     retry: Option<u64>,
     name: Option<String>,
-    /// The empty one makes clients forget theirs.
+    /// An empty id makes clients forget theirs.
     id: Option<String>,
     data: Option<String>,
 }
@@ -62,7 +62,7 @@ pub(crate) fn body(data: &[u8]) {
     });
 }
 
-/// A channel gives the ids, and takes what does not interfere with its own.
+/// A channel assigns the ids, and accepts what does not interfere with its own events.
 async fn through_a_channel(events: &[Sent], chunks: &[u8]) {
     let channel: Channel<str> = Channel::new();
     let mut all = Vec::new();
@@ -116,7 +116,7 @@ fn sent(input: &mut Input<'_>) -> Sent {
         _ => id(&mut sent, &String::from_utf8_lossy(input.bytes())),
     }
     if input.flag() {
-        // From no time to some years, in steps below a millisecond.
+        // From zero to some years, with fractions of a millisecond.
         let time =
             Duration::from_nanos(1 << input.below(62)) + Duration::from_micros(input.byte().into());
         let (day, half_a_second) = (86_400_000_000_000, 500_000_000);
@@ -165,7 +165,7 @@ fn start(input: &mut Input<'_>) -> Sent {
             of(Event::json(&value).unwrap(), Some(value.to_string()))
         }
         4 => {
-            // Copied as it stands, whatever line breaks are between its tokens.
+            // Copied verbatim, whatever line breaks are between its tokens.
             let text = input.text();
             match serde_json::from_str::<Box<RawValue>>(&text) {
                 Ok(raw) => of(
@@ -314,7 +314,7 @@ fn expected(events: &[Sent]) -> Vec<Item> {
     items
 }
 
-/// What a client makes of these bytes, if they come in pieces of these sizes.
+/// What a client parses from these bytes, if they arrive in pieces of these sizes.
 fn parse(bytes: &[u8], sizes: &[u8]) -> Vec<Item> {
     let mut parser = Parser::new();
     let mut items = Vec::new();
@@ -325,7 +325,7 @@ fn parse(bytes: &[u8], sizes: &[u8]) -> Vec<Item> {
         rest = behind;
     }
     items.extend(parser.push(rest));
-    // An empty comment is what a silent connection says: of ours, none is without its space.
+    // An empty comment is a heartbeat: our own comments always have a space.
     items.retain(|item| *item != Item::Comment(String::new()));
     items
 }

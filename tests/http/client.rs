@@ -1,4 +1,4 @@
-//! An HTTP/1 client that shows the bytes.
+//! An HTTP/1 client that exposes the bytes.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Waits, but not for ever.
+/// Waits with a timeout.
 pub(crate) async fn bounded<F: IntoFuture>(future: F) -> F::Output {
     timeout(Duration::from_secs(60), future)
         .await
@@ -38,11 +38,11 @@ impl Raw {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// Whether there was more.
+    /// Returns whether there was more.
     async fn receive(&mut self) -> bool {
         match bounded(self.stream.read_buf(&mut self.received)).await {
             Ok(count) => count > 0,
-            // So the system says it where the server has left something unread.
+            // The system reports a reset if the server has left something unread.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
             Err(error) => panic!("{error}"),
         }
@@ -64,7 +64,7 @@ impl Raw {
         }
     }
 
-    /// The status line, and the fields in their order, without the date, which has to be there.
+    /// The status line and the header fields in order, without the date, which must be there.
     pub(crate) async fn head(&mut self) -> Vec<String> {
         let head = self.until("\r\n\r\n").await;
         let mut lines: Vec<_> = head.split("\r\n").map(str::to_owned).collect();
@@ -74,7 +74,7 @@ impl Raw {
         lines
     }
 
-    /// What one chunk holds; `None` at the end of the chunked body.
+    /// The content of one chunk; `None` at the end of the chunked body.
     pub(crate) async fn chunk(&mut self) -> Option<String> {
         let size = usize::from_str_radix(&self.until("\r\n").await, 16).unwrap();
         while self.received.len() < size + 2 {
@@ -86,7 +86,7 @@ impl Raw {
         (size > 0).then(|| String::from_utf8(chunk).unwrap())
     }
 
-    /// The next chunks hold exactly this.
+    /// Asserts that the next chunks are exactly this text.
     #[track_caller]
     pub(crate) fn expect(&mut self, text: &str) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();

@@ -1,5 +1,5 @@
-//! Ids that no browser sends: made up, doubled, huge, or somebody else's; and the server that
-//! `hostile_clients.rs` uses, too.
+//! Ids that no browser sends: invented, repeated, huge, or another user's; and the server that
+//! `hostile_clients.rs` also uses.
 
 use std::{
     collections::BTreeSet,
@@ -118,7 +118,7 @@ impl Server {
         }
     }
 
-    /// An answer to a head with these lines: the status line, and the connection.
+    /// Sends a request with these header lines; returns the status line and the connection.
     pub(crate) async fn ask(&self, path: &str, lines: &[u8]) -> (String, Raw) {
         let mut raw = Raw::connect(self.address).await;
         raw.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n"))
@@ -134,7 +134,7 @@ impl Server {
         self.ask(path, line.as_bytes()).await
     }
 
-    /// Somebody new, who is to be served at once whatever the others do.
+    /// A new client, which must be served at once whatever the others do.
     pub(crate) async fn serves_a_fresh_client(&self) -> Duration {
         let begun = Instant::now();
         let (status, mut raw) = self.ask("/user/fresh", b"").await;
@@ -163,7 +163,7 @@ impl Server {
 
 pub(crate) const OK: &str = "HTTP/1.1 200 OK";
 
-/// The next events of a stream, `count` at least.
+/// The next events of a stream, at least `count`.
 pub(crate) async fn messages(raw: &mut Raw, count: usize) -> Vec<Message> {
     use axum_sse::testing::Item;
 
@@ -180,7 +180,7 @@ pub(crate) async fn messages(raw: &mut Raw, count: usize) -> Vec<Message> {
     messages
 }
 
-/// What stands in front of what a stranger is given: the gap's reason, or nothing.
+/// What comes first for a client with a foreign id: the gap's reason, or nothing.
 pub(crate) async fn told(raw: &mut Raw) -> String {
     let first = messages(raw, 1).await.remove(0);
     if first.event != "gap" {
@@ -273,7 +273,7 @@ async fn rules_73_to_79_and_86_a_hostile_id_gets_a_200_and_a_gap() {
             line("x\\n\\ndata: forged").into(),
             "unknown",
         ),
-        // Nothing but what stands around a value (RFC 9110, 5.5) is no id.
+        // Only the whitespace around a value (RFC 9110, 5.5): no id.
         ("nothing", b"Last-Event-ID:\r\n".to_vec(), "checkpoint"),
         (
             "spaces and tabs",
@@ -293,7 +293,7 @@ async fn rules_73_to_79_and_86_a_hostile_id_gets_a_200_and_a_gap() {
         println!("{what}: 200, {told}");
         assert_eq!(told, expected, "{what}");
     }
-    // In the query, where everything can be written (rule 81).
+    // In the query, which can express any bytes (rule 81).
     for (query, expected) in [
         ("lastEventId=%00", "unknown"),
         ("lastEventId=%0D%0Adata:%20forged", "unknown"),
@@ -311,7 +311,7 @@ async fn rules_73_to_79_and_86_a_hostile_id_gets_a_200_and_a_gap() {
     server.is_empty().await;
 }
 
-/// Not ours to answer: hyper does, before any handler. It closes, and serves the next one.
+/// hyper answers these before any handler. It closes the connection, and serves the next one.
 #[tokio::test]
 async fn what_is_no_head_never_reaches_a_handler() {
     let server = Server::start(Options::new());
@@ -354,7 +354,7 @@ async fn what_is_no_head_never_reaches_a_handler() {
         ),
     ];
     for (what, lines, expected) in cases {
-        // It may stop reading, and close, before all of it has been sent.
+        // The server may stop reading and close before everything is sent.
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let head = [b"GET /user/a HTTP/1.1\r\nHost: x\r\n", &lines[..], b"\r\n"].concat();
         let _ = stream.write_all(&head).await;
@@ -373,7 +373,7 @@ async fn what_is_no_head_never_reaches_a_handler() {
 #[tokio::test]
 async fn rule_90_nothing_of_another_user_is_ever_replayed() {
     let server = Server::start(Options::new());
-    // Taken in turns, so that each id of one stands between two of the other.
+    // Taken in turns, so that each id of one channel is between two of the other.
     let mut ids = Vec::new();
     for n in 0..8 {
         ids.push(server.app.publish("alice", &format!("alice {n}")));
@@ -391,7 +391,7 @@ async fn rule_90_nothing_of_another_user_is_ever_replayed() {
                 .with_id(&format!("/user/{name}"), &id.to_string())
                 .await;
             assert_eq!(status, OK);
-            // Up to the last event, which comes now.
+            // Read up to the last event, published now.
             let last = server.app.publish(name, &format!("{name} last"));
             let mut seen = BTreeSet::new();
             while !seen.contains(&format!("{name} last")) {
@@ -409,12 +409,12 @@ async fn rule_90_nothing_of_another_user_is_ever_replayed() {
             assert!(last > *id || id.sequence() == u64::MAX >> 1 || id.epoch() != last.epoch());
         }
     }
-    // Both at once, to see which one counts: none.
+    // Both at once: neither counts.
     let both = format!("Last-Event-ID: {}\r\nLast-Event-ID: {}\r\n", ids[0], ids[1]);
     let (_, mut raw) = server.ask("/user/bob", both.as_bytes()).await;
     assert_eq!(told(&mut raw).await, "unknown");
     drop(raw);
-    // A name is a name, whatever it looks like, and nobody publishes under these.
+    // Any name is valid, and nothing is published under these.
     for path in [
         "/user/alice%00",
         "/user/alice%2F..%2Fbob",
@@ -439,7 +439,7 @@ async fn rule_90_a_board_and_a_run_give_nothing_of_theirs_for_an_id_of_others() 
     server.app.board.publish(&5).unwrap();
     let (status, mut raw) = server.with_id("/board", &user.to_string()).await;
     assert_eq!(status, OK);
-    // What anybody new would get, behind the gap.
+    // After the gap comes what any new client would get.
     let got = messages(&mut raw, 2).await;
     assert_eq!(
         (got[0].event.as_str(), got[1].event.as_str()),
@@ -447,7 +447,7 @@ async fn rule_90_a_board_and_a_run_give_nothing_of_theirs_for_an_id_of_others() 
     );
     assert_eq!(got[1].data, "5");
 
-    // A run is its owner's, and to others it looks like one that is not there.
+    // A run belongs to its owner; to others it looks unknown.
     let (status, mut raw) = server.ask("/run/alice", b"").await;
     assert_eq!(status, OK);
     let run = messages(&mut raw, 1).await[0].last_event_id.clone();

@@ -1,5 +1,5 @@
-//! Clients that no browser is: heads that come slowly or never end, clients that do not read, floods
-//! of connects and aborts. What the server does, and what it costs.
+//! Clients unlike any browser: slow or endless request headers, clients that do not read, floods
+//! of connects and aborts. How the server reacts, and what it costs.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use super::{
     hostile::{OK, Server, messages, told},
 };
 
-/// What this process holds, clients included, where the system tells.
+/// What this process uses, clients included, if the system reports it.
 fn cost() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find(|line| line.starts_with("VmRSS:"));
@@ -47,7 +47,7 @@ async fn a_head_that_comes_byte_by_byte_is_a_head() {
     assert_eq!(resumed[0].data, "\"2\"");
 }
 
-/// Those cost a connection each, and no place, no subscription; nobody waits for them.
+/// Each costs a connection, but no limit slot and no subscription, and delays no other client.
 #[tokio::test]
 async fn half_open_clients_cost_a_connection_and_hold_up_nobody() {
     const EACH: usize = 400;
@@ -77,8 +77,8 @@ async fn half_open_clients_cost_a_connection_and_hold_up_nobody() {
     println!("after: {}", cost());
 }
 
-/// hyper waits for the rest of a head that has begun, and even behind an empty line; the listener
-/// does not.
+/// hyper waits for the rest of a started request header, and even after an empty line; the
+/// listener does not.
 #[tokio::test]
 async fn rule_66_no_unfinished_head_holds_up_a_shutdown() {
     for half in [
@@ -103,7 +103,7 @@ async fn rule_66_no_unfinished_head_holds_up_a_shutdown() {
     }
 }
 
-/// A request has come whole, and the next one in part: its answer is not cut with that.
+/// A whole request has arrived, and part of the next: this does not cut the first response short.
 #[tokio::test]
 async fn rule_66_a_stream_ends_as_any_with_half_a_request_behind_it() {
     let server = Server::start(Options::new());
@@ -116,8 +116,8 @@ async fn rule_66_a_stream_ends_as_any_with_half_a_request_behind_it() {
     bounded(server.task).await.unwrap().unwrap();
 }
 
-/// `axum::serve` gives hyper no clock, so hyper's own 30 seconds for a head never begin. If this
-/// fails, that has changed: docs/testing.md and docs/security.md say otherwise.
+/// `axum::serve` gives hyper no timer, so hyper's own 30-second header timeout never starts. If
+/// this test fails, that has changed, and docs/testing.md and docs/security.md are out of date.
 #[tokio::test]
 async fn nothing_ends_a_client_that_never_finishes_its_head() {
     let server = Server::start(Options::new());
@@ -137,7 +137,7 @@ async fn nothing_ends_a_client_that_never_finishes_its_head() {
     assert_eq!(raw.head().await[0], OK);
 }
 
-/// A channel's publisher waits for nobody (law 10), and the listener ends who reads nothing.
+/// A publisher waits for no client (law 10), and the listener cuts clients that do not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rule_70_clients_that_never_read_hold_up_nobody_and_are_cut() {
     const SILENT: usize = 100;
@@ -168,7 +168,7 @@ async fn rule_70_clients_that_never_read_hold_up_nobody_and_are_cut() {
         let publish = Instant::now();
         server.app.flood.publish(&text).unwrap();
         publishing += publish.elapsed();
-        // The one that reads has all of it, in order, without a gap.
+        // The client that reads gets everything, in order, without a gap.
         let got = messages(&mut reader, 1).await;
         assert_eq!(
             (got[0].event.as_str(), got[0].data.len()),
@@ -198,7 +198,7 @@ async fn rule_70_clients_that_never_read_hold_up_nobody_and_are_cut() {
     server.is_empty().await;
 }
 
-/// At once, and not one after the other; and with streams open beside them.
+/// All at once instead of one after the other, and with other streams open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rule_69_a_flood_of_aborts_leaves_nothing_and_nobody_waits() {
     const TASKS: usize = 50;
@@ -246,7 +246,7 @@ async fn rule_69_a_flood_of_aborts_leaves_nothing_and_nobody_waits() {
     drop(beside);
     server.is_empty().await;
     println!("after: {}", cost());
-    // The system may have told of a connection before it is gone; a new one is taken all the same.
+    // The system may report a connection before it is gone; a new one is accepted anyway.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream
         .write_all(b"GET /user/a HTTP/1.0\r\n\r\n")

@@ -1,4 +1,4 @@
-//! Limits over sockets, and what a listener counts.
+//! Limits over sockets, and the listener's counts.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -62,10 +62,10 @@ async fn rule_69_a_thousand_connects_and_aborts_leave_the_counters_at_zero() {
     for round in 0..1000 {
         most = most.max(limits.open());
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // A reset, not a good-bye.
+        // Close with a reset.
         stream.set_zero_linger().unwrap();
         let mut raw = match round % 4 {
-            // Before it has asked, while it is answered, and after the first bytes.
+            // Before the request, during the response headers, and after the first bytes.
             0 => continue,
             1 => Raw::from(stream),
             _ => {
@@ -136,7 +136,7 @@ async fn a_handler_learns_the_peer_s_address() {
     let app = Router::new().route("/", get(handler));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    // One that is there already.
+    // A connection that already exists.
     let options = Options::new();
     let connections = options.connections();
     let listener = options.listen_on(listener);

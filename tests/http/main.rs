@@ -1,7 +1,7 @@
-//! Over real sockets: `axum::serve`, and clients that show what is on the wire.
+//! Tests over real sockets: `axum::serve`, and clients that show what is on the wire.
 //!
-//! Time is real here, and nothing waits for it: every wait is for bytes, and has a bound only so
-//! that a failure does not hang.
+//! Time is real here, but no test waits for a fixed time: every wait is for bytes, and its timeout
+//! only prevents hanging on a failure.
 
 #[cfg(test)]
 mod client;
@@ -92,7 +92,7 @@ mod tests {
             raw
         }
 
-        /// A stream on HTTP/1.1, its head read.
+        /// A stream on HTTP/1.1, after its response headers.
         async fn stream(&self, path: &str, headers: &str) -> Raw {
             let mut raw = self
                 .raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"))
@@ -101,7 +101,7 @@ mod tests {
             raw
         }
 
-        /// The returning of `axum::serve`, which waits for every connection.
+        /// Waits until `axum::serve` has returned, after every connection has ended.
         async fn stops(self) {
             bounded(self.task).await.unwrap().unwrap();
         }
@@ -113,7 +113,7 @@ mod tests {
 
     const CHUNKED: &[&str] = &["connection: keep-alive", "transfer-encoding: chunked"];
 
-    /// The lines of a head, sorted, but for the date.
+    /// The sorted lines of a stream's response headers, without the date.
     fn stream_head(status: &str, more: &[&str]) -> Vec<String> {
         let mut lines = vec![
             "content-type: text/event-stream",
@@ -150,7 +150,7 @@ mod tests {
         let expected = ":\ndata: 1\n\ndata: 2\n\ndata: 3\n\n";
         assert_eq!(raw.chunk().await.unwrap(), expected);
         assert_eq!(raw.chunk().await, None);
-        // The connection goes on.
+        // The connection stays open.
         raw.send("GET /three HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             .await;
         let more = ["connection: close", "transfer-encoding: chunked"];
@@ -163,8 +163,8 @@ mod tests {
     #[tokio::test]
     async fn rule_57_http_1_0_is_delimited_by_its_close() {
         let server = Server::start();
-        // To a client that wishes so, hyper itself promises to keep the connection, and then
-        // closes it all the same.
+        // hyper itself promises to keep the connection if the client requests it, and then closes
+        // it anyway.
         let wish = "Connection: keep-alive\r\n";
         for (headers, more) in [("", &[][..]), (wish, &["connection: keep-alive"])] {
             let mut raw = server
@@ -204,17 +204,17 @@ mod tests {
             let mut raw = server
                 .raw(&format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
                 .await;
-            // How the body would have been framed need not be said (RFC 9110, 9.3.2).
+            // A response to HEAD need not describe the framing of the body (RFC 9110, 9.3.2).
             let head = stream_head("HTTP/1.1 200 OK", &["connection: keep-alive"]);
             assert_eq!(raw.head().await, head);
-            // What comes next on this connection is the next response.
+            // The next bytes on this connection are the next response.
             raw.send("GET /error HTTP/1.0\r\n\r\n").await;
             assert_eq!(raw.head().await[0], "HTTP/1.0 409 Conflict");
             assert_eq!(raw.rest().await, "\"no\"");
         }
     }
 
-    /// A guarded server, and a request for it on each version of HTTP.
+    /// Starts a guarded server, and sends it a request on each version of HTTP.
     async fn guarded(origin: &str, host: &str) -> [(StatusCode, HeaderMap, String); 2] {
         let origins = OriginAllowlist::new(["https://app.example"]).unwrap();
         let layer = SseLayer::new().hosts(["app.example"]).unwrap();
@@ -307,7 +307,7 @@ mod tests {
                 let name: axum::http::HeaderName = name.parse().unwrap();
                 expected.insert(name, value.parse().unwrap());
             }
-            // Rule 51: nothing of the connection, which would be malformed here.
+            // Rule 51: no connection-specific fields, which would be malformed here.
             assert_eq!(response.headers(), &expected);
             Reader::new(response).timeout(Duration::from_secs(60))
         }
@@ -366,7 +366,7 @@ mod tests {
         let live = server.publish(4..5);
         raw.expect(&frame(live[0], 4)).await;
 
-        // A page that cannot set the header says it in the query (rule 81).
+        // A page that cannot set the header sends the id in the query (rule 81).
         let path = format!("/events?lastEventId={}", missed[1]);
         let mut raw = server.stream(&path, "").await;
         raw.expect(&format!(":\n{}", frame(live[0], 4))).await;
@@ -447,7 +447,7 @@ mod tests {
     #[tokio::test]
     async fn rules_67_and_68_a_request_that_comes_too_late_is_told_to_come_back() {
         let server = Server::start();
-        // A connection that is busy when the shutdown begins, with one more request behind.
+        // A connection that is busy when the shutdown begins, with another request pipelined.
         let mut raw = server.stream("/silent", "").await;
         raw.expect(":\n").await;
         raw.send("GET /three HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -455,7 +455,7 @@ mod tests {
         let last = raw.chunk().await.unwrap();
         assert!(last.starts_with("retry: "), "{last}");
         assert_eq!(raw.chunk().await, None);
-        // The server may close here, or answer; but never with an error.
+        // The server may close here or respond, but never with an error.
         let rest = raw.rest().await;
         assert!(
             rest.is_empty() || rest.starts_with("HTTP/1.1 200 OK\r\n"),
@@ -464,7 +464,7 @@ mod tests {
         server.stops().await;
     }
 
-    /// Tells when it is dropped.
+    /// A stream that reports when it is dropped.
     fn watched() -> (impl Stream<Item = u8> + Send, oneshot::Receiver<()>) {
         let (alive, gone) = oneshot::channel::<()>();
         let items = stream::pending().map(move |item| {

@@ -79,7 +79,7 @@ async fn streams_and_json_share_one_allowlist() {
         all.first()
             .is_some_and(|origin| *origin == "https://app.example")
     };
-    // Streams: the layer answers, preflights too, and refuses.
+    // Streams: the layer answers, also preflights, and refuses other origins.
     let (status, headers) = ask("GET", "/news", &[listed]).await;
     assert!(status == 200 && granted(&headers));
     assert!(!headers.contains_key("content-encoding"));
@@ -108,7 +108,7 @@ async fn streams_and_json_share_one_allowlist() {
     assert!(status == 200 && granted(&headers));
     let (_, headers) = ask("GET", "/items", &[other]).await;
     assert!(!granted(&headers));
-    // Pages are opened by navigation, which the guard of the streams would refuse.
+    // Pages are opened by navigation, which the layer's guard for streams would refuse.
     let typed_in = [("sec-fetch-site", "none"), ("sec-fetch-dest", "document")];
     assert_eq!(ask("GET", "/", &typed_in).await.0, 200);
     assert_eq!(ask("GET", "/news", &typed_in).await.0, 403);

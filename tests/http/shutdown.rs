@@ -39,14 +39,14 @@ use tokio::{
 
 use super::client::{Raw, bounded};
 
-/// Long enough that nothing here can be its doing.
+/// So long that it never takes effect here.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// Far more than it takes, far less than any other timeout there is.
+/// Far longer than needed, far shorter than any other timeout.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A shutdown is to take two seconds at most, and takes one; the rest is for a machine that does
-/// other things, too.
+/// A shutdown should take two seconds at most, and takes one; the rest is a margin for busy
+/// machines.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
 
 struct Server {
@@ -54,7 +54,7 @@ struct Server {
     connections: Connections,
     limits: Limits,
     shutdown: Shutdown,
-    /// Items that the endless streams were asked for.
+    /// How many items were polled from the endless streams.
     asked: Arc<AtomicUsize>,
     revoke: Arc<Notify>,
     task: JoinHandle<io::Result<()>>,
@@ -113,7 +113,7 @@ impl Server {
             .route("/page", get("a page"))
             .route("/download", get(async || "x".repeat(DOWNLOAD)))
             .merge(streams);
-        // Small buffers, so that a client which does not read is soon noticed.
+        // Small buffers, so that a client that does not read is soon noticed.
         let options = Options::new()
             .stall_timeout(NEVER)
             .user_timeout(None)
@@ -135,7 +135,7 @@ impl Server {
         }
     }
 
-    /// A client that asks, and never reads.
+    /// A client that sends a request and never reads.
     async fn silent(&self, path: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -145,7 +145,7 @@ impl Server {
         stream
     }
 
-    /// Until nothing more is asked of the endless streams: their clients do not read.
+    /// Waits until the endless streams are no longer polled: their clients do not read.
     async fn stuck(&self) {
         let mut before = 0;
         let mut still = 0;
@@ -191,7 +191,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Issue: 5,000 streams, of which 50 do not read. Each connection costs two descriptors here.
+/// 5,000 streams, of which 50 do not read. Each connection costs two descriptors here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rule_66_http_1_1_a_shutdown_returns_with_5000_streams_of_which_50_do_not_read() {
     let server = Server::start(Shutdown::new(), SseLayer::new());
@@ -283,7 +283,7 @@ async fn rule_66_http_2_a_shutdown_returns_with_5000_streams_of_which_50_do_not_
                 reader.next().await
             });
         }
-        // Not read by its task; and on some connections, nothing is read any more.
+        // Their tasks do not read them, and on some connections nothing is read any more.
         silent.push(client.get(["/endless", "/axum"][n % 2]).await);
         if n % 10 == 0 {
             clients.push((client, true));
@@ -323,8 +323,9 @@ async fn rule_66_http_2_a_shutdown_returns_with_5000_streams_of_which_50_do_not_
     readers.abort_all();
 }
 
-/// Neither last bytes for which the client has no room, nor a client that has been frozen while
-/// everything sent to it went into its system's buffers, and that answers no PING.
+/// A shutdown is held up neither by last bytes for which the client has no room, nor by a frozen
+/// client that does not answer a PING, though everything sent to it went into its system's
+/// buffers.
 #[tokio::test]
 async fn rule_66_http_2_a_shutdown_returns_whatever_is_left_unread() {
     let server = Server::start(Shutdown::new(), SseLayer::new());
@@ -333,7 +334,7 @@ async fn rule_66_http_2_a_shutdown_returns_whatever_is_left_unread() {
     let mut frozen = Http2::connect(server.address).await;
     let _silent = frozen.get("/silent").await;
     frozen.freeze.send(()).unwrap();
-    // And one that never came further than its preface.
+    // And a client that only sent its preface.
     let mut preface = TcpStream::connect(server.address).await.unwrap();
     preface
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
@@ -348,7 +349,7 @@ async fn rule_66_http_2_a_shutdown_returns_whatever_is_left_unread() {
     .await;
 }
 
-/// A body of one layer within that of another: both know when the stream has to end.
+/// One layer's body within another's: both know when the stream has to end.
 #[tokio::test]
 async fn layers_upon_layers_cut_a_client_that_does_not_read() {
     let asked = Arc::new(AtomicUsize::new(0));
@@ -411,12 +412,12 @@ async fn a_shutdown_leaves_other_requests_the_time_they_take() {
     let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
     let slow = client.sender.send_request(request);
     let slow = tokio::spawn(slow);
-    // On another connection, somebody does not read.
+    // On another connection, a client does not read.
     let mut other = Http2::connect(address).await;
     let _stuck = other.get("/endless").await;
     shutdown.begin();
     assert_eq!(bounded(reader.next()).await, None);
-    // Longer than any grace.
+    // Longer than any grace period.
     sleep(Duration::from_millis(2500)).await;
     assert!(!task.is_finished());
     release.send(()).unwrap();
@@ -461,7 +462,7 @@ async fn withdrawn_access_cuts_a_client_that_does_not_read() {
 
 #[tokio::test]
 async fn a_client_that_goes_on_with_something_else_is_not_cut() {
-    // The stream on this connection has ended long before it should have been cut.
+    // The stream on this connection ends long before it would be cut.
     let life = SseLayer::new().lifetime(Duration::from_secs(1));
     let server = Server::start(Shutdown::new(), life);
     let mut raw = Raw::connect(server.address).await;
@@ -469,7 +470,7 @@ async fn a_client_that_goes_on_with_something_else_is_not_cut() {
     raw.head().await;
     while raw.chunk().await.is_some() {}
     sleep(Duration::from_millis(2200)).await;
-    // More than all buffers hold, and read late.
+    // More than all buffers can hold, and read late.
     raw.send("GET /download HTTP/1.0\r\n\r\n").await;
     sleep(Duration::from_millis(1500)).await;
     assert_eq!(raw.head().await[0], "HTTP/1.0 200 OK");
@@ -493,7 +494,7 @@ async fn a_drain_stops_accepting_first_and_ends_the_streams_one_by_one() {
     let server = Server::start(Shutdown::draining(Duration::from_secs(2)), SseLayer::new());
     let mut clients = open_streams(&server, 40).await;
     server.shutdown.begin();
-    // Some stream is open for long enough: that all forty end at once is as good as impossible.
+    // Some stream stays open long enough: it is practically impossible that all forty end at once.
     let begun = Instant::now();
     while TcpStream::connect(server.address).await.is_ok() {
         assert!(begun.elapsed() < BOUND);
@@ -517,7 +518,7 @@ async fn a_drain_behind_a_load_balancer_goes_on_accepting() {
     let mut raw = Raw::connect(server.address).await;
     raw.send("GET /page HTTP/1.0\r\n\r\n").await;
     assert_eq!(raw.head().await[0], "HTTP/1.0 200 OK");
-    // Who comes now is sent on.
+    // New clients are told to come back later.
     let mut raw = Raw::connect(server.address).await;
     raw.send("GET /silent HTTP/1.0\r\n\r\n").await;
     assert_eq!(raw.head().await[0], "HTTP/1.0 200 OK");

@@ -1,11 +1,11 @@
-//! From one serde value to the bytes of an event, on one thread: ours, axum's `Event`, and
-//! `serde_json::to_writer` into a reused buffer with `data: ` in front as the limit.
+//! From one serde value to the bytes of an event, on one thread: this crate, axum's `Event`, and,
+//! as the lower bound, `serde_json::to_writer` into a reused buffer after `data: `.
 //!
 //! `cargo bench --bench encode`. One iteration is 1,000 events, so a time of 100 µs means 100 ns
 //! per event, and 1000 allocations mean one per event.
 //!
-//! `channel` draws an id and appends to a log besides; `stream` is what one connection's body
-//! gives. Both are held against axum's body, since axum's `Event` gives its bytes to nothing else.
+//! `channel` also draws an id and appends to a log; `stream` is the body of one connection.
+//! Compare both with axum's body, because axum's `Event` only writes its bytes into a body.
 
 use std::{
     hint::black_box,
@@ -64,7 +64,8 @@ fn large() -> Listing {
     }
 }
 
-/// Polls a body until it ends, and counts its bytes. Without a runtime: all is there.
+/// Polls a body until it ends, and counts its bytes. Needs no runtime, because everything is
+/// ready.
 fn drain(body: Body) -> usize {
     let mut body = pin!(body);
     let mut cx = Context::from_waker(Waker::noop());
@@ -99,7 +100,7 @@ fn channel<T: Serialize>(bencher: Bencher<'_, '_>, value: &T) {
     });
 }
 
-/// Our body, over a stream that is always ready.
+/// This crate's body, over a stream that is always ready.
 fn stream<T: Serialize + Sync>(bencher: Bencher<'_, '_>, value: &'static T) {
     bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
         let values = stream::iter((0..EVENTS).map(move |_| black_box(value)));
@@ -108,7 +109,7 @@ fn stream<T: Serialize + Sync>(bencher: Bencher<'_, '_>, value: &'static T) {
     });
 }
 
-/// axum's body over the same stream; with an id if `id` makes one.
+/// axum's body over the same stream, with ids if `id` returns them.
 fn axum<T: Serialize + Sync>(
     bencher: Bencher<'_, '_>,
     value: &'static T,
@@ -127,7 +128,7 @@ fn axum<T: Serialize + Sync>(
     });
 }
 
-/// As long as the ids of a channel.
+/// An id as long as those of a channel.
 fn id(n: u64) -> String {
     EventId::new(1_790_000_000 << 32, n).to_string()
 }

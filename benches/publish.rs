@@ -1,7 +1,7 @@
-//! What one `publish` costs the publisher, however many subscribe; and what a subscribe costs.
+//! What one `publish` costs the publisher, by number of subscribers; and what a subscribe costs.
 //!
-//! `cargo bench --bench publish`. Subscribers are bodies polled with a waker that does nothing,
-//! outside any runtime: what is measured is the publisher's part, not what readers do with it.
+//! `cargo bench --bench publish`. Subscribers are bodies polled outside any runtime, with a waker
+//! that does nothing: this measures the publisher's part, not the readers'.
 
 use std::{
     hint::black_box,
@@ -32,14 +32,14 @@ fn main() {
     divan::main();
 }
 
-/// A runtime that runs only while it is told to: the channel's wake task lives there.
+/// A runtime that only runs when it is driven: the channel's wake task lives there.
 fn runtime() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_time().build().expect("a runtime")
 }
 
-/// Without a wake task, what is published is kept for readers up to this limit: with them or
-/// without, the log is equally large.
+/// Without a wake task, events are kept for readers up to this limit, so the log is equally large
+/// with and without readers.
 fn channel() -> Channel<str> {
     Channel::builder().bytes(64 * 1024).build()
 }
@@ -54,7 +54,7 @@ fn subscribe(channel: &Channel<str>, count: usize) -> Vec<Body> {
     (0..count).map(subscribe).collect()
 }
 
-/// Polls until nothing is left, so that the waker is in its place.
+/// Polls until nothing is left, so that the waker is stored.
 fn sleep(body: &mut Body) -> usize {
     let mut cx = Context::from_waker(Waker::noop());
     let mut bytes = 0;
@@ -73,7 +73,7 @@ fn publish(channel: &Channel<str>) {
     );
 }
 
-/// One iteration is 1,000 publishes; the first one before has signalled, and nobody answers.
+/// One iteration is 1,000 publishes, after a first one that has signalled; no task responds.
 #[divan::bench(args = SUBSCRIBERS)]
 fn a_thousand_with_the_signal_pending(bencher: Bencher<'_, '_>, subscribers: usize) {
     let runtime = runtime();
@@ -88,16 +88,17 @@ fn a_thousand_with_the_signal_pending(bencher: Bencher<'_, '_>, subscribers: usi
     });
 }
 
-/// Everyone is asleep, the wake task too: this publish has to wake it. Just before, every body was
-/// polled: with many of them, nothing that a publish touches is left in the caches.
+/// All readers and the wake task are asleep, so this publish has to wake the task. Every body has
+/// just been polled: with many of them, nothing that a publish touches is still in the caches.
 #[divan::bench(args = SUBSCRIBERS, sample_size = 1, sample_count = 50)]
 fn one_after_idle(bencher: Bencher<'_, '_>, subscribers: usize) {
     after_idle(bencher, subscribers, || ());
 }
 
-/// The same by a publisher that has just published somewhere else, and looked at this channel's
-/// figures: its code and the log's end are in the caches. What differs from the row above is the
-/// price of cold caches; what differs between subscribers is what they cost a publisher.
+/// The same for a publisher that has just published to another channel and read this channel's
+/// statistics, so its code and the log's end are in the caches. The difference from the row above
+/// is the cost of cold caches; the difference between numbers of subscribers is what they cost a
+/// publisher.
 #[divan::bench(args = SUBSCRIBERS, sample_size = 1, sample_count = 50)]
 fn one_after_idle_with_warm_caches(bencher: Bencher<'_, '_>, subscribers: usize) {
     let other = channel();
@@ -108,8 +109,8 @@ fn one_after_idle_with_warm_caches(bencher: Bencher<'_, '_>, subscribers: usize)
     });
 }
 
-/// One subscriber, and caches that other memory has filled: what `one_after_idle` costs where it
-/// cannot be the number of subscribers.
+/// One subscriber, and caches filled with other memory: what `one_after_idle` costs for reasons
+/// other than the number of subscribers.
 #[divan::bench(sample_size = 1, sample_count = 50)]
 fn one_after_idle_with_cold_caches_and_one_subscriber(bencher: Bencher<'_, '_>) {
     let mut other = vec![0_u64; 16 << 20];
@@ -128,7 +129,7 @@ fn after_idle(bencher: Bencher<'_, '_>, subscribers: usize, mut before: impl FnM
     let mut bodies = subscribe(&channel, subscribers);
     drop(entered);
     let mut settle = || {
-        // Lets the task finish its round, and go to sleep.
+        // Let the task finish its round and go to sleep.
         runtime.block_on(async {
             for _ in 0..2 * subscribers / 128 + 10 {
                 tokio::task::yield_now().await;
@@ -147,7 +148,7 @@ fn after_idle(bencher: Bencher<'_, '_>, subscribers: usize, mut before: impl FnM
         .bench_local_values(|()| publish(&channel));
 }
 
-/// One iteration is 1,000 publishes, while another thread reads what is published.
+/// One iteration is 1,000 publishes while another thread reads them.
 #[divan::bench]
 fn a_thousand_beside_a_reader(bencher: Bencher<'_, '_>) {
     let channel = channel();
@@ -174,7 +175,7 @@ fn a_thousand_beside_a_reader(bencher: Bencher<'_, '_>) {
     reader.join().expect("the reader reads until it is stopped");
 }
 
-/// From the subscribe to the last byte of the replay, and the drop of the connection.
+/// From the subscribe to the last byte of the replay, and dropping the connection.
 #[divan::bench(args = [0, 1_000, 100_000])]
 fn subscribe_with_replay(bencher: Bencher<'_, '_>, events: usize) {
     let runtime = runtime();

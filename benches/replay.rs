@@ -1,7 +1,7 @@
-//! What a client costs that comes back to a connection over many channels.
+//! What a client costs that reconnects to many channels.
 //!
-//! `cargo bench --bench replay`. Bodies are polled with a waker that does nothing: what is
-//! measured is the merge, without a socket.
+//! `cargo bench --bench replay`. Bodies are polled with a waker that does nothing: this measures
+//! the merge, without a socket.
 
 use std::{
     pin::Pin,
@@ -70,7 +70,7 @@ impl Scene {
     }
 }
 
-/// 10,000 events on two channels, of a connection over so many.
+/// 10,000 events on two channels, on a connection over this many channels.
 #[divan::bench(args = [2, 100, 1000])]
 fn ten_thousand_on_two_channels_of(bencher: Bencher<'_, '_>, channels: usize) {
     let scene = Scene::new(channels, 2, 10_000);
@@ -79,7 +79,7 @@ fn ten_thousand_on_two_channels_of(bencher: Bencher<'_, '_>, channels: usize) {
         .bench_local(|| scene.replay());
 }
 
-/// 100,000 events that alternate between so many channels.
+/// 100,000 events that alternate between this many channels.
 #[divan::bench(args = [1, 100, 1000], sample_count = 20)]
 fn a_hundred_thousand_spread_over(bencher: Bencher<'_, '_>, channels: usize) {
     let scene = Scene::new(channels, channels, 100_000);

@@ -1,8 +1,8 @@
-//! Whether what a client saw is exactly what was published.
+//! Checks that what a client saw is exactly what was published.
 //!
-//! Every event carries its channel and its number in it, from 0 without a hole, so a client needs
-//! to remember one number for each channel, and the state of a board. What the numbers cannot
-//! tell is where an id stands: that each [`Track`] remembers, for its newest events.
+//! Every event carries its channel and its number there, counted from 0 without holes. So a client
+//! only needs to remember one number per channel, and the state of a state channel. The numbers do
+//! not show which event an id belongs to: each [`Track`] remembers that for its newest events.
 
 mod gap;
 
@@ -17,37 +17,37 @@ use crate::{
     track::{Note, Track, text},
 };
 
-/// What a client brings to a connection, and so what it is to get.
+/// The id that a client sends, and thus what it should get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
     Fresh,
     /// Without an id, to a handler that starts with the oldest event.
     Oldest,
-    /// With the last id of its own.
+    /// With its own last id.
     Back(Id),
     /// With an id of the same hub that it never got: a point in time (rule 90).
     Borrowed(Id),
-    /// With the last id of its own, which is one of a run.
+    /// With its own last id, which is one of a run.
     Run,
-    /// With something that must be answered with a gap of this reason.
+    /// With something that must cause a gap with this reason.
     Stranger(&'static str),
 }
 
-/// A client's place in one channel.
+/// A client's position in one channel.
 struct Place {
     track: Arc<Track>,
-    /// The number that is to come; `None` where only the next id will tell.
+    /// The next number; `None` if only the next id will show it.
     next: Option<u64>,
-    /// Everything before `next` has come, or was there before the client. After a gap, the place
-    /// where the channel goes on may lie far beyond the client's id.
+    /// Everything before `next` has arrived, or was published before the client came. After a gap,
+    /// the channel may continue far after the client's id.
     is_sure: bool,
     /// `next` and `is_sure` as they were when the client's last id was taken.
     taken: (Option<u64>, bool),
-    /// A gap has been reported on this connection.
+    /// Whether a gap has been reported on this connection.
     told: bool,
-    /// A snapshot has to come before any event.
+    /// A snapshot must come before any event.
     is_owed: bool,
-    /// As the client knows it, for a board.
+    /// The state as the client knows it, for a state channel.
     state: Option<Tally>,
     /// The state that a gap has promised.
     promised: Option<EventId>,
@@ -57,12 +57,12 @@ struct Place {
 pub(crate) struct Transcript {
     places: Vec<Place>,
     came: Came,
-    /// The newest id on this connection, as it is on the wire.
+    /// The newest id on this connection, as received.
     id: String,
     last: Option<EventId>,
-    /// Something came without an id, so a checkpoint has to follow.
+    /// Something came without an id, so a checkpoint must follow.
     is_ahead: bool,
-    /// Events whose place could not be told, since that was too long ago.
+    /// Events whose number could not be checked, because the last id was too old.
     pub(crate) unproved: u64,
     pub(crate) events: u64,
     pub(crate) snapshots: u64,
@@ -107,7 +107,7 @@ impl Transcript {
     }
 
     pub(crate) fn message(&mut self, message: &Message) -> Result<(), String> {
-        // Ids grow, so the same id once more is that of an event before.
+        // Ids grow, so a repeated id is that of an earlier event.
         let is_new = message.last_event_id != self.id;
         self.id.clone_from(&message.last_event_id);
         let id = || {
@@ -168,7 +168,7 @@ impl Transcript {
         self.take(id)
     }
 
-    /// Whether that number is the one that is to come.
+    /// Checks that this number is the next one.
     fn follows(&mut self, at: usize, number: u64, has_id: bool) -> Result<(), String> {
         let Place {
             track, next, told, ..
@@ -185,7 +185,7 @@ impl Transcript {
             None if matches!(self.came, Came::Stranger(_)) && !told => {
                 wrong("no gap before it (rule 86)")
             }
-            // What comes together with a snapshot has no place before, unless ids may be partial.
+            // What comes with a snapshot has no checkpoint before it, unless ids may be partial.
             None if self.came == Came::Fresh && !told && (has_id || PARTIAL_IDS) => {
                 wrong("no checkpoint before it (law 4)")
             }
@@ -196,8 +196,8 @@ impl Transcript {
         }
     }
 
-    /// On a connection over several channels, what comes with snapshots has no id: none could say
-    /// that the client has the state of one channel and not yet that of another.
+    /// On a connection over several channels, what comes with snapshots has no id: an id cannot
+    /// express that the client has the state of one channel but not yet of another.
     fn without_id(&mut self, at: usize, number: u64) -> Result<(), String> {
         let channel = &self.places[at].track.name;
         if self.places.len() == 1 {
@@ -245,7 +245,7 @@ impl Transcript {
                 (None, _) if is_stranger && !place.told => {
                     return wrong("a checkpoint, and no gap before it (rule 86)".to_owned());
                 }
-                // A partial id may be the one that the client came with, from before the gap.
+                // A partial id may be the one that the client sent, from before the gap.
                 (None, Some(_)) if place.is_owed || (place.told && id.is_partial) => {}
                 (None, Some(next)) => {
                     place.next = Some(next);
@@ -295,7 +295,8 @@ impl Transcript {
         if *state != Tally::after(&state.channel, events) {
             return Err(format!("this is no state after {events} events: {state:?}"));
         }
-        // One from before the client's place has no gap before it: the client misses nothing.
+        // A snapshot from before the client's position has no gap before it: the client misses
+        // nothing.
         let is_early = PARTIAL_IDS && place.next.is_some_and(|next| events <= next);
         if !place.is_owed && !is_early {
             return Err("a snapshot that nothing calls for".to_owned());
@@ -327,7 +328,7 @@ impl Transcript {
         Ok(())
     }
 
-    /// The client has taken over an id.
+    /// The client has stored an id.
     fn take(&mut self, id: Id) -> Result<(), String> {
         if !id.is_partial {
             if let Some(owed) = self.places.iter().find(|place| place.is_owed) {
@@ -349,7 +350,7 @@ impl Transcript {
         Ok(())
     }
 
-    /// It was told not to come back: then it must have everything.
+    /// It got a 204: then it must have everything.
     pub(crate) fn stays_away(&self) -> Result<(), String> {
         for place in &self.places {
             let name = &place.track.name;
@@ -406,7 +407,7 @@ impl Place {
         Ok(())
     }
 
-    /// What the client would have for a state at its place.
+    /// Sets the state that the client should have at its position.
     fn stands(&mut self) {
         if !self.track.has_state {
             return;
@@ -418,7 +419,7 @@ impl Place {
         }
     }
 
-    /// The event has come.
+    /// The event has arrived.
     fn advance(&mut self, number: u64, value: Option<u64>) -> Result<(), String> {
         if self.next != Some(number) {
             self.next = Some(number);

@@ -1,4 +1,4 @@
-//! One client: it connects, reads in its own manner, is gone, and comes back, again and again.
+//! One client: it connects, reads at its own pace, disconnects, and comes back, again and again.
 
 mod plan;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 use plan::{Pace, Plan, Random, Target};
 
-/// A heartbeat is due long before: whoever reads, and gets nothing for so long, hangs.
+/// Heartbeats are due much earlier: a client that reads and receives nothing for this long hangs.
 const SILENCE: Duration = Duration::from_secs(40);
 
 enum Seen {
@@ -36,9 +36,9 @@ enum Seen {
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Cut,
-    /// The last chunk came.
+    /// The last chunk has arrived.
     Clean,
-    /// It was cut by the other side.
+    /// The server has cut the connection.
     Lost,
     /// 204.
     StayAway,
@@ -52,7 +52,7 @@ pub(crate) struct Client {
     life: Duration,
     target: Target,
     path: String,
-    /// It starts with the oldest event where it has no id.
+    /// Without an id, it starts with the oldest event.
     from_oldest: bool,
     channels: String,
     seen: Seen,
@@ -96,7 +96,7 @@ impl Client {
         }
     }
 
-    /// What it reads from now on, as somebody who has seen nothing.
+    /// Chooses what the client reads from now on, as a new client.
     fn choose(&mut self) {
         self.note_unproved();
         let world = &self.world;
@@ -152,7 +152,7 @@ impl Client {
         };
     }
 
-    /// Of all kinds: some rooms, two channels with much news, and many with hardly any.
+    /// A mix: some rooms, two busy channels, and many quiet ones.
     fn a_hundred(&mut self) -> Vec<Arc<Track>> {
         let world = self.world.clone();
         let mut tracks = Vec::new();
@@ -164,7 +164,7 @@ impl Client {
         tracks
     }
 
-    /// A new one; or one that another client reads or has read, or an id of somebody else's.
+    /// A new run; a run that another client reads or has read; or another owner's.
     fn choose_run(&mut self) -> OneRun {
         let is_foreign = self.random.chance(5);
         if !is_foreign && self.random.chance(60) {
@@ -210,7 +210,7 @@ impl Client {
                 (Target::Run, End::Clean | End::Lost)
                     if self.run_has_end() && self.random.chance(50) =>
                 {
-                    // A page closes its stream at that event.
+                    // A page closes its stream on this event.
                     self.run_ended();
                     self.choose();
                 }
@@ -226,7 +226,7 @@ impl Client {
                     self.fail("told to stay away from an open channel");
                 }
                 _ => {
-                    // Most are back soon; some were away for long.
+                    // Most come back soon, some after a long time.
                     let away = if self.random.chance(8) {
                         self.life
                     } else {
@@ -243,10 +243,10 @@ impl Client {
         self.note_unproved();
     }
 
-    /// Everything is closed: the rest, the end, and then the word to stay away.
+    /// Everything is closed: reads the rest, the end, and then a 204.
     async fn read_to_the_end(&mut self) {
         if self.target == Target::Passing {
-            // Perhaps forgotten already, and then nobody tells it to stay away.
+            // The channel may be retired already; then there is no 204.
             return;
         }
         for _ in 0..10 {
@@ -334,7 +334,7 @@ impl Client {
                     self.fail(&error);
                 }
             }
-            // Without an id it starts another one.
+            // Without an id, the client starts another run.
             Seen::Run(run) if plan.id.is_empty() => *run = OneRun::new(),
             Seen::Run(_) => {}
         }
@@ -372,7 +372,7 @@ impl Client {
             if !plan.to_the_end && (now >= until || self.is_over()) {
                 return End::Cut;
             }
-            // Looks up every second, whether it is over.
+            // Check every second whether the test is over.
             let look_up = (now + Duration::from_secs(1)).min(if plan.to_the_end {
                 now + SILENCE
             } else {

@@ -4,11 +4,11 @@ use std::{fmt, str::FromStr};
 
 use axum_sse::EventId;
 
-/// An id that a client has got.
+/// An id that a client has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Id {
     pub(crate) at: EventId,
-    /// It ends with a dot: the snapshots of the connection's channels are still to come.
+    /// It ends with a dot: the client is owed snapshots of the connection's channels.
     pub(crate) is_partial: bool,
 }
 

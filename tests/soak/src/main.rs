@@ -1,5 +1,6 @@
-//! A soak test: thousands of connections that are slow, silent, cut, and reconnect with any id, for
-//! as long as you want. It checks every transcript, and that all resources are freed at the end.
+//! A soak test: thousands of connections that are slow or silent, are cut, and reconnect with any
+//! id, for as long as you want. It checks every transcript, and that all resources are freed at
+//! the end.
 //!
 //! `cargo run --release -p soak -- --for 1h`; without a time, a few seconds. See docs/testing.md.
 
@@ -34,11 +35,12 @@ use client::Client;
 use report::{Figures, Held, cpu, row, sample};
 use server::Server;
 
-/// Whether a run that did not complete ends with an event that says so.
+/// Whether a run that did not complete ends with an event that reports it.
 pub(crate) const RUNS_REPORT_THEIR_END: bool = true;
 
-/// Whether a client of several channels has a place before its snapshots are made, in ids that
-/// end with a dot; and one that starts with the oldest event is told if the first ones are gone.
+/// Whether a client of several channels gets partial ids, which end with a dot, before its
+/// snapshots are made; and whether one that starts with the oldest event gets a gap if the first
+/// ones are gone.
 pub(crate) const PARTIAL_IDS: bool = true;
 
 #[global_allocator]
@@ -56,7 +58,7 @@ Usage: cargo run --release -p soak -- [OPTION...]
                   run that seems complete lacks an item), leak (tasks and files stay open)
   --help          print this";
 
-/// A fault, to see that it is found.
+/// A deliberate fault, to check that it is found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Break {
     Nothing,
@@ -87,7 +89,7 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 impl Options {
-    /// `None` if only the usage is wanted.
+    /// `None` if only the usage was requested.
     fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut options = Self {
             time: Duration::from_secs(5),
@@ -188,7 +190,8 @@ fn soak(options: &Options) -> bool {
     let stage = Arc::new(Mutex::new("start"));
     let enter = |name| *stage.lock().unwrap() = name;
     watch(options.time + Duration::from_secs(120), &stage);
-    // What lives as long as the process is there before the first look: tokio's pipe for signals.
+    // Create what lives as long as the process before the first measurement: tokio's pipe for
+    // signals.
     drop(runtime("first", 1));
     let figures = Arc::new(Figures::default());
     let begun = Instant::now();
@@ -214,7 +217,7 @@ fn soak(options: &Options) -> bool {
     enter("the run itself");
     let samples = sample(begun, options.time, &figures, &world);
 
-    // Of threads that are still there.
+    // Only measured for threads that still exist.
     let publishers_used = cpu("publish");
     enter("publishers end, channels are closed");
     world.over.store(true, Ordering::Relaxed);
@@ -261,7 +264,7 @@ fn soak(options: &Options) -> bool {
     drop((silent, living, world));
     let published = stats.iter().map(|stats| stats.published).sum::<u64>();
     drop((servers, clients));
-    // Its connections and tasks are gone; what the allocator keeps for itself is not ours.
+    // Connections and tasks are gone; what the allocator keeps does not count.
     let at_end = Held::now();
 
     println!();
@@ -330,7 +333,7 @@ fn settles(mut condition: impl FnMut() -> bool) -> bool {
     condition()
 }
 
-/// What the server still holds with all clients gone.
+/// What the server still holds when all clients are gone.
 fn back(server: &Server, tasks: impl Fn() -> usize) -> Vec<String> {
     let left = || {
         let mut left: Vec<_> = server.counters();
@@ -345,7 +348,7 @@ fn back(server: &Server, tasks: impl Fn() -> usize) -> Vec<String> {
         .collect()
 }
 
-/// From then on, all the tasks are there that the server has without any client.
+/// After this, the server has started all tasks that it has without clients.
 async fn first_answer(server: &Server) {
     let mut stream = TcpStream::connect(server.world.address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
@@ -355,7 +358,7 @@ async fn first_answer(server: &Server) {
     }
 }
 
-/// Streams that nobody reads, to be open at the shutdown.
+/// Streams that are never read, still open at the shutdown.
 async fn silent(address: std::net::SocketAddr) -> Vec<TcpStream> {
     let mut silent = Vec::new();
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! Who publishes, at rates from one event in three seconds to floods.
+//! The publishers, at rates from one event in three seconds to floods.
 
 use std::{
     collections::VecDeque,
@@ -15,8 +15,8 @@ use crate::{
     track::{Note, Track},
 };
 
-/// From threads of no runtime, at rates from one event in three seconds to floods. They end,
-/// and close every channel, when it is over.
+/// Starts publishers on threads without a runtime, at rates from one event in three seconds to
+/// floods. At the end of the test, they close every channel and return.
 pub(crate) fn start(server: &Server, rate: f64, how: Break) -> Vec<thread::JoinHandle<()>> {
     let mut threads = Vec::new();
     for half in ["a", "b"] {
@@ -112,7 +112,7 @@ fn publish_rooms(world: &World, hub: &Hub, rate: f64, how: Break) {
             for _ in 0..events {
                 total += 1;
                 if how == Break::Skip && total == 100 {
-                    // Counted, and never published; the id is one that was drawn before.
+                    // Counted but never published; the id was drawn before.
                     let newest = channel.newest();
                     world.rooms[at].publish(|_| newest);
                     continue;
@@ -123,7 +123,7 @@ fn publish_rooms(world: &World, hub: &Hub, rate: f64, how: Break) {
     });
 }
 
-/// Nothing for a while, and then as much at once as the channel holds for replay.
+/// Nothing for a while, then as much at once as the channel retains.
 fn publish_flood(world: &World, channel: &Channel<Note>, rate: f64) {
     let mut due = Due::default();
     ticking(world, Duration::from_millis(100), |time| {
@@ -151,7 +151,7 @@ fn publish_others(world: &World, app: &App, rate: f64, how: Break) {
             at = (at + 1) % channels.len();
             world.publish(&world.users[at], &channels[at]);
             if how == Break::Foreign {
-                // The event of one user, on the channel of the next.
+                // One user's event on the next user's channel.
                 let next = (at + 1) % channels.len();
                 let note = Note::new(&world.users[at].name, 0, 200);
                 channels[next].publish(&note).unwrap();
@@ -166,7 +166,8 @@ fn publish_others(world: &World, app: &App, rate: f64, how: Break) {
     });
 }
 
-/// Boards and chats of one hub, and each few seconds a burst on one of the boards.
+/// State channels and chats of one hub, and every few seconds a burst on one of the state
+/// channels.
 fn publish_mixed(world: &World, app: &App, rate: f64) {
     let chats: Vec<Channel<Note>> = CHATS
         .map(|at| app.mixed.channel(&world.mixed[at].name).unwrap())
@@ -190,7 +191,7 @@ fn publish_mixed(world: &World, app: &App, rate: f64) {
     });
 }
 
-/// A channel every half second, each for four seconds, and then it is closed and let go.
+/// Opens a channel every half second, and closes and drops each after four seconds.
 fn publish_passing(world: &World, hub: &Hub) {
     const OPEN: Duration = Duration::from_secs(4);
     let mut open: VecDeque<(Instant, Arc<Track>, Channel<Note>)> = VecDeque::new();

@@ -1,4 +1,4 @@
-//! What happened, in figures: those of the clients, and those of the process.
+//! Statistics of the clients, and of the process.
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +14,15 @@ use std::{
 
 use crate::{check::Came, server::World};
 
-/// More of them say nothing new.
+/// More failures would add nothing.
 const SHOWN_FAILURES: usize = 20;
 
 #[derive(Default)]
 pub(crate) struct Figures {
     pub(crate) connections: AtomicU64,
     pub(crate) open: AtomicUsize,
-    /// Those over a hundred channels, and those over several of which some have a state.
+    /// Connections over a hundred channels, and connections over several channels of which some
+    /// have a state.
     pub(crate) wide: AtomicU64,
     pub(crate) mixed: AtomicU64,
     pub(crate) delivered: AtomicU64,
@@ -29,14 +30,14 @@ pub(crate) struct Figures {
     pub(crate) garbage: AtomicU64,
     pub(crate) foreign_ids: AtomicU64,
     pub(crate) stayed_away: AtomicU64,
-    /// Events whose number could not be held against anything.
+    /// Events whose number could not be checked.
     pub(crate) unproved: AtomicU64,
     pub(crate) failures: AtomicU64,
     counted: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Figures {
-    /// Says it at once: the run may be long.
+    /// Prints a failure at once, because the test may be long.
     pub(crate) fn fail(&self, what: String) {
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
         if before < SHOWN_FAILURES as u64 {
@@ -111,12 +112,12 @@ pub(crate) fn mib(bytes: u64) -> String {
     format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20)
 }
 
-/// What the process holds, where the system tells (Linux); `None` elsewhere.
+/// What the process holds, if the system reports it (Linux); `None` elsewhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Held {
     pub(crate) resident: Option<u64>,
     pub(crate) files: Option<usize>,
-    /// Bytes that the allocator was asked for: exact on every system.
+    /// Bytes requested from the allocator: exact on every system.
     pub(crate) heap: u64,
 }
 
@@ -141,7 +142,7 @@ impl Held {
     }
 }
 
-/// How many files the process may open, where the system tells.
+/// How many files the process may open, if the system reports it.
 pub(crate) fn file_limit() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits
@@ -150,7 +151,7 @@ pub(crate) fn file_limit() -> Option<usize> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The time that all threads have computed whose name begins so; all at all for "".
+/// The CPU time of all threads whose name starts with `name`; of all threads for "".
 pub(crate) fn cpu(name: &str) -> Duration {
     let threads = fs::read_dir("/proc/self/task")
         .into_iter()
@@ -169,14 +170,14 @@ pub(crate) fn cpu(name: &str) -> Duration {
                 .then_some(of(11)? + of(12)?)
         })
         .sum();
-    // Hundredths of a second, on every Linux that we know.
+    // Hundredths of a second on all common Linux systems.
     Duration::from_millis(ticks * 10)
 }
 
 /// Memory over the run.
 #[derive(Default)]
 pub(crate) struct Samples {
-    /// At a tenth of the run, and at its end, with all clients there.
+    /// After a tenth of the test and at its end, with all clients connected.
     early: Held,
     late: Held,
     resident: u64,
@@ -234,8 +235,8 @@ impl Samples {
     pub(crate) fn judge(&self, time: Duration, begin: &Held, end: &Held) -> Vec<String> {
         const MIB: u64 = 1 << 20;
         let mut failed = Vec::new();
-        // Tables that keep their size: a mebibyte is less than a leak of four bytes for each of
-        // the connections of an hour.
+        // Allows for tables that keep their size. One MiB is less than a leak of four bytes for
+        // each connection of an hour.
         if end.heap > begin.heap + MIB {
             failed.push(format!(
                 "heap: {} more than at the begin",
@@ -253,7 +254,7 @@ impl Samples {
             })
         };
         failed.extend(under_load("heap", self.early.heap, self.late.heap));
-        // The system's allocator takes minutes until it takes no more for the same heap.
+        // It takes minutes until the system's allocator stops growing for the same heap.
         if time >= Duration::from_secs(600) {
             let resident = |held: &Held| held.resident.unwrap_or(0);
             let (early, late) = (resident(&self.early), resident(&self.late));

@@ -1,4 +1,4 @@
-//! Whether what a client saw of a run is the run.
+//! Checks that what a client saw of a run is the run.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     track::{Note, text},
 };
 
-/// What becomes of a run, by its number.
+/// How a run ends, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Completes,
@@ -27,29 +27,29 @@ pub(crate) fn kind(run: u64) -> Kind {
     }
 }
 
-/// How many items the job of a run has.
+/// How many items a run has.
 pub(crate) fn items(run: u64) -> u64 {
     10 + run % 30
 }
 
-/// Between two items.
+/// The pause between two items.
 pub(crate) fn pause(run: u64) -> Duration {
     Duration::from_millis(20 + run % 50)
 }
 
-/// In place of which item it panics.
+/// The item in whose place it panics.
 pub(crate) fn panics_at(run: u64) -> u64 {
     items(run) / 2
 }
 
-/// Some of those that are cancelled have completed by then.
+/// When a run is cancelled; some have completed by then.
 pub(crate) fn cancelled_after(run: u64) -> Duration {
     Duration::from_millis(run % 13 * 100)
 }
 
 pub(crate) const LONGEST_ITEM: usize = 100;
 
-/// An id of a run that a client passes on, and what the run looks like from there.
+/// An id of a run that one client shares with others, and what the run looks like from there.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) owner: usize,
@@ -59,17 +59,17 @@ pub(crate) struct Shared {
     since: Instant,
 }
 
-/// One client's view of a run: from where it came in to its last item, whatever happens between.
+/// One client's view of a run, from where it joined to the last item, whatever happens between.
 pub(crate) struct OneRun {
-    /// Before the job was started.
+    /// A time before the run was started.
     since: Instant,
     name: Option<String>,
     next: u64,
-    /// The ids that it has got, and the number that comes after each.
+    /// The ids that the client has received, and the number after each.
     ids: Vec<(String, u64)>,
     /// The reason of the event that ended it.
     end: Option<String>,
-    /// It came with an id of another owner's run.
+    /// The client sent an id of another owner's run.
     is_foreign: bool,
     pub(crate) events: u64,
 }
@@ -92,7 +92,7 @@ impl OneRun {
         }
     }
 
-    /// From an id that another client has got, of its own owner or of another.
+    /// Starts from an id that another client has received, of the same owner or of another.
     pub(crate) fn from(shared: &Shared, is_foreign: bool) -> Self {
         Self {
             since: shared.since,
@@ -103,7 +103,7 @@ impl OneRun {
         }
     }
 
-    /// Goes back to an earlier id, given a die for which.
+    /// Goes back to an earlier id, chosen by `die`.
     pub(crate) fn back(&mut self, die: impl FnOnce(usize) -> usize) -> Option<String> {
         if self.ids.is_empty() {
             return None;
@@ -115,7 +115,7 @@ impl OneRun {
         Some(id.clone())
     }
 
-    /// The newest id, for others.
+    /// The newest id, to share with others.
     pub(crate) fn share(&self, owner: usize) -> Option<Shared> {
         let (id, next) = self.ids.last()?;
         Some(Shared {
@@ -184,7 +184,7 @@ impl OneRun {
         Ok(())
     }
 
-    /// How many items it may have.
+    /// The maximum number of items.
     fn most(&self) -> u64 {
         self.number().map_or(u64::MAX, |run| match kind(run) {
             Kind::Completes | Kind::Cancelled => items(run),
@@ -198,7 +198,7 @@ impl OneRun {
             serde_json::from_str(data).map_err(|error| format!("{error}: {data:?}"))?;
         let kind = self.number().map(kind);
         let is_due = match reason.as_str() {
-            // It is not known any more, or not this owner's.
+            // The run is forgotten, or another owner's.
             "unknown" | "dropped" => self.is_foreign || self.is_forgotten(),
             _ if self.is_foreign => false,
             // Without an item, a client does not know which run it is.
@@ -216,7 +216,7 @@ impl OneRun {
         Ok(())
     }
 
-    /// How it ended, for the figures.
+    /// How it ended, for the statistics.
     pub(crate) fn outcome(&self) -> String {
         match &self.end {
             _ if self.is_foreign => "of another owner".to_owned(),
@@ -228,7 +228,7 @@ impl OneRun {
         }
     }
 
-    /// What is answered with 204 looks complete, unless its end has been reported.
+    /// After a 204, the run must look complete, unless its end has been reported.
     pub(crate) fn stays_away(&self) -> Result<(), String> {
         if self.is_foreign || self.end.is_some() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The server that is soaked: one of everything that the crate offers.
+//! The server under test: one of everything that the crate offers.
 
 use std::{
     collections::VecDeque,
@@ -36,20 +36,20 @@ use crate::{
 };
 
 pub(crate) const ROOMS: usize = 24;
-/// What the hub of the rooms has, for connections over a hundred of its channels.
+/// The channels of the rooms' hub, for connections over a hundred of them.
 pub(crate) const ROOMS_OF_ALL: Range<usize> = 0..ROOMS;
 pub(crate) const BUSY_OF_ALL: Range<usize> = ROOMS..ROOMS + 4;
 pub(crate) const QUIET_OF_ALL: Range<usize> = BUSY_OF_ALL.end..BUSY_OF_ALL.end + 200;
-/// How many events each of them keeps: few, so that clients that stay away for long meet a gap.
+/// How many events each of them keeps: few, so that clients that stay away for long get a gap.
 const KEPT: usize = 48;
 
-/// The hub of boards and chats: a steady board, one whose changes come in bursts, one whose
-/// snapshots take their time and sometimes fail, and two channels without a state.
+/// The hub of state channels and chats: a steady state channel, one that changes in bursts, one
+/// with slow snapshots that sometimes fail, and two channels without a state.
 pub(crate) const STEADY: usize = 0;
 pub(crate) const BURSTS: usize = 1;
 pub(crate) const LATE: usize = 2;
 pub(crate) const CHATS: Range<usize> = 3..5;
-/// What a client reads of them.
+/// The sets of them that clients read.
 pub(crate) const MIXES: [&[usize]; 8] = [
     &[STEADY, BURSTS, 3],
     &[STEADY, LATE, 4],
@@ -61,15 +61,15 @@ pub(crate) const MIXES: [&[usize]; 8] = [
     &[BURSTS],
 ];
 
-/// How many ids of runs clients pass on.
+/// How many ids of runs are kept for clients to share.
 pub(crate) const SHARED_RUNS: usize = 256;
 pub(crate) const USERS: usize = 100;
 pub(crate) const BOARD: &str = "board";
 
-/// How long a client may not read before its connection is cut.
+/// How long a client may stall before its connection is cut.
 const STALL: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// After which time nothing is known any more of a channel or a run that is over.
+/// How long a closed channel or an ended run is remembered.
 pub(crate) const FORGOTTEN: Duration = Duration::from_secs(5);
 
 pub(crate) struct World {
@@ -79,16 +79,16 @@ pub(crate) struct World {
     pub(crate) users: Vec<Arc<Track>>,
     pub(crate) board: Arc<Track>,
     pub(crate) flood: Arc<Track>,
-    /// The hub of boards and chats.
+    /// The hub of state channels and chats.
     pub(crate) mixed: Vec<Arc<Track>>,
-    /// Ids of runs, for other clients of the same owner and for some that are not.
+    /// Ids of runs, for other clients of the same owner and of other owners.
     pub(crate) runs: Mutex<VecDeque<Shared>>,
-    /// A client has got an id that ends with a dot.
+    /// Set once a client has received an id that ends with a dot.
     pub(crate) has_partial_ids: AtomicBool,
     /// Channels that are open for a few seconds each, the newest last.
     pub(crate) passing: Mutex<VecDeque<Arc<Track>>>,
     pub(crate) published: AtomicU64,
-    /// Nothing more is published.
+    /// Set when nothing more is published.
     pub(crate) over: AtomicBool,
 }
 
@@ -108,11 +108,11 @@ pub(crate) struct App {
     how: Break,
 }
 
-/// A state that is kept beside its channel, as in a database: whoever asks for it waits.
+/// A state outside its channel, as in a database that takes time to answer.
 #[derive(Clone)]
 pub(crate) struct Late {
     channel: Channel<Note>,
-    /// Up to which id it contains the events.
+    /// The state, and the id up to which it contains every event.
     state: Arc<Mutex<(EventId, Tally)>>,
 }
 
@@ -121,8 +121,8 @@ impl Late {
         let state = Tally::after(&mixed_name(LATE), 0);
         let state = Arc::new(Mutex::new((channel.newest(), state)));
         let (of_state, asked) = (state.clone(), AtomicU64::new(0));
-        // The delay stands on both sides, so the state is neither that of the request nor that of
-        // the answer.
+        // Delays before and after, so the state is neither that of the request nor that of the
+        // answer.
         let make = move || {
             let (state, number) = (of_state.clone(), asked.fetch_add(1, Ordering::Relaxed));
             async move {
@@ -172,14 +172,14 @@ pub(crate) struct Server {
     task: JoinHandle<io::Result<()>>,
 }
 
-/// The names of the query, as in `?c=room-1&c=room-2`.
+/// The names in a query like `?c=room-1&c=room-2`.
 fn names(query: Vec<(String, String)>) -> impl Iterator<Item = String> {
     query.into_iter().map(|(_, name)| name)
 }
 
 type Names = Query<Vec<(String, String)>>;
 
-/// With `--break leak`, some requests leave a task behind, and with it an open file.
+/// With `--break leak`, some requests leave a task behind, and thus an open file.
 async fn rooms(State(app): State<App>, Query(set): Names, last: LastEventId) -> impl IntoResponse {
     let number = app.run_count.load(Ordering::Relaxed);
     if app.how == Break::Leak && number.is_multiple_of(10) {
@@ -208,7 +208,7 @@ async fn passing(
     app.passing.subscribe(names(set), last)
 }
 
-/// The client's name is whose channel it is; in an app, a session would say it.
+/// The query names the channel's owner; in an app, the session would.
 async fn user(State(app): State<App>, Query(set): Names, last: LastEventId) -> impl IntoResponse {
     let names = names(set).take(1).map(|user| format!("user-{user}"));
     app.users.subscribe(names, last)
@@ -240,7 +240,7 @@ async fn run(
             async move {
                 sleep(pause(run)).await;
                 if kind(run) == Kind::Panics && number == panics_at(run) {
-                    // Without the words of a panic that nobody wants.
+                    // Without printing a panic message.
                     std::panic::resume_unwind(Box::new("a job that panics"));
                 }
                 note
@@ -282,7 +282,7 @@ impl App {
             let state = Tally::after(name, 0);
             StateChannel::on(channel, state, apply).unwrap()
         };
-        // Little, so that a slow client of the bursts meets a gap.
+        // Few bytes, so that a slow client of the bursts gets a gap.
         let mixed = of_hub(KEPT).bytes(32 * 1024).build();
         let of_mixed = |at| {
             let name = mixed_name(at);
@@ -332,7 +332,7 @@ impl App {
 }
 
 impl Server {
-    /// Streams live up to `lifetime`, so that the server cuts, too.
+    /// Starts the server. Streams live up to `lifetime`, so that the server cuts some, too.
     pub(crate) fn start(runtime: &Runtime, lifetime: Duration, how: Break) -> Self {
         let app = App::new(how);
         let (limits, shutdown) = (Limits::new(), Shutdown::new());
@@ -412,7 +412,7 @@ impl Server {
         self.connections.open() > 0
     }
 
-    /// What should be zero with all clients gone; the names of those figures that are not.
+    /// The figures that should be zero when all clients are gone, but are not.
     pub(crate) fn counters(&self) -> Vec<(&'static str, usize)> {
         let app = &self.app;
         let _ = app
@@ -436,7 +436,7 @@ impl Server {
                 "subscribers of the board",
                 app.board.channel().stats().subscribers,
             ),
-            // The one of the look itself.
+            // Except the one for this look itself.
             (
                 "passing channels",
                 app.passing.stats().channels.saturating_sub(1),
@@ -457,7 +457,7 @@ impl Server {
         ]
     }
 
-    /// Ends, with whatever is open: how long it takes until `axum::serve` has returned.
+    /// Shuts down with open streams. Returns the time until `axum::serve` has returned.
     pub(crate) fn stop(self, runtime: &Runtime) -> Duration {
         let begun = Instant::now();
         self.shutdown.begin();

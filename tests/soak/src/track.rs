@@ -1,4 +1,4 @@
-//! What was published: each channel's events, by number, and where its newest ids stand.
+//! What was published: each channel's events by number, and the ids of the newest.
 
 use std::{
     collections::VecDeque,
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::state;
 
-/// What is published.
+/// A published value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Note {
     pub(crate) channel: String,
     pub(crate) number: u64,
-    /// As long as the number says, so that a doctored one is seen.
+    /// Its length depends on the number, so that a changed text is noticed.
     pub(crate) text: String,
-    /// For a board: what the event's key is after it.
+    /// For a state channel: the value of the event's key after the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<u64>,
 }
@@ -45,9 +45,9 @@ pub(crate) struct Track {
     pub(crate) name: String,
     /// The longest text.
     pub(crate) longest: usize,
-    /// Alone in its hub: then gaps say how much is missing.
+    /// A stand-alone channel: its gaps always have the number of missing events.
     pub(crate) single: bool,
-    /// Its events change a state, and new clients get a snapshot of that.
+    /// Its events change a state, of which new clients get a snapshot.
     pub(crate) has_state: bool,
     pub(crate) closed: OnceLock<Instant>,
     published: Mutex<Published>,
@@ -61,7 +61,7 @@ struct Published {
 }
 
 impl Track {
-    /// Remembers the places of the newest `remembered` events, in memory that it takes now.
+    /// Remembers the ids of the newest `remembered` events, in memory that is allocated now.
     pub(crate) fn new(name: impl Into<String>, longest: usize, remembered: usize) -> Self {
         Self {
             name: name.into(),
@@ -87,7 +87,8 @@ impl Track {
         self
     }
 
-    /// Publishes the next event. Under the lock, so that whoever has seen the event finds it here.
+    /// Publishes the next event, under the lock: a client that has seen the event must find it
+    /// here.
     pub(crate) fn publish(&self, publish: impl FnOnce(&Note) -> EventId) {
         let mut published = self.lock();
         let number = published.first + published.ids.len() as u64;
@@ -102,20 +103,20 @@ impl Track {
         published.ids.push_back(id.sequence());
     }
 
-    /// How many events there were.
+    /// The number of events so far.
     pub(crate) fn end(&self) -> u64 {
         let published = self.lock();
         published.first + published.ids.len() as u64
     }
 
-    /// The id of the newest event but `back`.
+    /// The id of the event that is `back` before the newest.
     pub(crate) fn recent(&self, back: usize) -> Option<EventId> {
         let published = self.lock();
         let at = published.ids.len().checked_sub(1 + back)?;
         Some(EventId::new(published.epoch?, published.ids[at]))
     }
 
-    /// The number of the first event behind that id; `None` if it is too long ago.
+    /// The number of the first event after that id; `None` if the id is too old to be remembered.
     pub(crate) fn after(&self, id: EventId) -> Option<u64> {
         let published = self.lock();
         if published.epoch.is_some_and(|epoch| epoch != id.epoch()) {

@@ -1,4 +1,4 @@
-//! A response on HTTP/1.1 in chunks, read as it arrives in pieces of any size.
+//! A chunked HTTP/1.1 response, read as it arrives in pieces of any size.
 
 use axum_sse::testing::{Item, Parser};
 
@@ -28,12 +28,12 @@ impl Response {
         }
     }
 
-    /// Its last chunk has come, or it has no body.
+    /// Whether the last chunk has arrived, or there is no body.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// What these bytes complete.
+    /// Returns the items that these bytes complete.
     pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<Vec<Item>, String> {
         let mut items = Vec::new();
         while !bytes.is_empty() {
@@ -78,7 +78,7 @@ impl Response {
                         left => State::EndOfData(left - 1),
                     };
                 }
-                // The last line of the chunks.
+                // The line after the last chunk.
                 State::Done => break,
             }
         }

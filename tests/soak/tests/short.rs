@@ -1,4 +1,4 @@
-//! A soak of a few seconds, so that `cargo test` notices when it fails.
+//! A soak test of a few seconds, so that `cargo test` notices when it fails.
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Gap events: whether they are due, and whether they say exactly what is missing.
+//! Checks gap events: whether they are due, and whether they report exactly what is missing.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::{Came, Transcript};
 use crate::{PARTIAL_IDS, id::Id};
 
-/// The data of a gap event. On a connection over several channels, it is that of the one it names,
-/// or has what each of several misses.
+/// The data of a gap event. On a connection over several channels, it names the channels
+/// concerned, with what is missing on each.
 #[derive(Deserialize)]
 struct Gap {
     reason: String,
@@ -74,10 +74,10 @@ impl Transcript {
         let is_gone = place.track.closed.get().is_some();
         match (self.came, place.told) {
             (Came::Stranger(due), false) => reason == due,
-            // It gets the state, and nothing of that is missing.
+            // The client gets the state, which is complete.
             (Came::Back(_) | Came::Borrowed(_), false) if place.is_owed => reason == "lagged",
             (Came::Back(_) | Came::Borrowed(_), false) => {
-                // A channel that has been closed may have been forgotten, too (law 7).
+                // A closed channel may also have been retired (law 7).
                 ["evicted", "lagged"].contains(&reason) || (is_gone && reason == "unknown")
             }
             (Came::Oldest, false) => ["truncated", "lagged"].contains(&reason),
@@ -106,7 +106,8 @@ impl Transcript {
             place.next
         };
         let has_state = place.track.has_state;
-        // Without partial ids, what is missing of a state is counted to the oldest event.
+        // Without partial ids, the missing events of a state channel are counted up to the oldest
+        // event.
         let is_counted = ["evicted", "lagged", "truncated"].contains(&reason);
         if !is_counted || (has_state && !PARTIAL_IDS) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! How a client's connections are to go: with which id, at what pace, and for how long.
+//! A client's plans: with which id it connects, at what pace it reads, and for how long.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -7,7 +7,7 @@ use axum_sse::EventId;
 use super::{Client, Seen};
 use crate::{check::Came, id::Id};
 
-/// A small generator of its own for each client, so that a seed gives the same clients.
+/// A separate random generator for each client, so that a seed gives the same clients.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// What a client reads; for some it changes.
+/// What a client reads; some clients change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Rooms,
@@ -46,7 +46,7 @@ pub(super) enum Target {
     Wide,
     User,
     StateChannel,
-    /// Boards and chats, mostly several.
+    /// State channels and chats, mostly several.
     Mixed,
     Flood,
     Passing,
@@ -58,21 +58,21 @@ pub(super) enum Pace {
     Fast,
     /// A few hundred bytes at a time, with pauses.
     Slow,
-    /// Nothing at all, at first.
+    /// Nothing at first.
     Silent,
 }
 
-/// How one connection is to go.
+/// The plan of one connection.
 pub(super) struct Plan {
     pub(super) came: Came,
     pub(super) id: Vec<u8>,
     pub(super) pace: Pace,
-    /// It is cut after this time, or after so many bytes, in the middle of an event if that is where they end.
+    /// It is cut after this time or this many bytes, even in the middle of an event.
     pub(super) life: Duration,
     pub(super) bytes: usize,
-    /// With a reset, and not with a good-bye.
+    /// Whether it closes with a reset.
     pub(super) reset: bool,
-    /// Until it is told to stay away, also when it is over.
+    /// Read until a 204, even after the test is over.
     pub(super) to_the_end: bool,
 }
 
@@ -85,7 +85,7 @@ impl Client {
         }
     }
 
-    /// It comes as a browser does: with its last id, if it has one.
+    /// Reconnects like a browser: with its last id, if it has one.
     pub(super) fn back(&mut self) -> Plan {
         let came = match self.last.parse() {
             _ if self.last.is_empty() => self.fresh(),
@@ -109,7 +109,7 @@ impl Client {
             plan.bytes = self.random.index(4000);
         }
         if self.target == Target::Mixed && self.random.chance(20) {
-            // While a snapshot is being made.
+            // Cut while a snapshot is being made.
             plan.life = self.random.time(Duration::from_millis(200));
         }
         let readers = if self.target == Target::Flood { 40 } else { 90 };
@@ -119,7 +119,7 @@ impl Client {
             _ => Pace::Silent,
         };
         if let Seen::Run(run) = &mut self.seen {
-            // An earlier id than its last one, now and then.
+            // Sometimes an id before its last one.
             if self.random.chance(15)
                 && let Some(id) = run.back(|ids| self.random.index(ids))
             {
@@ -153,7 +153,7 @@ impl Client {
             4 => b"\xC3\xA9\xE2\x80\xA6\xFF".to_vec(),
             5 => vec![b'a'; 2000],
             6 => b"1-1".to_vec(),
-            // One of this life that has not been given yet.
+            // An id of this epoch that is not drawn yet.
             7 => EventId::new(life, u64::MAX).to_string().into_bytes(),
             8 => format!("{}..", self.last).into_bytes(),
             _ => (0..8)
@@ -171,7 +171,7 @@ impl Client {
         (Came::Stranger(reason), id)
     }
 
-    /// An id that somebody else got: on another channel of the same hub, or of another hub.
+    /// An id that another client received: on another channel of the same hub, or of another hub.
     fn borrowed(&mut self) -> (Came, Vec<u8>) {
         let world = &self.world;
         let back = self.random.index(20);
@@ -192,7 +192,7 @@ impl Client {
             return (self.fresh(), Vec::new());
         };
         self.figures.foreign_ids.fetch_add(1, Ordering::Relaxed);
-        // Where such ids are given at all.
+        // Only where such ids exist.
         let is_partial = is_same_hub
             && self.target == Target::Mixed
             && world.has_partial_ids.load(Ordering::Relaxed)

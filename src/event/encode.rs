@@ -1,8 +1,8 @@
-//! Fields to bytes: the only place that writes `data: `.
+//! Encodes fields as lines. No other module writes `data: `.
 //!
-//! Every function appends whole lines, each ended by one line feed. No byte 0x0D is ever written
-//! (rule 4), every line has a colon (rule 15), and one space stands after it, so that a value's
-//! own first space survives (rule 6). Nothing here decides what a field may hold: `Event` does.
+//! Every function appends whole lines, each ending in one LF. No CR is ever written (rule 4). Every
+//! line has a colon (rule 15) and a space after it, so that a leading space of the value survives
+//! (rule 6). `Event` validates the values.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -12,12 +12,12 @@ use crate::{
     event::id::PARTIAL,
 };
 
-/// One comment line and nothing else: with a blank line behind it, several widely used clients
-/// would report an event that nobody sent (rule 36).
+/// A comment line without a blank line, for which several widely used clients would report an
+/// event (rule 36).
 pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 
-/// An event is encoded without its id, which a channel only knows under its lock: this is the
-/// place where the id's line belongs (rule 18: `retry`, `event`, `id`, `data`).
+/// Where the `id` line belongs in an event that was encoded without it (rule 18: `retry`, `event`,
+/// `id`, `data`). A channel encodes events first and draws their ids later, under its lock.
 pub(crate) type IdOffset = usize;
 
 pub(crate) fn comment(out: &mut Vec<u8>, text: &str) {
@@ -36,24 +36,24 @@ pub(crate) fn name(out: &mut Vec<u8>, name: &str) {
     out.push(b'\n');
 }
 
-/// The id's line; `write` appends the id itself.
+/// Appends the `id` line; `write` appends the id itself.
 pub(crate) fn id(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"id: ");
     write(out);
     out.push(b'\n');
 }
 
-/// Empty text is one empty line: an event without any `data` line is never dispatched (rule 2).
+/// Empty text is one empty line: an event without a `data` line is never dispatched (rule 2).
 pub(crate) fn text(out: &mut Vec<u8>, text: &str) {
     lines(out, b"data: ", text.as_bytes());
 }
 
-/// Leaves `out` as it was if the value cannot be serialised (rule 30).
+/// Leaves `out` unchanged if the value cannot be serialized (rule 30).
 pub(crate) fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Error> {
     data_written_by(out, |out| serde_json::to_writer(out, value))
 }
 
-/// One `data` field whose value `write` appends as JSON, or nothing at all.
+/// Appends a `data` field whose value `write` writes as JSON. Leaves `out` unchanged on an error.
 pub(crate) fn data_written_by(
     out: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), serde_json::Error>,
@@ -65,12 +65,12 @@ pub(crate) fn data_written_by(
         out.truncate(start);
         return Err(Error::new(
             ErrorKind::Serialize,
-            format!("serialising to JSON: {source}"),
+            format!("serializing to JSON: {source}"),
         )
         .with_source(source));
     }
-    // serde_json writes one line, but a `RawValue` is copied as it stands, line breaks between
-    // its tokens included (rule 29).
+    // serde_json writes one line, but it copies a `RawValue` verbatim, including any line breaks
+    // between tokens (rule 29).
     if memchr::memchr2(b'\n', b'\r', &out[value..]).is_some() {
         let raw = out.split_off(value);
         out.truncate(start);
@@ -81,16 +81,16 @@ pub(crate) fn data_written_by(
     Ok(())
 }
 
-/// What becomes of the ids of events that are appended again.
+/// What happens to the ids of encoded events that are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ids {
     Leave,
-    /// Each gets the dot of a partial id.
+    /// Adds the dot of a partial id.
     Partial,
     Remove,
 }
 
-/// Appends whole events, with their ids changed.
+/// Copies whole encoded events to `out`, with their ids changed.
 pub(crate) fn events(out: &mut Vec<u8>, mut events: &[u8], ids: Ids) {
     if ids == Ids::Leave {
         out.extend_from_slice(events);
@@ -100,7 +100,7 @@ pub(crate) fn events(out: &mut Vec<u8>, mut events: &[u8], ids: Ids) {
     while let Some(end) = memchr::memchr(b'\n', events) {
         let (line, rest) = events.split_at(end);
         events = &rest[1..];
-        // Every line of data begins with `data`, so this is the id's line.
+        // Lines of data start with `data`, so this is the id.
         if line.starts_with(b"id: ") {
             if ids == Ids::Remove {
                 continue;
@@ -114,13 +114,13 @@ pub(crate) fn events(out: &mut Vec<u8>, mut events: &[u8], ids: Ids) {
     }
 }
 
-/// The blank line, which is what makes a client dispatch the event.
+/// Appends the blank line that makes a client dispatch the event.
 pub(crate) fn end(out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// One line per line of the value: CRLF, CR and LF each end one (rule 3), and a value that ends
-/// in a line break has an empty last line (rule 5).
+/// Appends one line for each line of the value. CRLF, CR and LF each end a line (rule 3); a line
+/// break at the end makes an empty last line (rule 5).
 fn lines(out: &mut Vec<u8>, prefix: &[u8], mut value: &[u8]) {
     loop {
         out.extend_from_slice(prefix);

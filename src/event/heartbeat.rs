@@ -1,4 +1,4 @@
-//! [`Heartbeat`]: what a silent connection says, and how often.
+//! [`Heartbeat`]: what is sent on a silent connection, and how often.
 
 use std::time::Duration;
 
@@ -9,12 +9,15 @@ use crate::{
     event::{Event, encode, variant},
 };
 
-/// Bytes that go out on a connection that has been silent for a while, so that no proxy takes it
-/// for dead, and a client that is gone is noticed.
+/// What is sent on a connection that has been silent for a while. It keeps proxies from closing the
+/// connection, and reveals that a client is gone.
 ///
-/// By default one comment line every 15 seconds, which every client skips. Keep the interval
-/// under 18 seconds: several proxies and CDNs cut a connection after 30 silent ones, and in a
-/// crowd a heartbeat can be late (rules 40, 41).
+/// The default is one comment line every 15 seconds, as the [HTML standard][notes] suggests.
+/// Clients skip comments. Keep the interval under 18 seconds: several proxies and CDNs close a
+/// connection after 30 silent seconds, and a heartbeat can be late (see
+/// [`every`](Heartbeat::every)).
+///
+/// [notes]: https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes
 ///
 /// ```
 /// use axum_sse::Heartbeat;
@@ -29,31 +32,31 @@ use crate::{
 pub struct Heartbeat {
     interval: Option<Duration>,
     bytes: Bytes,
-    /// Of the event that takes the place of the comment.
+    /// The name of the event that replaces the comment.
     name: Option<Box<str>>,
 }
 
 impl Heartbeat {
-    /// No heartbeat at all: for tests, or where another layer sends one.
+    /// No heartbeat: for tests, or where another layer sends one.
     pub const OFF: Self = Self {
         interval: None,
         bytes: encode::HEARTBEAT,
         name: None,
     };
 
-    /// The shortest interval.
+    /// The shortest interval: 100 ms.
     pub const MIN: Duration = Duration::from_millis(100);
 
-    /// The longest interval: an hour.
+    /// The longest interval: 1 hour.
     pub const MAX: Duration = Duration::from_secs(3600);
 
-    /// A heartbeat after this much silence. It is never early, and on a channel's connections at
-    /// most a sixteenth of the interval late. If more than a thousand connections of a hub were
-    /// written to at the same moment, their next heartbeats are spread over up to nine sixteenths
-    /// more.
+    /// Sends a heartbeat whenever a connection has been silent for `interval`, which is clamped to
+    /// [`Heartbeat::MIN`] to [`Heartbeat::MAX`].
     ///
-    /// An interval outside [`Heartbeat::MIN`] to [`Heartbeat::MAX`] is clamped.
-    // Rule 43.
+    /// A heartbeat is never early. On connections to a channel or hub, it can be late by a
+    /// sixteenth of the interval. If one event went to more than a thousand connections of a hub,
+    /// their next heartbeats are spread over another nine sixteenths.
+    // Rules 41 and 43.
     #[must_use]
     pub fn every(interval: Duration) -> Self {
         Self {
@@ -62,9 +65,9 @@ impl Heartbeat {
         }
     }
 
-    /// Sends an event in place of the comment, for pages that want to see that the connection
-    /// lives. The event needs a name of its own, so that it does not reach `onmessage`, and no
-    /// id, so that it does not move the `Last-Event-ID` (rule 45).
+    /// Sends `event` instead of the comment, for pages that monitor their connection. The event
+    /// needs a name, to stay out of `onmessage`, and must not have an id, which would replace the
+    /// client's last event id.
     ///
     /// ```
     /// use axum_sse::{Event, Heartbeat, event_name};
@@ -77,31 +80,27 @@ impl Heartbeat {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidName`] for an event without a name, or with one that a channel or
-    /// a run gives its own events (`gap`, `checkpoint`, `snapshot`, `end`): a page would take the
-    /// heartbeat for one of those. [`ErrorKind::InvalidId`] for an event with an id.
+    /// [`ErrorKind::InvalidName`] if the event has no name, or one that channels or runs use by
+    /// default for events that they send themselves: `gap`, `checkpoint`, `snapshot`, `end`.
+    /// [`ErrorKind::InvalidId`] if the event has an id.
+    // Rule 45.
     pub fn with_event(mut self, event: &Event) -> Result<Self, Error> {
         if matches!(event.name_str(), None | Some("message")) {
             return Err(Error::new(
                 ErrorKind::InvalidName,
-                "a heartbeat event needs a name of its own: without, it would reach onmessage",
+                "a heartbeat event needs a name other than `message`, or it would reach onmessage",
             ));
         }
-        if let Some(name) = event
-            .name_str()
-            .filter(|name| variant::is_a_channel_s(name))
-        {
+        if let Some(name) = event.name_str().filter(|name| variant::is_reserved(name)) {
             return Err(Error::new(
                 ErrorKind::InvalidName,
-                format!(
-                    "heartbeat event {name:?}: a channel or a run gives this name to its own events"
-                ),
+                format!("heartbeat event name {name:?} is reserved for channels and runs"),
             ));
         }
         if event.has_id() {
             return Err(Error::new(
                 ErrorKind::InvalidId,
-                "a heartbeat event may not have an id: it would move the Last-Event-ID",
+                "a heartbeat event must not have an id, which would replace the client's own",
             ));
         }
         self.bytes = event.to_bytes();
@@ -109,7 +108,7 @@ impl Heartbeat {
         Ok(self)
     }
 
-    /// The interval, or `None` if there is no heartbeat.
+    /// The interval, or `None` if heartbeats are off.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         self.interval
@@ -125,7 +124,7 @@ impl Heartbeat {
 }
 
 impl Default for Heartbeat {
-    /// One comment line every 15 seconds, as the HTML standard suggests.
+    /// One comment line every 15 seconds.
     fn default() -> Self {
         Self {
             interval: Some(Duration::from_secs(15)),

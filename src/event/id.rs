@@ -1,45 +1,47 @@
-//! [`EventId`]: what an event is called on the wire, and how it is read back.
-//!
-//! Knows nothing of logs or hubs: ids are drawn by a hub's clock and compared by its logs.
+//! [`EventId`]: its order, its printed form and its parser. Hubs draw ids with their clocks.
 
 use std::{fmt, str::FromStr};
 
 use crate::error::{Error, ErrorKind};
 
-/// 64 digits in ASCII order. All of them are visible, safe in a CORS request header and in a URL
-/// (rule 82; unreserved in RFC 3986), so an id never needs escaping on its way back.
+/// 64 digits in ASCII order. All are safe in a CORS request header (rule 82) and unreserved in URLs
+/// (RFC 3986), so clients never need to escape an id.
 pub(crate) const DIGITS: &[u8; 64] =
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
-/// The largest count within one life.
+/// The largest sequence: an ordinal has one more bit.
 const MAX_SEQUENCE: u64 = u64::MAX >> 1;
 
 /// Digits of the largest `u64`.
 const MAX_DIGITS: usize = 11;
 
-/// The most bytes that the printed form of an id takes.
+/// The length of the longest printed id, in bytes.
 #[cfg(test)]
 const MAX_LEN: usize = 2 * MAX_DIGITS + 2;
 
 /// Ends a partial id; unreserved in RFC 3986, like the digits.
 pub(crate) const PARTIAL: u8 = b'.';
 
-/// The id of an event in a channel: ordered, short, and of one life of a hub.
+/// The id of an event in a channel.
 ///
-/// `epoch` marks the life (a hub that starts anew gets another one), `sequence` counts the events of all
-/// channels of the hub. An id seen on one channel therefore is a point in time for every channel
-/// of its hub, and means nothing to any other hub (rules 87, 90).
+/// The `epoch` identifies the hub and changes at every start. The `sequence` counts the events of
+/// all channels of the hub. So an id from one channel is a point in time for every channel of its
+/// hub, and other hubs report it as a gap.
 ///
-/// Printed as `epoch-sequence` in base 64 with the digits `0-9A-Z_a-z~`, without leading zeros; there is
-/// exactly one spelling of each id, and [`FromStr`] accepts no other (rule 79).
+/// Printed as `epoch-sequence` in base 64, with the digits `0-9A-Z_a-z~` and no leading zeros. Each
+/// id has exactly one spelling, and [`FromStr`] accepts no other. All its characters are unreserved
+/// in URLs ([RFC 3986]) and allowed in a [CORS request header].
 ///
-/// An id may end with a dot. It is then *partial*: its client has every event up to there, but is
-/// still owed the snapshots of its channels, and gets them when it comes back. Such ids are sent
-/// on connections over several channels while a snapshot is being made. A partial id sorts
+/// An id can end with a dot. It is then *partial*: its client has every event up to that id, but
+/// still needs the snapshots of its channels, and receives them when it reconnects. Connections
+/// over several channels send partial ids while a snapshot is being made. A partial id sorts
 /// directly after the same id without the dot.
 ///
-/// Ids tell their reader how many events a hub has published and when it started. Where that is
-/// a secret, do not send them.
+/// Anyone who sees an id can read from it how many events the hub has published and when it
+/// started.
+///
+/// [RFC 3986]: https://www.rfc-editor.org/rfc/rfc3986#section-2.3
+/// [CORS request header]: https://fetch.spec.whatwg.org/#cors-unsafe-request-header-byte
 ///
 /// ```
 /// use axum_sse::EventId;
@@ -55,13 +57,12 @@ pub(crate) const PARTIAL: u8 = b'.';
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
     epoch: u64,
-    /// Twice the sequence, plus one if the id is partial. This keeps the order, and an entry of a
-    /// log small.
+    /// Twice the sequence, plus one if the id is partial: in order, and as small as the sequence.
     ordinal: u64,
 }
 
 impl EventId {
-    /// The id with these two halves. `sequence` is less than 2⁶³; a larger number is clamped.
+    /// The id with these numbers. `sequence` is clamped to 2⁶³ − 1.
     #[must_use]
     pub const fn new(epoch: u64, sequence: u64) -> Self {
         let sequence = if sequence > MAX_SEQUENCE {
@@ -77,19 +78,19 @@ impl EventId {
 
     pub(crate) const MAX: Self = Self::new(u64::MAX, MAX_SEQUENCE);
 
-    /// The life of the hub that drew this id.
+    /// Identifies the hub and its start: 32 bits of Unix time in seconds, then 32 random bits.
     #[must_use]
     pub const fn epoch(self) -> u64 {
         self.epoch
     }
 
-    /// The count within that life; 0 is the start, before any event.
+    /// The number of this event in its hub; 0 stands for the start, before any event.
     #[must_use]
     pub const fn sequence(self) -> u64 {
         self.ordinal >> 1
     }
 
-    /// Whether snapshots are still owed to a client with this id.
+    /// Whether a client with this id still needs snapshots.
     pub(crate) const fn is_partial(self) -> bool {
         self.ordinal & 1 == 1
     }
@@ -109,7 +110,7 @@ impl EventId {
         }
     }
 
-    /// The largest id that is less than this one, which is whole.
+    /// The largest whole id less than this one, which must be whole itself.
     pub(crate) const fn before(self) -> Self {
         Self {
             ordinal: self.ordinal.saturating_sub(2),
@@ -123,7 +124,7 @@ impl EventId {
         self.write_sequence(out);
     }
 
-    /// What follows the hyphen.
+    /// Appends what follows the hyphen.
     pub(crate) fn write_sequence(self, out: &mut Vec<u8>) {
         write_number(self.sequence(), out);
         if self.is_partial() {
@@ -137,11 +138,11 @@ pub(crate) fn write_number(number: u64, out: &mut Vec<u8>) {
     out.extend(
         (0..digits)
             .rev()
-            .map(|place| digit((number >> (6 * place)) & 63)),
+            .map(|position| digit((number >> (6 * position)) & 63)),
     );
 }
 
-/// The digit of the lowest six bits.
+/// The digit for the lowest six bits.
 pub(crate) fn digit(bits: u64) -> u8 {
     DIGITS[usize::try_from(bits & 63).unwrap_or(0)]
 }
@@ -175,8 +176,7 @@ impl FromStr for EventId {
 
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidId`] for anything but the one spelling that [`Display`](fmt::Display)
-    /// prints.
+    /// [`ErrorKind::InvalidId`] for any text that [`Display`](fmt::Display) does not produce.
     fn from_str(text: &str) -> Result<Self, Error> {
         text.split_once('-')
             .and_then(|(epoch, text)| {
@@ -190,14 +190,14 @@ impl FromStr for EventId {
             .ok_or_else(|| {
                 Error::new(
                     ErrorKind::InvalidId,
-                    format!("{} is not an id that a hub has drawn", quoted(text)),
+                    format!("{} is not a valid event id", quoted(text)),
                 )
             })
     }
 }
 
 impl serde::Serialize for EventId {
-    /// Serialises as the string that stands on the wire.
+    /// Serializes as the printed form.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -210,7 +210,7 @@ impl<'de> serde::Deserialize<'de> for EventId {
     }
 }
 
-/// Deserialises a string and parses it.
+/// Deserializes a string and parses it.
 pub(crate) fn from_string<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr<Err = Error>,
@@ -220,8 +220,8 @@ where
     text.parse().map_err(serde::de::Error::custom)
 }
 
-/// A value as error messages show it: escaped, and cut after 40 characters, since it may come
-/// from a client (rule 80).
+/// A value for an error message: escaped, and cut after 40 characters, because it can come from a
+/// client (rule 80).
 pub(crate) fn quoted(value: &str) -> String {
     match value.char_indices().nth(40) {
         None => format!("{value:?}"),
@@ -246,7 +246,7 @@ mod tests {
                 let json = serde_json::to_string(&id).unwrap();
                 prop_assert_eq!(&json, &format!("{text:?}"));
                 prop_assert_eq!(serde_json::from_str::<EventId>(&json).unwrap(), id);
-                // Rule 82: visible ASCII without the bytes that CORS calls unsafe.
+                // Rule 82: visible ASCII without CORS-unsafe bytes.
                 prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~.".contains(&b)));
             }
         }
@@ -281,7 +281,7 @@ mod tests {
         let error = |json: &str| serde_json::from_str::<EventId>(json).unwrap_err();
         assert_eq!(
             error(r#""1-05""#).to_string(),
-            r#""1-05" is not an id that a hub has drawn"#
+            r#""1-05" is not a valid event id"#
         );
         assert!(error("5").to_string().contains("expected a string"));
     }

@@ -1,7 +1,7 @@
-//! [`Event`]: one event and what its fields may hold.
+//! [`Event`]: one event, and the rules for its fields.
 //!
-//! Whatever a user's text holds, it stays inside its field: an event that can be built can be
-//! sent (law 11).
+//! Fields are validated when they are set. No text can escape its field, and every event that can
+//! be built can be sent (law 11).
 
 pub(crate) mod encode;
 mod heartbeat;
@@ -27,13 +27,13 @@ pub use payload::{NotAResult, Payload};
 
 /// One event: data, and optionally a name, an id, a reconnection time and a comment.
 ///
-/// It starts from its data: [`json`](Event::json), [`text`](Event::text),
-/// [`empty`](Event::empty) or [`named`](Event::named); or from a [`comment`](Event::comment)
-/// alone, which clients skip. Setting a field again replaces it.
+/// Start with the data: [`json`](Event::json), [`text`](Event::text), [`empty`](Event::empty) or
+/// [`named`](Event::named). Or send a [`comment`](Event::comment) alone, which clients skip.
+/// Setting a field again replaces it.
 ///
-/// Text with CR, LF or NUL is an error wherever the format cannot carry it; line breaks in data
-/// and comments become several lines (CRLF and CR arrive as LF, as the format has no way to tell
-/// them apart; rule 3).
+/// Text that the [format] cannot carry is an error: CR and LF in a name or id, and NUL. Line breaks
+/// in data and comments become several lines. CRLF and CR arrive as LF, because the format does not
+/// distinguish them.
 ///
 /// ```
 /// use axum_sse::{Event, event_name};
@@ -56,20 +56,23 @@ pub use payload::{NotAResult, Payload};
 /// assert_eq!(&Event::empty().clear_id().to_bytes()[..], b"id: \ndata: \n\n");
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
+///
+/// [format]: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+// Rule 3 for the line breaks.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
     comment: Option<String>,
     retry: Option<u32>,
     name: Option<EventName>,
     id: Option<String>,
-    /// `data` lines as they will stand on the wire, so that a value is serialised once and what
-    /// cannot be serialised is never an event.
+    /// Encoded `data` lines. A value is serialized once, and an error leaves no event.
     data: Option<Vec<u8>>,
 }
 
 impl Event {
-    /// The longest id that [`Event::id`] takes, in bytes. Browsers may one day ask permission (a
-    /// CORS preflight) before they reconnect with a longer one.
+    /// The longest id that [`Event::id`] accepts, in bytes. Fetch exempts only header values up to
+    /// [this length][safelist] from CORS preflights, a limit that browsers may one day apply to
+    /// `Last-Event-ID`.
     ///
     /// ```
     /// use axum_sse::Event;
@@ -77,11 +80,13 @@ impl Event {
     /// assert!(Event::empty().id("7".repeat(Event::MAX_ID_LEN)).is_ok());
     /// assert!(Event::empty().id("7".repeat(Event::MAX_ID_LEN + 1)).is_err());
     /// ```
+    ///
+    /// [safelist]: https://fetch.spec.whatwg.org/#cors-safelisted-request-header
     // Rule 82.
     pub const MAX_ID_LEN: usize = 128;
 
-    /// The shortest reconnection time that is sent. Firefox takes no less, and Chromium would
-    /// honour 0 with a reconnect every few milliseconds.
+    /// The shortest reconnection time that is sent: 500 ms. Firefox accepts no less, and Chromium
+    /// takes 0 literally and reconnects every few milliseconds.
     ///
     /// ```
     /// use axum_sse::Event;
@@ -93,7 +98,8 @@ impl Event {
     // Rule 24.
     pub const MIN_RETRY: Duration = retry::MIN;
 
-    /// The longest reconnection time that is sent: a day. Firefox counts in 32 bits.
+    /// The longest reconnection time that is sent: 1 day. Firefox counts milliseconds in 32 bits,
+    /// so very long times wrap around.
     ///
     /// ```
     /// use axum_sse::Event;
@@ -118,20 +124,21 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Serialize`] if `value` refuses to be serialised, or is a map whose keys
-    /// JSON cannot hold.
+    /// [`ErrorKind::Serialize`] if `value` cannot be serialized, or contains a map whose keys JSON
+    /// cannot represent.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
         let mut data = Vec::new();
         encode::json(&mut data, value)?;
         Ok(Self::with_data(Some(data)))
     }
 
-    /// An event whose data is `text` as it stands: `[DONE]`, a log line, a piece of HTML.
+    /// An event whose data is `text`, unchanged: `[DONE]`, a log line, a piece of HTML.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidText`] if `text` holds a NUL, which Firefox drops (rule 34). Send
-    /// such text with [`json`](Event::json).
+    /// [`ErrorKind::InvalidText`] if `text` contains a NUL, which Firefox drops. Send such text
+    /// with [`json`](Event::json).
+    // Rule 34.
     pub fn text(text: impl AsRef<str>) -> Result<Self, Error> {
         let text = text.as_ref();
         refuse_nul("text", text)?;
@@ -140,18 +147,18 @@ impl Event {
         Ok(Self::with_data(Some(data)))
     }
 
-    /// An event whose data is the empty string. It is dispatched like any other.
+    /// An event whose data is empty. Clients dispatch it like any other.
     ///
-    /// With an id and a name of its own it is the portable way to move a client's
-    /// `Last-Event-ID` without telling its page anything (a checkpoint; rules 21, 22).
+    /// With an id and a name it is a *checkpoint*: the portable way to update a client's last event
+    /// id without an event for `onmessage`.
+    // Rules 21 and 22.
     #[must_use]
     pub fn empty() -> Self {
         Self::with_data(Some(b"data: \n".to_vec()))
     }
 
-    /// An event named after the variant of an externally tagged enum (serde's default): the
-    /// variant's name becomes the event's name, its content the data. A unit variant's data is
-    /// `null`.
+    /// An event for a variant of an [externally tagged] enum (serde's default): the variant's name
+    /// becomes the event's name, its content the data. The data of a unit variant is `null`.
     ///
     /// ```
     /// use axum_sse::Event;
@@ -168,10 +175,11 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotAVariant`] if `value` serialises to anything but a variant of an
-    /// externally tagged enum, [`ErrorKind::InvalidName`] if the variant's name cannot be an
-    /// event's name or is reserved (`error`, `open`, `gap`, the empty name),
-    /// [`ErrorKind::Serialize`] if the content cannot be serialised.
+    /// [`ErrorKind::NotAVariant`] if `value` does not serialize as a variant of an externally
+    /// tagged enum; [`ErrorKind::InvalidName`] if the variant's name is `gap` or an error for
+    /// [`EventName::new`]; [`ErrorKind::Serialize`] if the content cannot be serialized.
+    ///
+    /// [externally tagged]: https://serde.rs/enum-representations.html
     pub fn named<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
         let name = variant::name(value)?;
         let mut data = Vec::new();
@@ -179,8 +187,8 @@ impl Event {
         Ok(Self::with_data(Some(data)).with_name(name))
     }
 
-    /// A comment without an event: every client skips it. Line breaks make several comment
-    /// lines; it can never become a field (rule 12).
+    /// A comment without an event. Clients skip it. Line breaks make several comment lines, so no
+    /// text can become a field.
     ///
     /// ```
     /// let event = axum_sse::Event::comment("two\nlines")?;
@@ -190,12 +198,13 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidText`] if `text` holds a NUL.
+    /// [`ErrorKind::InvalidText`] if `text` contains a NUL.
+    // Rule 12.
     pub fn comment(text: impl Into<String>) -> Result<Self, Error> {
         Self::with_data(None).with_comment(text)
     }
 
-    /// Puts a comment in front of the event.
+    /// Puts a comment before the event.
     ///
     /// ```
     /// let event = axum_sse::Event::text("[DONE]")?.with_comment("that was all")?;
@@ -205,7 +214,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidText`] if `text` holds a NUL.
+    /// [`ErrorKind::InvalidText`] if `text` contains a NUL.
     pub fn with_comment(mut self, text: impl Into<String>) -> Result<Self, Error> {
         let text = text.into();
         refuse_nul("comment", &text)?;
@@ -213,11 +222,11 @@ impl Event {
         Ok(self)
     }
 
-    /// Names the event: the browser dispatches it to `addEventListener(name, …)` and not to
-    /// `onmessage`. The empty name is the default one, and no line is written for it (rule 16).
+    /// Names the event: browsers dispatch it to `addEventListener(name, …)` and not to `onmessage`.
+    /// The empty name removes the name.
     ///
-    /// For a literal name, [`with_name`](Event::with_name) with
-    /// [`event_name!`](crate::event_name) cannot fail.
+    /// For a literal, use [`with_name`](Event::with_name) and [`event_name!`](crate::event_name),
+    /// which cannot fail at run time.
     ///
     /// ```
     /// use axum_sse::Event;
@@ -230,7 +239,8 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidName`] as for [`EventName::new`].
+    /// [`ErrorKind::InvalidName`], as for [`EventName::new`].
+    // Rule 16.
     pub fn name(mut self, name: impl AsRef<str>) -> Result<Self, Error> {
         let name = name.as_ref();
         self.name = match name {
@@ -240,53 +250,59 @@ impl Event {
         Ok(self)
     }
 
-    /// Names the event with a name that has been checked already.
+    /// Names the event, with a name that is already validated.
     #[must_use]
     pub fn with_name(mut self, name: EventName) -> Self {
         self.name = Some(name);
         self
     }
 
-    /// Sets the id, which the browser sends back as `Last-Event-ID` when it reconnects.
+    /// Sets the id, which browsers send as [`Last-Event-ID`] when they reconnect.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidId`] if `id` is empty (say [`clear_id`](Event::clear_id) if you mean
-    /// it), longer than [`MAX_ID_LEN`], or holds anything but visible ASCII without
-    /// `"():<>?@[\]{}`: other ids do not survive the way back through every client, or end its
-    /// reconnecting for good (rules 11, 82, 83). Also if the event is a comment alone, since an
-    /// id without data is not taken over by every browser (rule 21).
+    /// [`ErrorKind::InvalidId`] if `id` is empty (see [`clear_id`](Event::clear_id)), is longer
+    /// than [`Event::MAX_ID_LEN`], or contains anything but visible ASCII without `"():<>?@[\]{}`:
+    /// with [other bytes][unsafe], some clients send a different id or stop reconnecting. Also if
+    /// the event is a comment alone, because some browsers ignore an id without data.
+    ///
+    /// [`Last-Event-ID`]: https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header
+    /// [unsafe]: https://fetch.spec.whatwg.org/#cors-unsafe-request-header-byte
+    // Rules 11, 21, 82 and 83.
     pub fn id(mut self, id: impl AsRef<str>) -> Result<Self, Error> {
         let id = id.as_ref();
         check_id(id)?;
         if self.data.is_none() {
             return Err(Error::new(
                 ErrorKind::InvalidId,
-                "an id needs data beside it, even empty data: not every browser takes over the \
-                 id of an event without",
+                "an id needs data, even if empty: some browsers ignore the id of an event without \
+                 data",
             ));
         }
         self.id = Some(id.to_owned());
         Ok(self)
     }
 
-    /// Makes the client forget its last event id (an empty `id` field; rule 17). Without effect
-    /// on a comment alone.
+    /// Makes the client forget its last event id, with an empty `id` field. Without effect on a
+    /// comment alone.
+    // Rule 17.
     #[must_use]
     pub fn clear_id(mut self) -> Self {
         self.id = Some(String::new());
         self
     }
 
-    /// Tells the client how long to wait before it reconnects: `time` rounded up to whole
-    /// milliseconds, at least [`MIN_RETRY`] and at most [`MAX_RETRY`] (rules 24 to 26).
+    /// Sets the client's reconnection time: how long it waits before it reconnects. `time` is
+    /// rounded up to whole milliseconds and clamped to [`Event::MIN_RETRY`] to
+    /// [`Event::MAX_RETRY`].
+    // Rules 24 to 26.
     #[must_use]
     pub fn retry(mut self, time: Duration) -> Self {
         self.retry = Some(retry::millis(time));
         self
     }
 
-    /// The event as it stands on the wire.
+    /// The encoded event.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         let mut out = Vec::new();
@@ -295,9 +311,9 @@ impl Event {
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let place = self.encode_without_id(out);
+        let id_offset = self.encode_without_id(out);
         if let (Some(id), Some(_)) = (&self.id, &self.data) {
-            let data = out.split_off(place);
+            let data = out.split_off(id_offset);
             encode::id(out, |out| out.extend_from_slice(id.as_bytes()));
             out.extend_from_slice(&data);
         }
@@ -318,26 +334,26 @@ impl Event {
             encode::retry(out, *millis);
         }
         let Some(data) = data else {
-            // A blank line would dispatch nothing in browsers, and something in other clients.
+            // No blank line: browsers would ignore it, but other clients would dispatch an event.
             return out.len();
         };
         if let Some(name) = name {
             encode::name(out, name.as_str());
         }
-        let place = out.len();
+        let id_offset = out.len();
         out.extend_from_slice(data);
         encode::end(out);
-        place
+        id_offset
     }
 
-    /// What keeps this event from being stored in a channel, if anything.
-    pub(crate) fn unfit_for_a_channel(&self) -> Option<&'static str> {
+    /// Why this event cannot be published to a channel, if so.
+    pub(crate) fn not_publishable(&self) -> Option<&'static str> {
         if self.id.is_some() {
-            Some("it has an id of its own, and a channel gives the ids")
+            Some("it has an id, but the channel sets the ids")
         } else if self.retry.is_some() {
-            Some("it has a reconnection time, which belongs to the connection")
+            Some("it has a reconnection time, which is a setting of the channel")
         } else if self.data.is_none() {
-            Some("it is a comment without data")
+            Some("it has no data")
         } else {
             None
         }
@@ -353,7 +369,7 @@ impl Event {
 }
 
 impl fmt::Debug for Event {
-    /// Shows the event as it stands on the wire.
+    /// Shows the encoded event.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Event")
             .field(&String::from_utf8_lossy(&self.to_bytes()))
@@ -367,7 +383,7 @@ fn refuse_nul(what: &str, text: &str) -> Result<(), Error> {
         Some(at) => Err(Error::new(
             ErrorKind::InvalidText,
             format!(
-                "{what} {}: the NUL at byte {at} would be lost in some browsers",
+                "{what} {}: some browsers drop the NUL at byte {at}",
                 quoted(text)
             ),
         )),
@@ -382,24 +398,24 @@ fn check_id(id: &str) -> Result<(), Error> {
         ))
     };
     if id.is_empty() {
-        return refuse("empty; clear_id() makes a client forget its id".to_owned());
+        return refuse("empty; to make a client forget its id, use clear_id()".to_owned());
     }
     if id.len() > Event::MAX_ID_LEN {
         return refuse(format!(
-            "{} bytes, more than {}",
+            "{} bytes, more than the maximum of {}",
             id.len(),
             Event::MAX_ID_LEN
         ));
     }
-    match id.char_indices().find(|(_, char)| !id_char(*char)) {
+    match id.char_indices().find(|(_, char)| !is_id_char(*char)) {
         None => Ok(()),
         Some((at, char)) => refuse(format!(
-            "{char:?} at byte {at} does not travel back from every client"
+            "some clients cannot send {char:?} at byte {at} back"
         )),
     }
 }
 
-fn id_char(char: char) -> bool {
+fn is_id_char(char: char) -> bool {
     char.is_ascii_graphic() && !"\"():<>?@[\\]{}".contains(char)
 }
 

@@ -1,4 +1,4 @@
-//! [`EventName`]: the checked name of an event, and [`event_name!`](crate::event_name) for literals.
+//! [`EventName`]: a validated event name, and [`event_name!`](crate::event_name) for literals.
 
 use std::{borrow::Cow, fmt};
 
@@ -7,11 +7,11 @@ use crate::{
     event::id::quoted,
 };
 
-/// The name of an event, checked: not empty, no line break, no NUL, and neither `error` nor
-/// `open`, which are `EventSource`'s own.
+/// The validated name of an event: not empty, without CR, LF and NUL, and neither `error` nor
+/// `open`, which [`EventSource`] dispatches itself.
 ///
-/// Made from a literal by [`event_name!`](crate::event_name), which checks it when the program
-/// is compiled, or from text by [`EventName::new`].
+/// [`event_name!`](crate::event_name) validates a literal at compile time, [`EventName::new`] any
+/// text at run time.
 ///
 /// ```
 /// use axum_sse::{Event, EventName, event_name};
@@ -22,17 +22,19 @@ use crate::{
 /// # let _ = event;
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
+///
+/// [`EventSource`]: https://html.spec.whatwg.org/multipage/server-sent-events.html#the-eventsource-interface
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EventName(Cow<'static, str>);
 
 impl EventName {
-    /// The name `error`, for protocols that are read by other clients than `EventSource`. A
-    /// browser's `EventSource` fires an `error` event of its own whenever the connection is
-    /// lost, and a listener cannot tell the two apart by their type (rule 65); hence no other
-    /// way leads to this name.
+    /// The name `error`, for clients other than `EventSource`. An `EventSource` dispatches its own
+    /// `error` event whenever it loses the connection, and a listener cannot tell the two apart by
+    /// type. Therefore [`new`](EventName::new) rejects this name.
+    // Rule 65.
     pub const ERROR: Self = Self(Cow::Borrowed("error"));
 
-    /// A name from text.
+    /// Validates a name.
     ///
     /// ```
     /// use axum_sse::{ErrorKind, EventName};
@@ -46,9 +48,10 @@ impl EventName {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidName`] if the name is empty, holds CR, LF or NUL, or is `error` (see
-    /// [`EventName::ERROR`]) or `open`: `EventSource` fires events of these names itself, and a
-    /// page's `onerror` or `onopen` would run for yours (rule 65).
+    /// [`ErrorKind::InvalidName`] if the name is empty, contains CR, LF or NUL, or is `error` (see
+    /// [`EventName::ERROR`]) or `open`: `EventSource` dispatches events with these names itself, so
+    /// your event would trigger the page's `onerror` or `onopen`.
+    // Rules 10 and 65.
     pub fn new(name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
         match flaw_in_name(&name) {
@@ -60,7 +63,7 @@ impl EventName {
         }
     }
 
-    /// A name from a literal, as [`event_name!`](crate::event_name) calls it.
+    /// Validates a literal. [`event_name!`](crate::event_name) calls this in a `const`.
     ///
     /// ```
     /// use axum_sse::EventName;
@@ -71,17 +74,16 @@ impl EventName {
     ///
     /// # Panics
     ///
-    /// If the name is not one that [`EventName::new`] takes. In a `const`, that is an error of
-    /// the compiler's.
+    /// If [`EventName::new`] would reject the name. In a `const`, this is a compile error.
     #[must_use]
-    #[allow(clippy::panic)] // For literals only, in a const: see `event_name!`.
+    #[allow(clippy::panic)] // Meant for a const: see `event_name!`.
     pub const fn from_static(name: &'static str) -> Self {
         match flaw_in_name(name) {
             None => Self(Cow::Borrowed(name)),
             Some(Flaw::Empty) => panic!("an event name must not be empty"),
             Some(Flaw::Error) => panic!("`error` is EventSource's own event: see EventName::ERROR"),
             Some(Flaw::Open) => panic!("`open` is EventSource's own event"),
-            Some(Flaw::Byte(_)) => panic!("an event name must not hold CR, LF or NUL"),
+            Some(Flaw::Byte(_)) => panic!("an event name must not contain CR, LF or NUL"),
         }
     }
 
@@ -118,7 +120,7 @@ impl Flaw {
             Self::Error => "EventSource fires `error` itself when the connection is lost; \
                             EventName::ERROR is for other clients"
                 .to_owned(),
-            Self::Open => "EventSource fires `open` itself when the connection is there".to_owned(),
+            Self::Open => "EventSource fires `open` itself when it connects".to_owned(),
             Self::Byte(at) => {
                 let what = match name.as_bytes()[*at] {
                     b'\n' => "a line feed",
@@ -150,7 +152,7 @@ const fn flaw_in_name(name: &str) -> Option<Flaw> {
     }
 }
 
-/// The [`EventName`] of a literal, checked when the program is compiled.
+/// An [`EventName`] from a literal, validated at compile time.
 ///
 /// ```
 /// use axum_sse::{EventName, event_name};
@@ -159,7 +161,7 @@ const fn flaw_in_name(name: &str) -> Option<Flaw> {
 /// assert_eq!(PRICE.as_str(), "price");
 /// ```
 ///
-/// A bad name does not compile:
+/// An invalid name does not compile:
 ///
 /// ```compile_fail
 /// let name = axum_sse::event_name!("two\nlines");

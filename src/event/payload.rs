@@ -1,5 +1,5 @@
-//! What [`Sse`](crate::Sse) and [`Channel`](crate::Channel) take: serde values and [`Event`]s,
-//! and on purpose no `Result`.
+//! What [`Sse`](crate::Sse) and [`Channel`](crate::Channel) accept: serde values and [`Event`]s,
+//! but no `Result`.
 
 use serde::Serialize;
 
@@ -12,9 +12,9 @@ use crate::{
     },
 };
 
-/// What becomes one event: any [`Serialize`] value (its JSON is the data), or an [`Event`].
+/// A type that becomes one event: any [`Serialize`] type, with its JSON as the data, or [`Event`].
 ///
-/// Implemented for all there is; not to be implemented outside this crate.
+/// This trait is sealed and implemented for all supported types.
 ///
 /// ```
 /// use axum_sse::{Event, Payload};
@@ -27,20 +27,20 @@ use crate::{
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be sent as an event",
     label = "neither an `Event` nor a value that implements `serde::Serialize`",
-    note = "a stream of `Result`s goes to `Sse::try_new`"
+    note = "for a stream of `Result`s, use `Sse::try_new`"
 )]
 pub trait Payload: sealed::Encode {}
 
-// Otherwise the compiler complains of the error inside a `Result`, which should not be
-// serialised in the first place.
+// For a `Result`, the compiler would otherwise suggest making its error type serializable.
 #[diagnostic::do_not_recommend]
 impl<T: sealed::Encode + ?Sized> Payload for T {}
 
-/// Holds for every type but `Result`.
+/// Satisfied by every type except `Result`.
 ///
-/// serde serialises a `Result`, so a stream of results given to [`Sse::new`](crate::Sse::new)
-/// would send `{"Err":…}` to browsers. For a `Result`, two implementations of this trait fit,
-/// and the compiler refuses to choose; the name of the second says what to do.
+/// serde can serialize a `Result`, so without this bound [`Sse::new`](crate::Sse::new) would accept
+/// a stream of results and send `{"Err":…}` to browsers. `Result` has two implementations of this
+/// trait, so the compiler cannot infer `Kind` and reports an error; the name of one of them
+/// suggests the fix.
 ///
 /// ```
 /// let _ = axum_sse::Sse::new(tokio_stream::iter([1, 2]));
@@ -57,11 +57,11 @@ impl<T, E> NotAResult<sealed::for_a_stream_of_results_call_try_new_instead_of_ne
 /// Appends a whole event, or nothing.
 pub(crate) type Encode<T> = fn(&T, &mut Vec<u8>) -> Result<Encoded, Error>;
 
-/// What a channel needs to know of an event that was appended.
+/// What a channel needs to know about an event that it has encoded.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) id_offset: IdOffset,
-    /// The name that the value gave its event.
+    /// The event's name, if the value has named it.
     pub(crate) name: Option<EventName>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) mod sealed {
     #[derive(Debug)]
     pub enum Value {}
 
-    #[allow(non_camel_case_types)] // It is read in the compiler's message.
+    #[allow(non_camel_case_types)] // The compiler's message shows this name.
     #[derive(Debug)]
     pub enum for_a_stream_of_results_call_try_new_instead_of_new {}
 

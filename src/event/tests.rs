@@ -1,5 +1,5 @@
-//! Rules 1 to 35: exact bytes for each shape, and that whatever can be built comes back from a
-//! parser that follows the standard.
+//! Rules 1 to 35: the exact bytes of each kind of event, and that a parser that follows the
+//! standard reads back every event that can be built.
 
 use std::{collections::BTreeMap, marker::PhantomData, time::Duration};
 
@@ -18,7 +18,7 @@ fn text(text: &str) -> Event {
     Event::text(text).unwrap()
 }
 
-/// What a browser makes of one event alone.
+/// What a browser reads from one event.
 fn read(event: &Event) -> Vec<Item> {
     Parser::new().push(&event.to_bytes())
 }
@@ -32,14 +32,14 @@ fn data_of(event: &Event) -> String {
 
 fn kind<T>(result: Result<T, Error>) -> ErrorKind {
     match result {
-        Ok(_) => panic!("it was taken"),
+        Ok(_) => panic!("expected an error"),
         Err(error) => error.kind(),
     }
 }
 
 fn message<T>(result: Result<T, Error>) -> String {
     match result {
-        Ok(_) => panic!("it was taken"),
+        Ok(_) => panic!("expected an error"),
         Err(error) => error.to_string(),
     }
 }
@@ -59,7 +59,7 @@ mod bytes {
     fn rule_3_crlf_counts_once() {
         assert_eq!(wire(&text("a\r\nb")), "data: a\ndata: b\n\n");
         assert_eq!(wire(&text("a\rb\nc")), "data: a\ndata: b\ndata: c\n\n");
-        // LF CR is two line ends, as are two CRs.
+        // LF CR is two line breaks, and so are two CRs.
         assert_eq!(wire(&text("a\n\rb")), "data: a\ndata: \ndata: b\n\n");
         assert_eq!(wire(&text("a\r\r\nb")), "data: a\ndata: \ndata: b\n\n");
     }
@@ -150,7 +150,7 @@ mod bytes {
     #[test]
     fn rule_16_the_empty_name_writes_no_line() {
         assert_eq!(wire(&text("x").name("").unwrap()), "data: x\n\n");
-        // It also takes back a name that was set before.
+        // It also removes a name that was set before.
         assert_eq!(
             wire(&text("x").name("a").unwrap().name("").unwrap()),
             "data: x\n\n"
@@ -274,7 +274,7 @@ mod bytes {
             assert_eq!(wire(&Event::json(&raw).unwrap()), format!("{lines}\n\n"));
         }
 
-        // Deep in another value, too.
+        // Also inside another value.
         let event = Event::json(&[&raw]).unwrap();
         let back: serde_json::Value = serde_json::from_str(&data_of(&event)).unwrap();
         assert_eq!(back, serde_json::json!([{"a": 1, "b": [2, 3]}]));
@@ -286,7 +286,7 @@ mod bytes {
         assert_eq!(wire(&Event::json(&raw).unwrap()), "data: \"\\ud800\"\n\n");
     }
 
-    /// Fails after some of it has been written.
+    /// Fails after it has written something.
     struct Half;
 
     impl Serialize for Half {
@@ -301,7 +301,7 @@ mod bytes {
     fn rule_30_what_cannot_be_serialised_leaves_nothing() {
         let error = Event::json(&Half).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Serialize);
-        assert_eq!(error.to_string(), "serialising to JSON: the disk is gone");
+        assert_eq!(error.to_string(), "serializing to JSON: the disk is gone");
         assert!(std::error::Error::source(&error).is_some());
 
         let mut out = b"before\n".to_vec();
@@ -344,7 +344,7 @@ mod bytes {
         let many = "line\n".repeat(10_000);
         let event = text(&many);
         assert_eq!(data_of(&event), many);
-        // Linear: nothing but the prefix comes on top of each line.
+        // Linear: each line adds only its prefix.
         assert_eq!(
             event.to_bytes().len(),
             many.len() + 10_001 * "data: ".len() + 2
@@ -391,10 +391,10 @@ mod errors {
 
     #[test]
     fn rule_65_no_event_is_called_error_by_accident() {
-        let told = message(text("x").name("error"));
+        let error = message(text("x").name("error"));
         assert!(
-            told.starts_with(r#"event name "error": EventSource fires `error` itself"#),
-            "{told}"
+            error.starts_with(r#"event name "error": EventSource fires `error` itself"#),
+            "{error}"
         );
         assert_eq!(
             wire(&text("x").with_name(EventName::ERROR)),
@@ -409,10 +409,10 @@ mod errors {
 
     #[test]
     fn rule_65_no_event_is_called_open() {
-        let told = message(text("x").name("open"));
+        let error = message(text("x").name("open"));
         assert!(
-            told.starts_with(r#"event name "open": EventSource fires `open` itself"#),
-            "{told}"
+            error.starts_with(r#"event name "open": EventSource fires `open` itself"#),
+            "{error}"
         );
         assert_eq!(kind(EventName::new("open")), ErrorKind::InvalidName);
         assert!(EventName::new("Open").is_ok() && EventName::new("opened").is_ok());
@@ -441,15 +441,18 @@ mod errors {
         assert!(text("x").id("x".repeat(Event::MAX_ID_LEN)).is_ok());
         assert_eq!(
             message(text("x").id("x".repeat(Event::MAX_ID_LEN + 1))),
-            format!("event id {:?}…: 129 bytes, more than 128", "x".repeat(40))
+            format!(
+                "event id {:?}…: 129 bytes, more than the maximum of 128",
+                "x".repeat(40)
+            )
         );
         assert_eq!(
             message(text("x").id("a b")),
-            "event id \"a b\": ' ' at byte 1 does not travel back from every client"
+            "event id \"a b\": some clients cannot send ' ' at byte 1 back"
         );
         assert_eq!(
             message(text("x").id("")),
-            "event id \"\": empty; clear_id() makes a client forget its id"
+            "event id \"\": empty; to make a client forget its id, use clear_id()"
         );
     }
 
@@ -457,19 +460,19 @@ mod errors {
     fn rule_34_the_message_says_where_the_nul_is() {
         assert_eq!(
             message(Event::text("ab\0")),
-            r#"text "ab\0": the NUL at byte 2 would be lost in some browsers"#
+            r#"text "ab\0": some browsers drop the NUL at byte 2"#
         );
         assert_eq!(
             message(Event::comment("\0")),
-            r#"comment "\0": the NUL at byte 0 would be lost in some browsers"#
+            r#"comment "\0": some browsers drop the NUL at byte 0"#
         );
     }
 
     #[test]
     fn rule_80_a_long_value_is_shown_in_part() {
-        let told = message(Event::text(format!("{}\0", "é".repeat(5000))));
-        assert!(told.len() < 200, "{told}");
-        assert!(told.contains("at byte 10000"), "{told}");
+        let error = message(Event::text(format!("{}\0", "é".repeat(5000))));
+        assert!(error.len() < 200, "{error}");
+        assert!(error.contains("at byte 10000"), "{error}");
     }
 }
 
@@ -714,7 +717,7 @@ mod named {
         );
         assert_eq!(
             message(Event::named(&Gap(1))),
-            r#"event name "gap": it is the name of the gap event"#
+            r#"event name "gap" is reserved for the channel"#
         );
     }
 
@@ -743,7 +746,7 @@ mod named {
         }
     }
 
-    /// Names itself the first time it is asked, and is a number the second time.
+    /// Serializes as a variant the first time and as a number the second time.
     struct Fickle<'a>(&'a std::cell::Cell<u8>, PhantomData<()>);
 
     impl Serialize for Fickle<'_> {
@@ -769,7 +772,7 @@ mod named {
 mod round_trip {
     use super::*;
 
-    /// Text in which whatever has a meaning in the format is frequent.
+    /// Text with many characters that are special in the format.
     fn any_text() -> impl Strategy<Value = String> {
         let special = prop::sample::select(
             &[
@@ -781,7 +784,7 @@ mod round_trip {
         prop::collection::vec(char, 0..20).prop_map(|chars| chars.into_iter().collect())
     }
 
-    /// One in two would be a valid id.
+    /// About half are valid ids.
     fn any_id() -> impl Strategy<Value = String> {
         prop_oneof![
             any_text(),
@@ -849,8 +852,8 @@ mod round_trip {
         lines.into_iter().map(Item::Comment)
     }
 
-    /// The event from those fields that can be set, and what a browser should make of it, given
-    /// the id that it knew before.
+    /// An event from all the fields that are valid, and what a browser should read from it.
+    /// `last_id` is the browser's last event id.
     fn build(part: &Part, last_id: &mut String) -> (Vec<u8>, Vec<Item>) {
         let Part::Event {
             data,
@@ -981,7 +984,7 @@ mod round_trip {
             prop_assert_eq!(parser.last_event_id(), last_id);
         }
 
-        /// The id's line is put in later where a channel does it: same bytes.
+        /// A channel inserts the `id` line later; the bytes must be the same.
         #[test]
         fn rule_18_the_place_of_the_id_is_in_front_of_the_data(
             given in any_text(), name in any_text(), id in "[a-z]{1,9}",
@@ -989,8 +992,8 @@ mod round_trip {
             let event = Event::json(&given).unwrap();
             let event = event.clone().name(&name).unwrap_or(event);
             let mut out = Vec::new();
-            let place = event.encode_without_id(&mut out);
-            let data = out.split_off(place);
+            let id_offset = event.encode_without_id(&mut out);
+            let data = out.split_off(id_offset);
             encode::id(&mut out, |out| out.extend(id.bytes()));
             out.extend(data);
             prop_assert_eq!(&out[..], &event.id(&id).unwrap().to_bytes()[..]);

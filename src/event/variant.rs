@@ -1,8 +1,6 @@
-//! The opt-in by which a serde enum names its own events: variant name → `event:`, content →
-//! `data:`.
+//! Events named after enum variants: the variant's name becomes `event:`, its content `data:`.
 //!
-//! Externally tagged enums only, since only they tell serde which variant is being written;
-//! everything else is refused with an error that says so.
+//! Only externally tagged enums reveal the variant to a serializer. All other values are rejected.
 
 use std::{convert::Infallible, fmt};
 
@@ -13,15 +11,15 @@ use crate::{
     event::{EventName, encode, id::quoted},
 };
 
-/// The default name of the gap event. It stands here because no variant may forge it.
+/// The default name of the gap event. No variant can have this name.
 pub(crate) const GAP: EventName = crate::event_name!("gap");
 
-/// Whether a channel or a run gives this name to its own events, unless a builder sets another.
-pub(crate) fn is_a_channel_s(name: &str) -> bool {
+/// Whether channels or runs use this name by default for events that they send themselves.
+pub(crate) fn is_reserved(name: &str) -> bool {
     [GAP.as_str(), "checkpoint", "snapshot", "end"].contains(&name)
 }
 
-/// The name that the value's variant gives its event.
+/// The name of the value's variant, as an event name.
 pub(crate) fn name<T: Serialize + ?Sized>(value: &T) -> Result<EventName, Error> {
     let variant = match value.serialize(VariantName) {
         Ok(never) => match never {},
@@ -29,7 +27,7 @@ pub(crate) fn name<T: Serialize + ?Sized>(value: &T) -> Result<EventName, Error>
         Err(Stop::Failed(why)) => {
             return Err(Error::new(
                 ErrorKind::Serialize,
-                format!("serialising to JSON: {why}"),
+                format!("serializing to JSON: {why}"),
             ));
         }
         Err(Stop::Other(what)) => {
@@ -44,31 +42,27 @@ pub(crate) fn name<T: Serialize + ?Sized>(value: &T) -> Result<EventName, Error>
     if variant == GAP.as_str() {
         return Err(Error::new(
             ErrorKind::InvalidName,
-            format!(
-                "event name {}: it is the name of the gap event",
-                quoted(variant)
-            ),
+            format!("event name {} is reserved for the channel", quoted(variant)),
         ));
     }
     EventName::new(variant)
 }
 
-/// Appends the variant's content as `data` lines; on an error, `out` is as it was.
+/// Appends the variant's content as `data` lines. Leaves `out` unchanged on an error.
 pub(crate) fn content<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Error> {
     encode::data_written_by(out, |out| {
         value.serialize(Content(&mut serde_json::Serializer::new(out)))
     })
 }
 
-/// Stops at the first thing that it is given, which is all that the name needs: the content is
-/// not looked at.
+/// Stops at the first call, which reveals the variant, so the content is never visited.
 struct VariantName;
 
 #[derive(Debug)]
 enum Stop {
     Variant(&'static str),
     Other(&'static str),
-    /// The value itself gave up before it got to a variant.
+    /// The value's `Serialize` failed before it reached a variant.
     Failed(String),
 }
 
@@ -90,7 +84,7 @@ impl ser::Error for Stop {
     }
 }
 
-/// The methods of a serialiser that only ever refuse.
+/// Serializer methods that always fail.
 macro_rules! refuse {
     ($refusal:expr; $($method:ident($($arg:ident: $type:ty),*) $what:literal;)*) => {$(
         fn $method(self, $($arg: $type),*) -> Result<Self::Ok, Self::Error> {
@@ -224,7 +218,7 @@ impl Serializer for VariantName {
 
 type Json<'a, 'out> = &'a mut serde_json::Serializer<&'out mut Vec<u8>>;
 
-/// Writes what stands in the variant, without the object that names it.
+/// Writes the content of a variant, without the object that names the variant.
 struct Content<'a, 'out>(Json<'a, 'out>);
 
 impl<'a, 'out> Serializer for Content<'a, 'out> {
@@ -233,9 +227,10 @@ impl<'a, 'out> Serializer for Content<'a, 'out> {
     type SerializeTupleVariant = Fields<<Json<'a, 'out> as Serializer>::SerializeTuple>;
     type SerializeStructVariant = Fields<<Json<'a, 'out> as Serializer>::SerializeStruct>;
 
-    // Only reached by a `Serialize` that wrote a variant when asked for the name.
+    // Only for a `Serialize` that produced a variant in the first pass, for the name, and something
+    // else in the second.
     refuse_all_but_variants!(|what| ser::Error::custom(format_args!(
-        "{what} where there was a variant before"
+        "a variant the first time and {what} the second time"
     )));
 
     fn serialize_unit_variant(
@@ -278,7 +273,7 @@ impl<'a, 'out> Serializer for Content<'a, 'out> {
     }
 }
 
-/// A variant's fields, written as those of a tuple or struct that stands alone.
+/// Writes a variant's fields like those of a plain tuple or struct.
 struct Fields<C>(C);
 
 impl<C: SerializeTuple> ser::SerializeTupleVariant for Fields<C> {

@@ -1,9 +1,9 @@
-//! The bodies of our own responses: [`StreamBody`] over any stream, [`SubscriptionBody`] over a
+//! The bodies of our responses: [`StreamBody`] for any stream, [`SubscriptionBody`] for a
 //! subscription.
 //!
-//! Every chunk holds whole events, or whole lines between events (law 9), and the first bytes go
-//! out at once. Neither body ever fails: what ends a stream ends it cleanly, and the client
-//! reconnects (rules 63, 64).
+//! Every chunk contains whole events, or whole lines between events (law 9). The first bytes are
+//! sent at once. No body fails: on an error it ends cleanly, and the client reconnects (rules 63
+//! and 64).
 
 use std::{
     convert::Infallible,
@@ -25,37 +25,36 @@ use crate::{
     event::{Event, Heartbeat, encode},
 };
 
-/// A chunk goes out once it is this large, or holds this many events: a source that is always
-/// ready must not keep what is there from the client.
+/// A chunk is sent once it has this many bytes or events. Otherwise, a source that is always ready
+/// could delay its first event indefinitely.
 const CHUNK: usize = 16 * 1024;
 const CHUNK_EVENTS: usize = 256;
 
-/// For the first event, whose length nobody knows, and at least for any other.
-const ROOM: usize = 128;
+/// The smallest capacity of a chunk.
+const MIN_CAPACITY: usize = 128;
 
-/// Appends an item as a whole event, or fails and appends nothing.
+/// Appends an item as a whole event. Appends nothing on an error.
 pub(crate) type EncodeItem<T> = fn(T, &mut Vec<u8>) -> Result<(), BoxError>;
 
-/// Makes the last event out of the error that ends a stream.
+/// Turns the error that ends a stream into its last event.
 pub(crate) type OnError = Box<dyn FnOnce(BoxError) -> Option<Event> + Send>;
 
 pin_project! {
-    /// A stream's items as events, with a heartbeat where there are none for a while.
+    /// Sends a stream's items as events, and heartbeats while there are none.
     pub(crate) struct StreamBody<S: Stream> {
         // `None` once it has ended.
         #[pin]
         source: Option<S>,
         #[pin]
         timer: Option<Sleep>,
-        // When the connection will have been silent for an interval. The timer may be set to an
-        // earlier time, since it is not reset with every write.
+        // When the next heartbeat is due. The timer can fire earlier, because writes do not reset
+        // it.
         due: Option<Instant>,
         encode: EncodeItem<S::Item>,
         on_error: Option<OnError>,
         prelude: Vec<u8>,
-        // What the last chunk took. The next one is hardly ever much longer, and has not to grow
-        // to it.
-        room: usize,
+        // A little more than the length of the last chunk, so that the next one rarely reallocates.
+        capacity: usize,
         heartbeat: Heartbeat,
     }
 }
@@ -79,7 +78,7 @@ impl<S: Stream> StreamBody<S> {
             encode,
             on_error,
             prelude,
-            room: ROOM,
+            capacity: MIN_CAPACITY,
             heartbeat,
         }
     }
@@ -104,9 +103,9 @@ impl<S: Stream> Body for StreamBody<S> {
                 Poll::Pending => break,
                 Poll::Ready(Some(item)) => {
                     events += 1;
-                    // Not before: a source that is silent costs nothing.
+                    // Only now, so that a silent stream holds no buffer.
                     if events == 1 {
-                        chunk.reserve(*this.room);
+                        chunk.reserve(*this.capacity);
                     }
                     match (this.encode)(item, &mut chunk) {
                         Ok(()) => continue,
@@ -118,7 +117,7 @@ impl<S: Stream> Body for StreamBody<S> {
             this.source.set(None);
             if let Some(error) = error {
                 #[cfg(feature = "tracing")]
-                tracing::warn!(%error, "an error ends an event stream");
+                tracing::warn!(%error, "an event stream ended with an error");
                 let last = this.on_error.take().and_then(|make| make(error));
                 if let Some(event) = last {
                     event.encode(&mut chunk);
@@ -128,7 +127,7 @@ impl<S: Stream> Body for StreamBody<S> {
 
         let interval = this.heartbeat.interval();
         if !chunk.is_empty() {
-            *this.room = (chunk.len() + chunk.len() / 8).clamp(ROOM, CHUNK + CHUNK / 2);
+            *this.capacity = (chunk.len() + chunk.len() / 8).clamp(MIN_CAPACITY, CHUNK + CHUNK / 2);
             *this.due = interval.map(|interval| Instant::now() + interval);
             return Poll::Ready(Some(Ok(Frame::data(chunk.into()))));
         }
@@ -163,7 +162,7 @@ impl<S: Stream> fmt::Debug for StreamBody<S> {
     }
 }
 
-/// A subscription as a body; all the work is the subscription's.
+/// Sends a subscription's chunks.
 #[derive(Debug)]
 pub(crate) struct SubscriptionBody(pub(crate) Subscription);
 
@@ -180,7 +179,7 @@ impl Body for SubscriptionBody {
     }
 }
 
-/// One chunk, and the end. Tells no length, as an event stream should not (rule 51).
+/// A single chunk. It has no size hint, so no `Content-Length` is sent (rule 51).
 #[derive(Debug)]
 pub(crate) struct ChunkBody(pub(crate) Option<Bytes>);
 
@@ -196,8 +195,8 @@ impl Body for ChunkBody {
     }
 }
 
-/// A subscription that is made with the first poll.
-#[allow(clippy::large_enum_variant)] // It waits until it is polled, and hardly ever longer.
+/// A subscription that is created at the first poll.
+#[allow(clippy::large_enum_variant)] // Most bodies are polled at once, so most values are large.
 pub(crate) enum LazyBody {
     Waiting(Option<Box<dyn FnOnce() -> Subscription + Send>>),
     Begun(SubscriptionBody),

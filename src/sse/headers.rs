@@ -1,6 +1,6 @@
-//! The head of an event stream: what its response headers say, and what they must not say.
+//! The response headers of event streams, for our own responses and for the layer.
 //!
-//! One place for our own responders and for the layer. Knows `http` and nothing of ours.
+//! Depends only on `http`.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -12,21 +12,21 @@ use http::{
 
 pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
-/// nginx holds back even the response headers until the stream ends, unless told not to.
+/// With `no`, nginx does not buffer the stream, nor its response headers.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Rule 49: nothing in between may store the stream, answer from a store, or change it.
+/// No intermediary may store the stream, answer from a cache, or transform it (rule 49).
 const CACHE_DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "no-transform"];
 
-/// With it, a cache may ignore `no-store` (RFC 9111, 5.2.2.3).
+/// Lets caches ignore `no-store` (RFC 9111, section 5.2.2.3).
 const MUST_UNDERSTAND: &str = "must-understand";
 
-/// What a stream of unknown length has no use for, or what is fatal to it: with a validator, a
-/// cache could answer 304, after which an `EventSource` never comes back (rules 51, 54). And what
-/// outweighs `Cache-Control` in a CDN (RFC 9213) or in nginx (rule 49).
-const UNFIT: [HeaderName; 15] = [
+/// Headers that a stream must not have: those of the connection and of the body's length (rule 51);
+/// validators, with which a cache could answer 304, after which an `EventSource` does not reconnect
+/// (rule 54); and headers that override `Cache-Control` in CDNs (RFC 9213) or in nginx (rule 49).
+const FORBIDDEN: [HeaderName; 15] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -44,26 +44,26 @@ const UNFIT: [HeaderName; 15] = [
     HeaderName::from_static("x-accel-expires"),
 ];
 
-/// Marks a response whose body hands out whole events or whole lines in every chunk, so that it
-/// may be ended between any two. A middleware in between that cuts chunks anew makes it a lie.
+/// Marks a response in which every chunk contains whole events or whole lines, so that the layer
+/// can end it after any chunk. This no longer holds if a middleware in between splits chunks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WholeChunks;
 
-/// Makes these the headers of an event stream. A handler's own cache directives, its own
-/// `X-Accel-Buffering` and its own policies are kept (rules 53, 129).
+/// Sets the headers of an event stream. Keeps a handler's cache directives, `X-Accel-Buffering` and
+/// policies (rules 53 and 129).
 pub(crate) fn apply(headers: &mut HeaderMap) {
-    for name in &UNFIT {
+    for name in &FORBIDDEN {
         headers.remove(name);
     }
-    // Exactly this: Chromium refuses a charset other than UTF-8, and some clients compare the
-    // start of the value case-sensitively (rule 48).
+    // Replaced even if present: Chromium rejects charsets other than UTF-8, and some clients
+    // compare the value case-sensitively (rule 48).
     headers.insert(CONTENT_TYPE, EVENT_STREAM);
     let cache_control = cache_control(headers);
     headers.insert(CACHE_CONTROL, cache_control);
     for (name, value) in [
         (X_ACCEL_BUFFERING, "no"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // `EventSource` and `fetch` of other origins ask by CORS, which does not look at it.
+        // Does not apply to `EventSource` and `fetch`, which use CORS for other origins.
         (RESOURCE_POLICY, "same-origin"),
     ] {
         headers
@@ -72,13 +72,12 @@ pub(crate) fn apply(headers: &mut HeaderMap) {
     }
 }
 
-/// For an answer that is not a stream: no cache may give it to the next client (rule 128).
+/// For responses that are not streams: no cache may reuse one for another client (rule 128).
 pub(crate) fn no_store(headers: &mut HeaderMap) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
-/// Adds to what the response depends on: one field, each name once, and `*` says it all
-/// (rule 99).
+/// Adds `names` to `Vary`, as one field with each name once. `*` replaces all names (rule 99).
 #[cfg(feature = "layer")]
 pub(crate) fn vary(headers: &mut HeaderMap, names: &[HeaderName]) {
     use http::header::VARY;
@@ -106,8 +105,8 @@ pub(crate) fn vary(headers: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
-/// Who may read is for one place to say: what an inner service thinks of it goes (rules 97, 100,
-/// 102, 103, 109).
+/// Removes the CORS headers of an inner service, because only the layer decides which origins may
+/// read (rules 97, 100, 102, 103 and 109).
 #[cfg(feature = "cors")]
 pub(crate) fn remove_cors(headers: &mut HeaderMap) {
     use http::header;
@@ -124,7 +123,7 @@ pub(crate) fn remove_cors(headers: &mut HeaderMap) {
     }
 }
 
-/// One field with the directives that are there and those that are missing.
+/// One field with the directives that are present, and ours.
 fn cache_control(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get_all(CACHE_CONTROL).iter();
     let given = given.filter_map(|value| value.to_str().ok());
@@ -144,8 +143,8 @@ fn cache_control(headers: &HeaderMap) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("no-cache, no-store, no-transform"))
 }
 
-/// The directives of one field. A comma inside a quoted string separates nothing, and a string
-/// that does not end is left out: what we add after it would be part of it.
+/// The directives of one field. A comma inside a quoted string does not separate. An unterminated
+/// string is dropped, because it would absorb the directives that we append.
 fn directives(mut rest: &str) -> Vec<&str> {
     let mut all = Vec::new();
     while !rest.is_empty() {
@@ -172,7 +171,7 @@ fn directives(mut rest: &str) -> Vec<&str> {
     all
 }
 
-/// Whether these are the headers of an event stream, whatever the parameters and the case.
+/// Whether these are the headers of an event stream. Ignores case and parameters.
 #[cfg(any(feature = "layer", feature = "testing"))]
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
@@ -226,20 +225,20 @@ mod tests {
                 r#"a="\\", no-store"#,
                 r#"a="\\", no-store, no-cache, no-transform"#,
             ),
-            // A string without an end would swallow ours.
+            // An unterminated string would absorb our directives.
             (
                 r#"max-age=0, private="x, no-store"#,
                 "max-age=0, no-cache, no-store, no-transform",
             ),
             (" , ,,", "no-cache, no-store, no-transform"),
-            // Without the name of a field, `no-cache` is another directive than with one.
+            // `no-cache` with a field name is a different directive.
             (
                 r#"no-cache="x", Must-Understand"#,
                 r#"no-cache="x", no-cache, no-store, no-transform"#,
             ),
         ] {
             assert_eq!(merged(&[given]), expected, "{given}");
-            // Applied again, nothing changes.
+            // A second application changes nothing.
             let again = expected.to_owned().leak();
             assert_eq!(merged(&[again]), expected);
         }

@@ -1,4 +1,4 @@
-//! [`Sse`]: any stream of values as a response; and how our types become responses.
+//! [`Sse`]: a response from any stream of values. Also turns our other types into responses.
 
 mod body;
 pub(crate) mod headers;
@@ -27,10 +27,10 @@ use crate::{
 use body::{ChunkBody, EncodeItem, LazyBody, OnError, StreamBody, SubscriptionBody};
 use headers::WholeChunks;
 
-/// A stream of values as an event stream: each item becomes one whole event.
+/// A response that sends each item of a stream as an event.
 ///
-/// For streams that belong to one connection. Where many clients get the same events, or a
-/// client should resume where it was cut off, publish to a [`Channel`](crate::Channel).
+/// For streams that belong to one connection. If many clients receive the same events, or clients
+/// should resume after a lost connection, publish to a [`Channel`](crate::Channel) instead.
 ///
 /// ```
 /// use axum_sse::Sse;
@@ -51,18 +51,21 @@ use headers::WholeChunks;
 /// # let app: axum::Router = axum::Router::new().route("/clock", axum::routing::get(clock));
 /// ```
 ///
-/// A comment line goes out at once, so that the browser fires `open` and no proxy holds back the
-/// head (rule 39); a [`Heartbeat`] follows whenever the stream is silent (rules 36 to 47).
+/// A comment line is sent at once, so that the browser fires `open` and proxies forward the
+/// response headers. A [`Heartbeat`] is sent whenever the stream has been silent for a while.
 ///
-/// **End.** When the stream ends, the body ends, and an `EventSource` reconnects (rule 63). To
-/// tell it not to, send an event on which the page calls `close()`.
+/// **End.** When the stream ends, the body ends, and an `EventSource` [reconnects]. To prevent
+/// that, send an event on which the page calls `close()`.
 ///
-/// **Errors.** The first `Err` of a [`try_new`](Sse::try_new) stream, and the first value that
-/// cannot be serialised, end the stream cleanly behind the event before it; with
-/// [`on_error`](Sse::on_error), one last event of your making comes in between (rules 30, 64).
-/// With the feature `tracing`, the error is logged.
+/// **Errors.** The first `Err` of a [`try_new`](Sse::try_new) stream, or the first value that
+/// cannot be serialized, ends the body cleanly after the previous event.
+/// [`on_error`](Sse::on_error) can add one last event. With the feature `tracing`, the error is
+/// logged.
 ///
-/// **Slow clients** hold the stream up: it is polled as fast as the client reads.
+/// **Slow clients** slow the stream down: it is polled only as fast as the client reads.
+///
+/// [reconnects]: https://html.spec.whatwg.org/multipage/server-sent-events.html#reestablish-the-connection
+// Rules 30, 36 to 47, 63 and 64.
 #[must_use = "a response does nothing unless it is returned from a handler"]
 pub struct Sse<S: Stream> {
     source: S,
@@ -83,11 +86,10 @@ impl<S: Stream> Sse<S> {
         }
     }
 
-    /// From a stream of serde values (each one's JSON is the data of an event) or of
-    /// [`Event`]s.
+    /// Sends a stream of [`Event`]s, or of serde values, whose JSON becomes the data of events.
     ///
-    /// A stream of `Result`s does not compile here, since serde would send its errors to the
-    /// browser; it goes to [`try_new`](Sse::try_new):
+    /// A stream of `Result`s does not compile here, because serde would send its errors to the
+    /// browser. Use [`try_new`](Sse::try_new) instead:
     ///
     /// ```compile_fail,E0283
     /// let lines = tokio_stream::iter([Ok::<_, String>("one"), Err("gone".to_owned())]);
@@ -103,7 +105,7 @@ impl<S: Stream> Sse<S> {
         })
     }
 
-    /// From a stream of `Result`s of what [`new`](Sse::new) takes. An error ends the stream.
+    /// Like [`new`](Sse::new), for a stream of `Result`s. An error ends the body.
     ///
     /// ```
     /// use axum_sse::{Event, Sse};
@@ -124,7 +126,8 @@ impl<S: Stream> Sse<S> {
         })
     }
 
-    /// From a stream of enum values that name their own events; see [`Event::named`].
+    /// Sends a stream of enum values as events named after their variants, as with
+    /// [`Event::named`].
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};
@@ -148,7 +151,7 @@ impl<S: Stream> Sse<S> {
         })
     }
 
-    /// [`named`](Sse::named) for a stream of `Result`s. An error ends the stream.
+    /// Like [`named`](Sse::named), for a stream of `Result`s. An error ends the body.
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};
@@ -173,8 +176,9 @@ impl<S: Stream> Sse<S> {
         })
     }
 
-    /// Tells the client how long to wait before it reconnects, in front of the first event;
-    /// within [`Event::MIN_RETRY`](crate::Event::MIN_RETRY) and [`Event::MAX_RETRY`](crate::Event::MAX_RETRY) (rule 27).
+    /// Sets the client's reconnection time, which is sent before the first event. `time` is clamped
+    /// to [`Event::MIN_RETRY`] to [`Event::MAX_RETRY`]. By default none is sent, and the client
+    /// uses its own.
     ///
     /// ```
     /// # use axum_sse::{Sse, testing::Reader};
@@ -185,13 +189,14 @@ impl<S: Stream> Sse<S> {
     /// assert_eq!(page.retry(), Some(Duration::from_secs(2)));
     /// # }
     /// ```
+    // Rule 27.
     pub fn retry(mut self, time: Duration) -> Self {
         self.retry = Some(time);
         self
     }
 
-    /// What is sent while the stream is silent; by default a comment line every 15 seconds.
-    /// Setting it again replaces it (rule 46).
+    /// Sets what is sent while the stream is silent. The default is a comment line every 15
+    /// seconds.
     ///
     /// ```
     /// use axum_sse::{Heartbeat, Sse};
@@ -200,17 +205,17 @@ impl<S: Stream> Sse<S> {
     /// let often = Heartbeat::every(Duration::from_secs(5));
     /// let response = Sse::new(tokio_stream::pending::<u64>()).heartbeat(often);
     /// # let _ = response;
-    /// # Ok::<(), axum_sse::Error>(())
     /// ```
+    // Rule 46.
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.heartbeat = heartbeat;
         self
     }
 
-    /// One last event before an error ends the stream. `None` sends none.
+    /// Sends one last event if the stream ends with an error; `last` returns `None` to send none.
     ///
-    /// The error is the source's, or the crate's own [`Error`](crate::Error) for a value that
-    /// cannot be serialised. It may say more than a client should read.
+    /// The error comes from the stream, or is an [`Error`](crate::Error) for a value that cannot be
+    /// serialized. Its message can contain details that clients should not see.
     ///
     /// ```
     /// # use axum_sse::{Event, Sse, testing::Reader};
@@ -259,20 +264,20 @@ impl IntoResponse for Subscription {
     }
 }
 
-/// The standard's word for "do not come back" (rule 61). It depends on the client's id, so no
-/// cache may answer others with it; and what is not stored needs no `Vary` (rule 128).
+/// A 204, after which clients do not reconnect (rule 61). It depends on the client's id, so no
+/// cache may store it; then it needs no `Vary` (rule 128).
 pub(crate) fn no_content() -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     headers::no_store(response.headers_mut());
     response
 }
 
-/// A stream that does not exist before its body is polled.
+/// A stream whose subscription is created when its body is first polled.
 pub(crate) fn begun_when_polled(begin: Box<dyn FnOnce() -> Subscription + Send>) -> Response {
     event_stream(Body::new(LazyBody::Waiting(Some(begin))))
 }
 
-/// A stream of one chunk.
+/// A stream of a single chunk.
 pub(crate) fn whole_stream(chunk: Bytes) -> Response {
     event_stream(Body::new(ChunkBody(Some(chunk))))
 }

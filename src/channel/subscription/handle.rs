@@ -1,4 +1,4 @@
-//! [`SubscriptionHandle`]: adds channels to a running subscription, takes them away, and knows when it ends.
+//! [`SubscriptionHandle`]: adds and removes channels of an open stream, and waits for its end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,21 +14,20 @@ use crate::{
     sync::{Arc, AtomicBool, Mutex, Ordering, WakerSlot, lock},
 };
 
-/// Changes the set of channels of a [`Subscription`](super::Subscription) that is running, and
-/// tells when it has ended.
+/// Adds and removes channels of an open [`Subscription`](super::Subscription), and reports its end.
 ///
-/// Made by [`Subscription::handle`](super::Subscription::handle); cheap to clone. What is asked
-/// for takes effect when the stream is next polled.
+/// Created by [`Subscription::handle`](super::Subscription::handle); cheap to clone. Changes take
+/// effect when the stream is next polled.
 ///
 /// ```
 /// use axum_sse::{Hub, LastEventId};
 ///
 /// let hub = Hub::new();
 /// let mut lobby = hub.subscribe(["lobby"], LastEventId::Absent);
-/// let control = lobby.handle();
-/// control.add("room/42")?;
-/// control.add_since("room/43", hub.newest())?;
-/// control.remove("lobby");
+/// let handle = lobby.handle();
+/// handle.add("room/42")?;
+/// handle.add_since("room/43", hub.newest())?;
+/// handle.remove("lobby");
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 #[derive(Clone)]
@@ -37,27 +36,29 @@ pub struct SubscriptionHandle(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     shared: Arc<Shared>,
     /// `None` once the stream has ended.
-    wishes: Mutex<Option<Wishes>>,
+    requests: Mutex<Option<Requests>>,
     changed: AtomicBool,
     pub(super) waker: WakerSlot,
     ended: Notify,
 }
 
-struct Wishes {
+struct Requests {
     /// The channels that the subscription has.
     has: BTreeSet<Box<str>>,
-    /// What is wanted of others, and which of these are to go: no more than it may have and has.
+    /// Other channels to add, and some of `has` to remove.
     wanted: BTreeMap<Box<str>, Wanted>,
 }
 
-impl Wishes {
-    /// Whether it will have as many channels as it may, and not this one.
-    fn is_full(&self, name: &str, most: usize) -> bool {
-        let out = |wanted: &&Wanted| matches!(wanted, Wanted::Out);
-        let out = self.wanted.values().filter(out).count();
+impl Requests {
+    /// Whether one more channel would exceed the limit. A channel that is known already does not
+    /// count as one more.
+    fn is_full(&self, name: &str, limit: usize) -> bool {
+        let is_out = |wanted: &&Wanted| matches!(wanted, Wanted::Out);
+        let out = self.wanted.values().filter(is_out).count();
+        // Each removal is in both collections.
         let channels = self.has.len() + self.wanted.len() - 2 * out;
-        let keeps = self.has.contains(name) || self.wanted.contains_key(name);
-        !keeps && channels >= most
+        let is_known = self.has.contains(name) || self.wanted.contains_key(name);
+        !is_known && channels >= limit
     }
 }
 
@@ -71,40 +72,42 @@ pub(super) enum Wanted {
 
 impl SubscriptionHandle {
     pub(super) fn new(shared: Arc<Shared>, has: BTreeSet<Box<str>>) -> Self {
-        let wishes = Wishes {
+        let requests = Requests {
             has,
             wanted: BTreeMap::new(),
         };
         Self(Arc::new(Inner {
             shared,
-            wishes: Mutex::new(Some(wishes)),
+            requests: Mutex::new(Some(requests)),
             changed: AtomicBool::new(false),
             waker: WakerSlot::default(),
             ended: Notify::new(),
         }))
     }
 
-    /// Adds a channel. It starts at the place where the connection stands when the stream is next
-    /// polled: what was published before, also since this call, is not delivered. If the channel
-    /// has a snapshot, that comes first.
+    /// Adds a channel. Its snapshot is sent, if it has one, and its events from the connection's
+    /// current position on. Events that are published before the stream is next polled, even after
+    /// this call, are not delivered.
     ///
-    /// For its history, the client reconnects with the larger set, and with the id up to which it
-    /// knows *all* of these channels (for a new one that is the start of the hub's life,
-    /// `epoch-0`). It then also gets again what it has of the others since, and tells it by the ids.
+    /// To receive older events of the channel, the client must reconnect to all the channels, with
+    /// an id up to which it has the events of *all* of them (for a new channel, that is the hub's
+    /// start, `epoch-0`). It then receives some events of the other channels twice, with the same
+    /// ids.
     ///
     /// # Errors
     ///
-    /// Those of [`Hub::channel`](crate::Hub::channel), but for the type;
-    /// [`ErrorKind::TooManyChannels`] also if the subscription has as many channels as it may;
-    /// [`ErrorKind::Closed`] if the stream has ended.
+    /// - [`ErrorKind::Closed`] if the stream has ended.
+    /// - [`ErrorKind::TooManyChannels`] if the hub is full and no channel is idle, or if the
+    ///   subscription has the maximum number of channels.
+    /// - [`ErrorKind::InvalidName`] if the name is longer than 1 KiB.
     pub fn add(&self, channel: impl AsRef<str>) -> Result<(), Error> {
         self.want_in(channel.as_ref(), None)
     }
 
-    /// Adds a channel, for a client that knows it up to `id`. What lies between that and the
-    /// place where the connection stands cannot be delivered any more, since ids only grow: if
-    /// there is anything, a gap event (`unknown`) says how many, and
-    /// [`OnGap`](crate::OnGap) what follows.
+    /// Adds a channel, for a client that has its events up to `id`. Later events from before the
+    /// connection's current position cannot be delivered, because ids on a connection only grow. If
+    /// there are any, a gap event (`unknown`) reports their number, and then
+    /// [`OnGap`](crate::OnGap) applies.
     ///
     /// # Errors
     ///
@@ -113,80 +116,80 @@ impl SubscriptionHandle {
         self.want_in(channel.as_ref(), Some(id))
     }
 
-    /// Takes a channel away. What has been handed to the connection may still arrive. Without
-    /// effect if the stream has ended.
+    /// Removes a channel. Events that were already handed to the connection can still arrive. Has
+    /// no effect if the stream has ended.
     pub fn remove(&self, channel: impl AsRef<str>) {
         let name = channel.as_ref();
-        let mut wishes = lock(&self.0.wishes);
-        let dropped = wishes.as_mut().and_then(|wishes| {
-            if wishes.has.contains(name) {
-                wishes.wanted.insert(name.into(), Wanted::Out)
+        let mut requests = lock(&self.0.requests);
+        let dropped = requests.as_mut().and_then(|requests| {
+            if requests.has.contains(name) {
+                requests.wanted.insert(name.into(), Wanted::Out)
             } else {
-                wishes.wanted.remove(name)
+                requests.wanted.remove(name)
             }
         });
-        drop(wishes);
+        drop(requests);
         drop(dropped);
         self.0.wake();
     }
 
     fn want_in(&self, name: &str, since: Option<EventId>) -> Result<(), Error> {
         let shared = &self.0.shared;
-        // A channel that cannot be added is not made.
-        self.0.check(name, &lock(&self.0.wishes))?;
+        // Checked first, so that a channel that cannot be added is not created.
+        self.0.check(name, &lock(&self.0.requests))?;
         let channel = shared.registry.look_up(shared, name, None)?;
         let wanted = Wanted::In { channel, since };
-        let mut wishes = lock(&self.0.wishes);
-        let (outcome, left) = match (self.0.check(name, &wishes), &mut *wishes) {
-            (Ok(()), Some(wishes)) if wishes.has.contains(name) => {
-                // At most, it was to go.
-                (Ok(()), wishes.wanted.remove(name).or(Some(wanted)))
+        let mut requests = lock(&self.0.requests);
+        let (outcome, left) = match (self.0.check(name, &requests), &mut *requests) {
+            (Ok(()), Some(requests)) if requests.has.contains(name) => {
+                // Cancel its removal, if requested.
+                (Ok(()), requests.wanted.remove(name).or(Some(wanted)))
             }
-            (Ok(()), Some(wishes)) => (Ok(()), wishes.wanted.insert(name.into(), wanted)),
+            (Ok(()), Some(requests)) => (Ok(()), requests.wanted.insert(name.into(), wanted)),
             (outcome, _) => (outcome, Some(wanted)),
         };
-        drop(wishes);
-        // Without the lock: it may be the last that holds its channel.
+        drop(requests);
+        // After the lock: this can be the last handle of its channel.
         drop(left);
         self.0.wake();
         outcome
     }
 
-    /// Whether the stream has ended: its client has gone, or all its channels are closed, or it
-    /// was refused, or dropped before it began.
+    /// Whether the stream has ended: because its client disconnected, all its channels are closed,
+    /// it was refused, or it was dropped before it began.
     ///
     /// ```
     /// use axum_sse::{Hub, LastEventId};
     ///
     /// let hub = Hub::new();
     /// let mut lobby = hub.subscribe(["lobby"], LastEventId::Absent);
-    /// let control = lobby.handle();
-    /// assert!(!control.is_ended());
+    /// let handle = lobby.handle();
+    /// assert!(!handle.is_ended());
     /// drop(lobby);
-    /// assert!(control.is_ended());
+    /// assert!(handle.is_ended());
     /// ```
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        lock(&self.0.wishes).is_none()
+        lock(&self.0.requests).is_none()
     }
 
-    /// Waits until the stream has ended; for presence, or to clean up behind a client. A client
-    /// that vanishes without a word is noticed when a write fails.
+    /// Waits until the stream has ended, for instance to show who is present or to clean up. The
+    /// loss of a connection is only noticed when a write fails, at a heartbeat or an event.
     ///
     /// ```
     /// # use axum_sse::{Hub, LastEventId};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// let hub = Hub::new();
     /// let mut lobby = hub.subscribe(["lobby"], LastEventId::Absent);
-    /// let control = lobby.handle();
-    /// let left = tokio::spawn(async move { control.ended().await });
+    /// let handle = lobby.handle();
+    /// let left = tokio::spawn(async move { handle.ended().await });
     /// drop(lobby);
     /// left.await.unwrap();
     /// # }
     /// ```
     pub async fn ended(&self) {
         let mut notified = std::pin::pin!(self.0.ended.notified());
-        // Before the look: whoever ends it later wakes this one.
+        // Before the check, so that an end after it wakes this future.
         notified.as_mut().enable();
         if !self.is_ended() {
             notified.await;
@@ -200,14 +203,14 @@ impl Inner {
     }
 
     /// Whether a channel may be added.
-    fn check(&self, name: &str, wishes: &Option<Wishes>) -> Result<(), Error> {
-        let most = self.shared.settings.max_channels_per_subscription;
-        match wishes {
+    fn check(&self, name: &str, requests: &Option<Requests>) -> Result<(), Error> {
+        let limit = self.shared.settings.max_channels_per_subscription;
+        match requests {
             None => Err(Error::new(ErrorKind::Closed, "this event stream has ended")),
-            Some(wishes) if wishes.is_full(name, most) => Err(Error::new(
+            Some(requests) if requests.is_full(name, limit) => Err(Error::new(
                 ErrorKind::TooManyChannels,
                 format!(
-                    "no room for channel {} on this connection: it has {most} already",
+                    "no room for channel {}: this stream already has the maximum of {limit}",
                     quoted(name)
                 ),
             )),
@@ -224,24 +227,24 @@ impl Inner {
 
     pub(super) fn take(&self) -> BTreeMap<Box<str>, Wanted> {
         self.changed.store(false, Ordering::Release);
-        lock(&self.wishes)
+        lock(&self.requests)
             .as_mut()
-            .map(|wishes| {
-                for (name, wanted) in &wishes.wanted {
+            .map(|requests| {
+                for (name, wanted) in &requests.wanted {
                     match wanted {
-                        Wanted::In { .. } => wishes.has.insert(name.clone()),
-                        Wanted::Out => wishes.has.remove(name),
+                        Wanted::In { .. } => requests.has.insert(name.clone()),
+                        Wanted::Out => requests.has.remove(name),
                     };
                 }
-                std::mem::take(&mut wishes.wanted)
+                std::mem::take(&mut requests.wanted)
             })
             .unwrap_or_default()
     }
 
-    /// The stream is over: nothing is kept for it any more, nor its task.
+    /// Marks the end of the stream. Releases its channels and its task.
     pub(super) fn end(&self) {
-        let wishes = lock(&self.wishes).take();
-        drop(wishes);
+        let requests = lock(&self.requests).take();
+        drop(requests);
         drop(self.waker.take());
         self.ended.notify_waiters();
     }

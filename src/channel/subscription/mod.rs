@@ -1,24 +1,23 @@
-//! [`Subscription`]: cursors into one or more logs, and the bytes that one client gets.
+//! [`Subscription`]: cursors into one or more logs, and the bytes for one client.
 //!
-//! Replay and live delivery are one loop: read what follows the cursor, move the cursor. Whatever
-//! the client will not receive is reported by a gap event, exactly where it is missing.
+//! Replay and live delivery are one loop: read the events after the cursor, move the cursor. A gap
+//! event reports missing events, exactly where they are missing.
 //!
 //! | file | |
 //! | --- | --- |
 //! | `seek.rs` | where a client starts in each channel |
 //! | `cursor.rs` | one position in one log |
 //! | `merge.rs` | reading one channel, or several in one order |
-//! | `snapshots.rs` | snapshots on their way to the client |
+//! | `snapshots.rs` | requesting and placing snapshots |
 //! | `gaps.rs` | what the client has missed |
 //! | `anchor.rs` | which id the client has: checkpoints and partial ids |
-//! | `handle.rs`, `changes.rs` | channels that are added and removed meanwhile |
+//! | `handle.rs`, `changes.rs` | adding and removing channels |
 //!
-//! **Several channels** (law 5). The hub's newest id is loaded *before* any log is locked, and
-//! nothing after it is read. So no event with a smaller id can turn up later on a channel that was
-//! read before.
+//! **Several channels** (law 5). The hub's newest id is loaded *before* any log is locked, and no
+//! event after it is read. So no smaller id can appear later on a channel that was already read.
 //!
-//! **Going to sleep.** The waker is stored first, then the logs' versions are compared with those
-//! last read. A publisher changes the version first, and the wake task takes the waker after.
+//! **Sleeping.** A reader first stores its waker, and then compares the versions of the logs with
+//! those that it read. A publisher first changes the version; the wake task then takes the waker.
 
 mod anchor;
 mod changes;
@@ -55,9 +54,9 @@ use merge::Queue;
 pub use policy::{OnGap, OnLag, Resumption, Start};
 use seek::Beginning;
 
-/// One client's place in one or more channels: a response that streams events from there.
+/// The response that streams one or more channels to a client, from the client's position on.
 ///
-/// Made by [`Channel::subscribe`](crate::Channel::subscribe) or
+/// Created by [`Channel::subscribe`](crate::Channel::subscribe) or
 /// [`Hub::subscribe`](crate::Hub::subscribe). Return it from a handler.
 ///
 /// ```
@@ -73,58 +72,62 @@ use seek::Beginning;
 ///     if let Resumption::Gap { reason, missed, .. } = stream.resumption() {
 ///         println!("{}: {missed:?} events missed", reason.as_str());
 ///     }
-///     let control = stream.handle(); // To add and remove channels of a hub.
-///     # let _ = control;
+///     let handle = stream.handle(); // Adds and removes channels of a hub.
+///     # let _ = handle;
 ///     stream
 /// }
 /// # let app: axum::Router<Channel<str>> =
 /// #     axum::Router::new().route("/news", axum::routing::get(news));
 /// ```
 ///
-/// **Inert** until its body is first polled: making one registers nothing, so an answer to HEAD
-/// or a dropped response leaves no trace. Where it starts is settled when it is made, though:
-/// state that a handler reads afterwards has no hole between it and the stream.
+/// **Events.** The stream starts at once, with a comment line, and the reconnection time if the
+/// channel has one. Then the client receives every event after its id, each exactly once and in
+/// order, with no boundary between replayed and live events. A client that starts live, or has
+/// missed nothing, first receives a *checkpoint*: a named event with empty data and an id to resume
+/// from.
 ///
-/// **On the wire**: first a comment line, at once, and the reconnection time if the channel has
-/// one; then every event behind the client's id, each once, in order; live events follow without
-/// a seam. Where there is nothing to deliver at the start, a *checkpoint* is sent: a named event
-/// without data whose id is the place where the stream stands, so that the client has an id to
-/// come back with (rules 21, 22).
+/// **Position.** The position is fixed when the subscription is created, so state that the handler
+/// reads afterwards is not older than the stream's start. Nothing is registered before the body is
+/// first polled, so a HEAD request or a dropped response has no effect.
 ///
-/// **GapCounts.** Where something is missing, an event named `gap` is sent before everything that
-/// follows. It has no id. Its data is JSON:
+/// **Gaps.** If events are missing, an event named `gap` is sent before everything that follows. It
+/// has no id. Its data is JSON:
 ///
 /// | field | |
 /// | --- | --- |
 /// | `reason` | `evicted`, `unknown`, `restarted`, `lagged` or `truncated`: see [`GapReason`] |
-/// | `missed` | how many events are missing, or `null` where the ids do not tell |
-/// | `oldest` | the id of the event that delivery continues with, or `null` if there is none yet |
-/// | `channels` | on a connection over several channels: `missed` and `oldest` of each channel concerned; then the other two are their sum and the smallest |
+/// | `missed` | how many events are missing, or `null` if unknown |
+/// | `oldest` | the id of the event with which delivery continues, or `null` if there is none yet |
+/// | `channels` | on a connection over several channels, an object with `missed` and `oldest` of each channel concerned; the other two fields are then the sum and the smallest id |
 ///
-/// Channels that miss something for the same reason share one event. A page that reloads its
-/// state after a gap does so once; after `truncated` there is nothing to reload.
+/// Channels with a gap for the same reason share one event, so a page that reloads its state on
+/// `gap` does so once. It must not reload on `truncated`.
 ///
-/// **Snapshots.** A channel that has one (see [`Channel::snapshot`](crate::Channel::snapshot))
-/// sends it to clients that are new or have a gap, as an event whose id is the last one that the
-/// state contains; the events after that id follow. On a connection over several channels, the
-/// others do not wait for it: their events go out with partial ids (they end with a dot), with
-/// which a client that is cut off gets the snapshots again. Snapshots, and the events that bring
-/// them to the place where the other channels are, have no ids. Then a checkpoint follows.
+/// **Snapshots.** A channel with a snapshot (see [`Channel::snapshot`](crate::Channel::snapshot))
+/// sends it to new clients and after gaps: an event with the state, whose id is that of the last
+/// event that the state contains. The events after that id follow. On a connection over several
+/// channels, the other channels do not wait. Meanwhile, their events have partial ids, which end
+/// with a dot; a client that resumes from one gets the snapshots again. The snapshot, and the
+/// events with which its channel catches up with the others, have no ids. Then a checkpoint with a
+/// whole id follows.
 ///
-/// **Closed channels.** Once all channels are closed and the client has everything, the stream
-/// ends. A client that comes back then, with nothing left for it, gets a 204, after which an
-/// `EventSource` stays away.
+/// **Closed channels.** When all channels are closed and the client has received everything, the
+/// stream ends. If the client then reconnects, it gets a 204, which makes an `EventSource`
+/// [stop reconnecting].
 ///
-/// **Runtime.** The body is to be polled within a tokio runtime. Polled without one, it delivers
-/// what is there, and is not woken for more.
+/// **Runtime.** Poll the body within a tokio runtime. Without one, it delivers what is retained,
+/// but is not woken for new events.
 ///
 /// # Panics
 ///
 /// The first poll panics on a runtime that was built without timers (`enable_time`).
+///
+/// [stop reconnecting]: https://html.spec.whatwg.org/multipage/server-sent-events.html#server-sent-events-intro
+// Rules 21, 22, 61, 84 to 95.
 pub struct Subscription {
     shared: Arc<Shared>,
     cursors: Vec<Cursor>,
-    /// Whether gap events name their channels.
+    /// Whether there are several channels, or can be: then gap events have `channels`.
     many: bool,
     beginning: Beginning,
     resumption: Resumption,
@@ -132,23 +135,23 @@ pub struct Subscription {
     on_lag: OnLag,
     phase: Phase,
     handle: Option<SubscriptionHandle>,
-    /// What the handler excludes from any replay.
+    /// Events up to this id are never replayed.
     not_before: Option<EventId>,
     /// Which id the client has.
     anchor: Anchor,
-    /// What is next on each channel that has news, where several have.
+    /// What is next on each channel with unread events, if there are several.
     queue: Queue,
-    /// Chunks that are on their way out.
+    /// Chunks that are ready to be sent.
     ready: ChunkQueue,
     /// Set when all channels are closed and their events have been handed out.
     read_to_end: Option<Arc<AtomicBool>>,
-    /// What is logged of this stream belongs together.
+    /// Groups the log entries of this stream.
     #[cfg(feature = "tracing")]
     span: tracing::Span,
 }
 
 enum Phase {
-    /// Not polled yet, and in no list.
+    /// Not polled yet, and not registered anywhere.
     Inert,
     Live(Arc<Reader>),
     Ended,
@@ -178,7 +181,7 @@ impl Subscription {
         Self::starting(shared, channels, beginning)
     }
 
-    /// A stream that ends at once and tells its client to come back in a few seconds.
+    /// A stream that ends at once, and whose client reconnects after a few seconds.
     pub(crate) fn refused(shared: Arc<Shared>) -> Self {
         shared.counters.refused();
         Self::starting(shared, Vec::new(), Beginning::Refused)
@@ -208,8 +211,8 @@ impl Subscription {
         subscription
     }
 
-    /// Where a client begins that brings no id; [`Start::Snapshot`] by default. Without effect on
-    /// one that brings an id.
+    /// Sets where a client without an id starts; [`Start::Snapshot`] by default. Has no effect on a
+    /// client with an id.
     #[must_use]
     pub fn start(mut self, at: Start) -> Self {
         if let Beginning::Fresh { start, .. } = &mut self.beginning {
@@ -221,12 +224,12 @@ impl Subscription {
         self
     }
 
-    /// Excludes everything up to `id` from what this client is given, whatever id it brings: a
-    /// user who has joined a room does not read what was said before. A snapshot is a state and
-    /// no history: the client gets one that contains everything up to `id`, at least.
+    /// Excludes all events up to `id`, whatever id the client sends. Use it to hide the messages
+    /// that were sent before a user joined a room.
     ///
-    /// A client whose own id is older resumes after `id`, and is told of no gap before it. An id
-    /// of an earlier life of the hub excludes nothing.
+    /// A client with an older id resumes after `id`, without a gap before it. Snapshots are not
+    /// excluded: the client gets one that contains at least the events up to `id`. An id from an
+    /// earlier epoch of the hub excludes nothing.
     ///
     /// ```
     /// # use axum_sse::{Channel, testing::Reader};
@@ -245,38 +248,38 @@ impl Subscription {
     pub fn not_before(mut self, id: EventId) -> Self {
         let id = id.whole().min(self.shared.clock.newest());
         self.not_before = self.not_before.max(Some(id));
-        if let Beginning::After { id: brought, .. } = &mut self.beginning
-            && brought.epoch() == id.epoch()
+        if let Beginning::After { id: last, .. } = &mut self.beginning
+            && last.epoch() == id.epoch()
         {
-            *brought = id.max(*brought);
+            *last = id.max(*last);
         }
         self.resumption = self.look_ahead();
         self
     }
 
-    /// What follows a gap; [`OnGap::Snapshot`] by default.
+    /// Sets what follows a gap; [`OnGap::Snapshot`] by default.
     #[must_use]
     pub fn on_gap(mut self, then: OnGap) -> Self {
         self.on_gap = then;
         self
     }
 
-    /// What happens when this client is too slow; [`OnLag::Gap`] by default.
+    /// Sets what happens if this client is too slow; [`OnLag::Gap`] by default.
     #[must_use]
     pub fn on_lag(mut self, then: OnLag) -> Self {
         self.on_lag = then;
         self
     }
 
-    /// How the resume stands. By the time the body is polled, more may have been published or
-    /// evicted; the stream itself always says what is missing.
+    /// How this client resumes, as far as known. Before the body is polled, more events can be
+    /// published or evicted; the stream reports those gaps too.
     #[must_use]
     pub fn resumption(&self) -> Resumption {
         self.resumption
     }
 
-    /// A handle that adds channels of the hub to this subscription, or takes them away, while it
-    /// runs, and that knows when it has ended. From then on gap events name their channels.
+    /// Returns a handle that adds channels of the hub to this subscription while it is streamed,
+    /// removes them, and waits for its end. From then on, gap events have `channels`.
     pub fn handle(&mut self) -> SubscriptionHandle {
         self.many = true;
         let Self {
@@ -290,7 +293,7 @@ impl Subscription {
             .clone()
     }
 
-    /// Gives a client that brought an id this id again, before anything else.
+    /// Sends a client with an id this id again, before anything else.
     pub(crate) fn announced(mut self) -> Self {
         if let Beginning::After { announce, .. } = &mut self.beginning {
             *announce = true;
@@ -298,15 +301,19 @@ impl Subscription {
         self
     }
 
-    /// Sets `flag` once the client has been given everything, and the stream ends for that reason.
+    /// Sets `flag` when the stream ends because the client has received everything.
     pub(crate) fn on_read_to_end(mut self, flag: Arc<AtomicBool>) -> Self {
         self.read_to_end = Some(flag);
         self
     }
 
-    /// The next bytes for the client: whole events, or whole lines between events (law 9).
+    /// The next bytes for the client: whole events, or whole lines between events (law 9). `None`
+    /// is the end.
     ///
-    /// `None` is the end. It does not depend on any HTTP library.
+    /// Each turn of the loop sends a chunk that is ready, or makes one ready, or finds nothing left
+    /// and sleeps. `advance` reads all channels up to the hub's newest id; everything that can
+    /// change afterwards (versions, the handle, the next heartbeat) is checked between storing the
+    /// waker and returning `Pending`.
     pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             let reader = match &self.phase {
@@ -315,7 +322,7 @@ impl Subscription {
                     continue;
                 }
                 Phase::Live(reader) => reader,
-                // What was ready when the stream ended still goes out.
+                // Chunks that were ready when the stream ended are still sent.
                 Phase::Ended => return Poll::Ready(self.ready.pop()),
             };
             if let Some(chunk) = self.ready.pop() {
@@ -327,9 +334,8 @@ impl Subscription {
                 continue;
             }
 
-            // Nothing is left to send. From here on, the order counts: first the wakers are
-            // stored, then everything that may have changed meanwhile is looked at again. A change
-            // that comes after the look finds the waker.
+            // Nothing is left to send. The order matters from here on: first store the wakers, then
+            // check again everything that can have changed. A change after the check finds a waker.
             let Phase::Live(reader) = &self.phase else {
                 continue;
             };
@@ -362,7 +368,7 @@ impl Subscription {
         }
     }
 
-    /// Registers, seeks, and makes the first bytes ready.
+    /// Registers the reader, places the cursors, and makes the first chunk ready.
     fn begin(&mut self) {
         if let Beginning::Refused = self.beginning {
             self.stop();
@@ -373,8 +379,8 @@ impl Subscription {
         for cursor in &mut self.cursors {
             cursor.register(&reader);
         }
-        // From here on, dropping the subscription takes it from the lists, even if there is no
-        // runtime to start the task.
+        // Set before the wake task is started, which panics on some runtimes: dropping the
+        // subscription then still unregisters it.
         self.phase = Phase::Live(reader);
         self.shared.wake.ensure_running(&self.shared);
 
@@ -388,8 +394,8 @@ impl Subscription {
         if let Some(millis) = self.shared.settings.retry {
             encode::retry(&mut prelude, millis);
         }
-        // In one chunk: a client that has the first response's headers has its checkpoint, too
-        // (law 4).
+        // In the first chunk, so that a client that gets any bytes also gets its checkpoint (law
+        // 4).
         if let Some(id) = self.first_id()
             && self.encode_checkpoint(id, &mut prelude)
         {
@@ -403,10 +409,10 @@ impl Subscription {
         self.ready.join(SMALL);
     }
 
-    /// The id that a client gets before anything else, if any.
+    /// The id of the checkpoint that a client gets before anything else, if any.
     ///
-    /// A client that starts live gets one even if nothing is to be delivered yet. Cut off within
-    /// its first event, it would otherwise come back without an id, and never learn of that event
+    /// A client without an id that starts live gets one even if an event follows at once. If it
+    /// were cut off within that event, it would return without an id and never receive the event
     /// (law 4).
     fn first_id(&self) -> Option<EventId> {
         match self.beginning {
@@ -418,7 +424,7 @@ impl Subscription {
                 newest,
             } => match (self.anchor.owes_snapshots(), self.many) {
                 (false, _) => Some(newest),
-                // The snapshot brings its own id.
+                // The snapshot has an id itself.
                 (true, false) => None,
                 (true, true) => Some(newest.partial()),
             },
@@ -443,7 +449,7 @@ impl Subscription {
             .in_scope(|| tracing::debug!("an event stream begins"));
     }
 
-    /// Makes the next chunk ready. Returns whether to look again; without that, nothing is left.
+    /// Makes the next chunk ready. Returns `false` if nothing is left to read.
     fn advance(&mut self) -> bool {
         if self.is_ended() {
             return true;
@@ -465,7 +471,7 @@ impl Subscription {
         }
     }
 
-    /// Returns whether there are checkpoints at all.
+    /// Returns whether checkpoints are enabled.
     fn send_checkpoint(&mut self, id: EventId) -> bool {
         let mut out = Vec::with_capacity(64);
         let is_sent = self.encode_checkpoint(id, &mut out);
@@ -490,7 +496,7 @@ impl Subscription {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Ends the stream, and tells the client to come back after a moment.
+    /// Ends the stream, with a reconnection time of a few seconds.
     fn send_away(&mut self, index: usize, _why: &str) {
         if self.is_ended() {
             return;
@@ -502,14 +508,14 @@ impl Subscription {
         self.span.in_scope(|| {
             tracing::info!(
                 channel = cursor.channel.name(),
-                "an event stream is ended, to be opened again: {_why}"
+                "an event stream is ended and its client sent away: {_why}"
             );
         });
         self.stop();
         self.ready.push(retry::come_back(retry::RETURN));
     }
 
-    /// Leaves all lists.
+    /// Ends the stream and unregisters it everywhere.
     fn stop(&mut self) {
         if let Some(handle) = &self.handle {
             handle.0.end();
@@ -534,7 +540,7 @@ impl Drop for Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let channels: Vec<_> = self.cursors.iter().map(|s| s.channel.name()).collect();
+        let channels: Vec<_> = self.cursors.iter().map(|it| it.channel.name()).collect();
         f.debug_struct("Subscription")
             .field("channels", &channels)
             .field("resumption", &self.resumption)

@@ -1,8 +1,9 @@
-//! What a handler can choose, and what it is told: [`Start`], [`OnGap`], [`OnLag`], [`Resumption`].
+//! The choices of a handler, [`Start`], [`OnGap`] and [`OnLag`], and what it can know:
+//! [`Resumption`].
 
 use crate::channel::gap::GapReason;
 
-/// Where a client begins that brings no id.
+/// Where a client without an id starts.
 ///
 /// ```
 /// # use axum_sse::{Channel, LastEventId, Start, testing::Reader};
@@ -20,21 +21,23 @@ use crate::channel::gap::GapReason;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// With the channel's snapshot if it has one, and then live.
+    /// With the channel's snapshot if it has one, and otherwise as with [`Live`](Start::Live).
     #[default]
     Snapshot,
-    /// With what is published from now on. This hides no history: a client that sends an id, even
-    /// one that it was never given, gets what is retained after that id. Where that is not for
-    /// everybody, bound it with `Subscription::not_before`.
+    /// With the events that are published from now on.
+    ///
+    /// This does not hide older events: a client that sends an id, even a made-up one, receives
+    /// what is retained after that id. To hide them, use
+    /// [`Subscription::not_before`](super::Subscription::not_before).
     Live,
-    /// With the oldest event that is retained. If older ones are gone, a gap event (`truncated`)
-    /// comes first, and all that is retained follows, whatever [`OnGap`] says.
+    /// With the oldest retained event. If older events have been evicted, a gap event (`truncated`)
+    /// comes first; all retained events follow it, whatever [`OnGap`] is set.
     Oldest,
-    /// With the newest *n* events that are retained (of each channel).
+    /// With the newest *n* retained events of each channel.
     Newest(u64),
 }
 
-/// What follows a gap.
+/// What follows a gap event.
 ///
 /// ```
 /// # use axum_sse::{Channel, OnGap, testing::Reader};
@@ -53,17 +56,17 @@ pub enum Start {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnGap {
-    /// The gap event, then the channel's snapshot if it has one, or else what is retained.
+    /// The channel's snapshot if it has one, otherwise all retained events.
     #[default]
     Snapshot,
-    /// The gap event, and then everything that is retained.
+    /// All retained events.
     Replay,
-    /// The gap event, and then what is published from now on. (A client that was too slow goes
-    /// on with what is retained.)
+    /// The events that are published from now on. A client that was too slow continues with what is
+    /// retained.
     Live,
 }
 
-/// What happens to a client that reads so slowly that the log has moved on without it.
+/// What happens to a client that reads so slowly that events are evicted before it has read them.
 ///
 /// ```
 /// use axum_sse::{Channel, LastEventId, OnLag};
@@ -75,16 +78,16 @@ pub enum OnGap {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnLag {
-    /// A gap event (`lagged`, with the number of events missed), and then as [`OnGap`] says. A
-    /// client that is too slow even for its snapshots, twice in a row, is sent away as with
-    /// [`End`](OnLag::End). Waiting for a snapshot is not being slow.
+    /// It gets a gap event (`lagged`, with the number of missed events), and then what [`OnGap`]
+    /// selects. If it is too slow twice in a row even for snapshots, its stream ends, as with
+    /// [`End`](OnLag::End). Waiting for a snapshot does not count as slow.
     #[default]
     Gap,
-    /// The stream ends; the client reconnects after a while, with its last id.
+    /// Its stream ends. The client reconnects after a few seconds, with its last id.
     End,
 }
 
-/// How a resume stands, as of the call that made the [`Subscription`](super::Subscription).
+/// How a client resumes, as known when its [`Subscription`](super::Subscription) was created.
 ///
 /// ```
 /// use axum_sse::{Channel, Resumption};
@@ -99,18 +102,19 @@ pub enum OnLag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resumption {
-    /// The client brought no id.
+    /// The client has no id.
     Fresh,
-    /// The client's id was found: it misses nothing.
+    /// The client's id was found: it will miss nothing.
     Exact {
-        /// Events between the client's id and the newest one.
+        /// How many events follow the client's id.
         pending: u64,
     },
-    /// Something between the client's id and the oldest retained event is gone.
+    /// Events between the client's id and the oldest retained event are missing, or the id is not
+    /// known.
     Gap {
-        /// Why.
+        /// Why they are missing.
         reason: GapReason,
-        /// How many events, where that is known.
+        /// How many events are missing, if that is known.
         missed: Option<u64>,
     },
 }

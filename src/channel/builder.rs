@@ -32,12 +32,11 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// | [`named`](Self::named) | off |
 /// | [`close_on_drop`](Self::close_on_drop) | off |
 ///
-/// `capacity`, `bytes` and `age` apply together: a channel retains the longest run of newest
-/// events that meets all three.
+/// A channel retains as many of its newest events as `capacity`, `bytes` and `age` all allow.
 ///
 /// The names of the gap, checkpoint, snapshot and heartbeat events must differ. If two are equal,
-/// every publish fails with an [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName) that
-/// names them. Setters do not report this, because names can be set in any order.
+/// every publish fails with [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName). Setters do
+/// not report this, because names can be set in any order.
 ///
 /// ```
 /// use axum_sse::{Channel, Heartbeat};
@@ -61,7 +60,7 @@ pub struct ChannelBuilder<T: ?Sized> {
     values: PhantomData<fn(&T)>,
 }
 
-/// Configures a hub. The settings of channels apply to each channel of the hub.
+/// Configures a hub and all its channels.
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -89,103 +88,113 @@ pub struct HubBuilder {
     settings: Settings,
 }
 
-// Both builders have these. A macro, and no trait: a trait would have to be imported.
+// The setters of both builders. A macro, because callers would have to import a trait.
 macro_rules! channel_settings {
     () => {
-        /// What operators call it: the label `hub` of its figures (feature `metrics`; without a
-        /// name none are reported), and a field of its spans (feature `tracing`).
+        /// Sets the name for operators: the label `hub` of the metrics (feature `metrics`) and a
+        /// field of spans (feature `tracing`). By default there is none, and no metrics are
+        /// reported.
         pub fn name(mut self, name: impl Into<String>) -> Self {
             self.settings.name = name.into();
             self
         }
 
-        /// How many events a returning client can catch up on. With 0 there is no replay: whoever
-        /// comes back having missed something gets a gap event.
+        /// Sets how many events each channel retains for clients that resume; 1024 by default. With
+        /// 0 there is no replay: a client that has missed anything gets a gap event.
         pub fn capacity(mut self, events: usize) -> Self {
             self.settings.limits.events = events;
             self
         }
 
-        /// How many bytes of framed events are retained at the most, and how large a single event
-        /// may be. Memory is freed in segments of up to 64 KiB, of which an eighth may be unused, so
-        /// somewhat more is in use; what slow connections still hold is not counted.
+        /// Sets how many bytes of encoded events each channel retains, which is also the maximum
+        /// size of one event; 64 MiB by default. Memory is freed in segments of up to 64 KiB, of
+        /// which an eighth can be unused, so somewhat more is in use. Events that slow connections
+        /// are still sending are not counted.
         pub fn bytes(mut self, bytes: usize) -> Self {
             self.settings.limits.bytes = bytes;
             self
         }
 
-        /// How old an event may be for a returning client to get it. Applied when an event is
-        /// published, when a client resumes, and now and then while there are subscribers.
+        /// Sets how long events are retained; by default there is no time limit. It is applied when
+        /// an event is published, when a client resumes, and periodically while there are
+        /// subscribers.
         pub fn age(mut self, age: Duration) -> Self {
             self.settings.limits.age = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
             self
         }
 
-        /// The reconnection time that every client is told when it connects, within
-        /// [`Event::MIN_RETRY`](crate::Event::MIN_RETRY) and [`Event::MAX_RETRY`](crate::Event::MAX_RETRY).
+        /// Sets the reconnection time that every client receives when it connects, clamped to
+        /// [`Event::MIN_RETRY`](crate::Event::MIN_RETRY) to
+        /// [`Event::MAX_RETRY`](crate::Event::MAX_RETRY). By default none is sent, and browsers
+        /// wait 3 to 5 seconds.
         pub fn retry(mut self, time: Duration) -> Self {
             self.settings.retry = Some(retry::millis(time));
             self
         }
 
-        /// What a silent connection says, and how often.
+        /// Sets what is sent on silent connections, and how often. The default is a comment line
+        /// every 15 seconds.
         pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
             self.settings.heartbeat = heartbeat;
             self
         }
 
-        /// The name of the event that says that something is missing.
+        /// Sets the name of the event that reports missing events; `gap` by default.
         pub fn gap_name(mut self, name: EventName) -> Self {
             self.settings.gap = name;
             self
         }
 
-        /// The name of the event that gives a client an id where there is nothing to deliver; `None`
-        /// sends no such event. Then a client that is cut off before its first event comes back
-        /// without an id, and may miss events without being told; and on a connection over several
-        /// channels with snapshots, one that is cut off between two of them may come back with an id
-        /// that stands for a state it never got.
+        /// Sets the name of the event that gives clients an id when there is nothing to deliver;
+        /// `checkpoint` by default.
+        ///
+        /// `None` sends no such event. A client that loses its connection before its first event
+        /// then returns without an id, and can miss events without a gap event. On a connection
+        /// over several channels with snapshots, a client that loses it between two snapshots can
+        /// return with an id that covers a snapshot it never received.
         pub fn checkpoint_name(mut self, name: impl Into<Option<EventName>>) -> Self {
             self.settings.checkpoint = name.into();
             self
         }
 
-        /// The name of the event that carries a channel's snapshot; `None` sends it to `onmessage`,
-        /// like any other.
+        /// Sets the name of snapshot events; `snapshot` by default. With `None` they have no name
+        /// and reach `onmessage`.
         pub fn snapshot_name(mut self, name: impl Into<Option<EventName>>) -> Self {
             self.settings.snapshot = name.into();
             self
         }
 
-        /// With `true`, the data of every snapshot is `{"channel":…,"state":…}` instead of the state
-        /// alone: a page over several channels sees which of them a snapshot belongs to. The other
-        /// way is a name for each: [`Channel::set_snapshot_name`](crate::Channel::set_snapshot_name).
-        pub fn snapshot_channel(mut self, named: bool) -> Self {
-            self.settings.snapshot_channel = named;
+        /// Sets whether the data of snapshots is `{"channel":…,"state":…}` instead of the state
+        /// alone; `false` by default. It shows a page over several channels which of them a
+        /// snapshot belongs to. The alternative is a separate name for each channel's snapshots:
+        /// [`Channel::set_snapshot_name`](crate::Channel::set_snapshot_name).
+        pub fn snapshot_channel(mut self, with_channel: bool) -> Self {
+            self.settings.snapshot_channel = with_channel;
             self
         }
 
-        /// How long a channel's snapshot function may take; then its future is dropped, and the
-        /// streams that wait for it end, to come back after a few seconds. At least a second, at
-        /// most an hour.
+        /// Sets how long a channel's snapshot function can take, clamped to 1 second to 1 hour; 30
+        /// seconds by default. After that, its future is dropped, the streams that wait for it end,
+        /// and their clients reconnect after a few seconds.
         pub fn snapshot_timeout(mut self, time: Duration) -> Self {
             self.settings.snapshot_timeout = time.clamp(MIN_TIMEOUT, MAX_TIMEOUT);
             self
         }
 
-        /// The least time between two writes of a channel to its connections: events that are
-        /// published meanwhile go out together. An event after a silence of its channel is not held
-        /// back, whatever other channels do; so a connection on several channels may be written to
-        /// once for each of them in that time. Fewer writes cost less, at the price of up to this
-        /// much delay. At most a minute.
+        /// Sets the minimum time between two writes of a channel to its connections, at most 1
+        /// minute; 0 by default. Events published in between are sent together: fewer writes, for
+        /// up to this much delay.
+        ///
+        /// An event is not delayed if its channel has been silent for that long. So in this time, a
+        /// connection over several channels can get one write from each of them.
         pub fn coalesce(mut self, time: Duration) -> Self {
             self.settings.coalesce = time.min(MAX_COALESCE);
             self
         }
 
-        /// Publishes each value as an event that has the name of its enum variant, as
-        /// [`Event::named`](crate::Event::named) does. On a hub it is so for all channels; for single
-        /// ones see [`Hub::named_channel`](crate::Hub::named_channel).
+        /// Publishes each value as an event named after its enum variant, like
+        /// [`Event::named`](crate::Event::named). On a hub, this applies to all channels; for
+        /// single channels, see [`Hub::named_channel`](crate::Hub::named_channel).
         ///
         /// ```
         /// # use axum_sse::{Channel, LastEventId, Start, testing::Reader};
@@ -206,15 +215,16 @@ macro_rules! channel_settings {
             self
         }
 
-        /// Closes a channel when its last publishing handle is dropped: its clients get the rest and
-        /// then the end, as with [`Channel::close`](crate::Channel::close). Without, they stay connected.
+        /// Closes a channel when its last publishing handle is dropped, like
+        /// [`Channel::close`](crate::Channel::close). By default it stays open, and its clients
+        /// stay connected.
         ///
-        /// Handles are [`Channel`](crate::Channel)s and their clones, also those inside of a
-        /// [`StateChannel`](crate::StateChannel); subscriptions are not. On a hub, a channel that has never had a
-        /// handle stays open, and [`Hub::channel`](crate::Hub::channel) with the name of one that was closed gives a handle
-        /// on the closed channel until the name is free (see
-        /// [`HubBuilder::retire_after`](crate::HubBuilder::retire_after)). So keep a handle for as long as somebody may
-        /// publish, rather than look one up for each event.
+        /// Handles are [`Channel`](crate::Channel)s and their clones, including those in a
+        /// [`StateChannel`](crate::StateChannel), but not subscriptions. On a hub, a channel that
+        /// has never had a handle stays open. For the name of a closed channel,
+        /// [`Hub::channel`](crate::Hub::channel) returns that closed channel until the name is free
+        /// (see [`HubBuilder::retire_after`](crate::HubBuilder::retire_after)). So keep a handle
+        /// until the last event is published, instead of looking one up for each event.
         ///
         /// ```
         /// # use axum_sse::{Channel, LastEventId, testing::Reader};
@@ -246,7 +256,7 @@ impl<T: Serialize + ?Sized> ChannelBuilder<T> {
 
     channel_settings!();
 
-    /// Makes the channel.
+    /// Creates the channel.
     #[must_use]
     pub fn build(self) -> Channel<T> {
         Channel::of(Shared::single(self.settings, Clock::new()))
@@ -279,33 +289,36 @@ impl HubBuilder {
 
     channel_settings!();
 
-    /// How many channels the hub may hold at once, those that are only subscribed to included.
-    /// One with a single small event takes some 750 bytes beside the event. A channel with a
-    /// [`snapshot`](Channel::snapshot) counts until it is closed.
+    /// Sets how many channels the hub can have at once, including those with subscriptions only;
+    /// 100,000 by default. A channel with one small event takes about 750 bytes in addition to the
+    /// event. See [`Hub`] for what happens at the limit.
     pub fn max_channels(mut self, channels: usize) -> Self {
         self.settings.max_channels = channels;
         self
     }
 
-    /// How many different channels one subscription may have, 256 by default. It bounds what one
-    /// request can cost, since a subscription makes channels and looks at each of them. See
-    /// [`Hub::subscribe`] for what happens to one that has more.
+    /// Sets how many different channels one subscription can have; 256 by default. This limits the
+    /// cost of a request, because a subscription creates its channels and reads each of them. See
+    /// [`Hub::subscribe`] for what happens above the limit.
     pub fn max_channels_per_subscription(mut self, channels: usize) -> Self {
         self.settings.max_channels_per_subscription = channels;
         self
     }
 
-    /// After which time a channel that nobody holds or subscribes to is retired, with its
-    /// events; not one with a [`snapshot`](Channel::snapshot), which would be lost. A closed
-    /// channel, with a snapshot or without, stays known for at least this long after it was
-    /// closed, and for at least ten times [`retry`](Self::retry); then its name is free as soon
-    /// as nobody holds it, whether somebody has asked for it meanwhile or not.
+    /// Sets how long an idle channel, without handles and subscriptions, is kept; 1 hour by
+    /// default. Then it is retired, with its events. A channel with a
+    /// [`snapshot`](Channel::snapshot) is not retired while it is open, because the snapshot
+    /// function would be lost.
+    ///
+    /// A closed channel is kept for at least this long after it was closed, and for at least ten
+    /// times [`retry`](Self::retry) (or 1 minute, without `retry`). Lookups do not prolong that.
+    /// Then its name is free as soon as it has no handles and subscriptions.
     pub fn retire_after(mut self, time: Duration) -> Self {
         self.settings.retire_after = time;
         self
     }
 
-    /// Makes the hub.
+    /// Creates the hub.
     #[must_use]
     pub fn build(self) -> Hub {
         Hub(Arc::new(Shared::hub(self.settings)))

@@ -1,4 +1,4 @@
-//! What a client is told when something is missing: [`GapReason`], and the gap event.
+//! Missing events: [`GapReason`], and the gap event that reports them to a client.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::{
     event::{EventId, EventName, encode},
 };
 
-/// Why there is a gap.
+/// Why a client has missed events.
 ///
 /// ```
 /// use axum_sse::{Channel, GapReason, Resumption};
@@ -28,22 +28,25 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GapReason {
-    /// The client was away for longer than the channel remembers.
+    /// The client was disconnected for too long: events after its id are no longer retained.
     Evicted,
-    /// The id is not one that this channel knows: it was never given, or the channel was retired
-    /// since and made anew.
+    /// The channel does not know the id: it never assigned it, or it was retired and created again
+    /// since.
     Unknown,
-    /// The id is of another life of the channel: the server has restarted since.
+    /// The id is from another epoch: the server has been restarted since, or the id is from another
+    /// hub.
     Restarted,
-    /// The client, connected, read more slowly than the channel forgets.
+    /// The client was connected, but read so slowly that events were evicted before it read them.
     Lagged,
-    /// A client without an id asked for everything ([`Start::Oldest`](crate::Start::Oldest)), and
-    /// the first events are gone. What is retained follows. Nothing is gained by reloading.
+    /// A client without an id starts with the oldest event
+    /// ([`Start::Oldest`](crate::Start::Oldest)), and the first events are no longer retained. The
+    /// retained events follow. A page must not reload for this reason, because it would get the
+    /// same gap again.
     Truncated,
 }
 
 impl GapReason {
-    /// The reason as it stands in the gap event.
+    /// The `reason` in the gap event.
     ///
     /// ```
     /// assert_eq!(axum_sse::GapReason::Evicted.as_str(), "evicted");
@@ -60,24 +63,24 @@ impl GapReason {
     }
 }
 
-/// Something that is missing in front of a cursor.
+/// Events that are missing before a cursor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gap {
     pub(super) reason: GapReason,
     pub(super) from: LostFrom,
 }
 
-/// Where what is missing begins. It ends where delivery goes on.
+/// Where the missing events begin. They end where delivery continues.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LostFrom {
-    /// After an event that may be gone itself.
+    /// After this event, which can be evicted itself.
     Event(EventId),
     Position(u64),
     Unknown,
 }
 
 impl Gap {
-    /// How many events are missing before `position`, where that is known.
+    /// How many events are missing before `position`, if that is known.
     pub(super) fn missed(self, log: &Log, position: u64) -> Option<u64> {
         match self.from {
             LostFrom::Event(id) => log.missed(id, position),
@@ -86,8 +89,8 @@ impl Gap {
         }
     }
 
-    /// A cursor at `from` was overtaken. What has not been said yet becomes one gap, with the
-    /// reason that came first.
+    /// The log has overtaken a cursor at `from`. Merges this with a gap that is not reported yet,
+    /// whose reason remains.
     pub(super) fn widen(gap: &mut Option<Self>, from: LostFrom) {
         let reason = GapReason::Lagged;
         match (gap.as_mut(), from) {
@@ -98,7 +101,7 @@ impl Gap {
     }
 }
 
-/// One gap event: what is missing for the same reason, on one or more channels of a connection.
+/// One gap event, for all channels of a connection with the same reason.
 #[derive(Debug)]
 pub(super) struct Notice<'a> {
     pub(super) reason: GapReason,
@@ -110,12 +113,12 @@ pub(super) struct Notice<'a> {
 pub(super) struct Part<'a> {
     pub(super) channel: &'a str,
     pub(super) missed: Option<u64>,
-    /// The id that delivery goes on with.
+    /// The id with which delivery continues.
     pub(super) oldest: Option<EventId>,
 }
 
 impl Notice<'_> {
-    /// Appends the gap event. It has no id, so that it does not move the client's (rule 89).
+    /// Appends the gap event. It has no id, so that the client keeps its own (rule 89).
     pub(super) fn encode(&self, out: &mut Vec<u8>, name: &EventName, clock: &Clock, many: bool) {
         encode::name(out, name.as_str());
         let data = Data {
@@ -123,7 +126,7 @@ impl Notice<'_> {
             clock,
             many,
         };
-        // Of strings and numbers only: it serialises.
+        // Strings and numbers always serialize.
         let written = encode::json(out, &data);
         debug_assert!(written.is_ok());
         encode::end(out);
@@ -134,7 +137,7 @@ impl Notice<'_> {
 struct Data<'a> {
     notice: &'a Notice<'a>,
     clock: &'a Clock,
-    /// Whether the channels are named.
+    /// Whether there are details for each channel.
     many: bool,
 }
 
@@ -175,7 +178,7 @@ impl Serialize for Details {
     }
 }
 
-/// An id as it stands on the wire.
+/// An id as it is sent to clients.
 fn text(clock: &Clock, id: Option<EventId>) -> Option<String> {
     let mut text = Vec::new();
     clock.write(id?, &mut text);

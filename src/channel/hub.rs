@@ -1,7 +1,4 @@
-//! [`Hub`]: many channels, one id clock, one task for wake-ups and heartbeats.
-//!
-//! [`Shared`] is what the channels of a hub have in common. A stand-alone channel has a `Shared`
-//! to itself.
+//! [`Hub`]: many channels with one id clock, and one task for wake-ups and heartbeats.
 
 use std::{any::TypeId, collections::HashSet, fmt};
 
@@ -18,10 +15,10 @@ use crate::{
     sync::Arc,
 };
 
-/// Many channels of which one connection can carry any set, resumed by the one id it saw last.
+/// Many named channels. One connection can carry any set of them, and one id resumes them all.
 ///
-/// Chat rooms, a channel per user, prices by symbol: each name is a [`Channel`] of its own, and
-/// all of them share one id clock. An id seen on any of them is a point in time for all.
+/// For chat rooms, a channel per user, or prices by symbol. Each name is a separate [`Channel`].
+/// All share one id clock, so an id from one of them is a point in time for all.
 ///
 /// ```
 /// use axum::{extract::{Path, State}, response::IntoResponse};
@@ -41,23 +38,23 @@ use crate::{
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 ///
-/// **Channels** are made on first use, whether to publish or to subscribe; only publishing makes
-/// them hold memory. One that nobody holds or subscribes to is retired after a while
-/// ([`retire_after`](HubBuilder::retire_after)), with its events; a client that comes back to it
-/// with an older id gets a gap event (`unknown`). Their number is bounded
-/// ([`max_channels`](HubBuilder::max_channels)): at the bound the channel that has been idle the
-/// longest is retired, and if none is idle, [`channel`](Hub::channel) is an error. A channel with
-/// a [`snapshot`](Channel::snapshot) is not retired before it is closed.
+/// **A hub does not check permissions.** Authorize each channel in the handler, at each request; a
+/// reconnect is a new request.
 ///
-/// **Whoever may not read a channel must not subscribe to it**: a hub knows no permissions. Check
-/// them in the handler, at each request; a reconnect is one.
+/// **Channels** are created on first use, to publish or to subscribe. Only publishing allocates
+/// memory for events. A channel without handles and subscriptions is idle. It is retired after a
+/// while ([`retire_after`](HubBuilder::retire_after)), with its events; a client that returns to it
+/// with an older id gets a gap event (`unknown`). The number of channels is limited
+/// ([`max_channels`](HubBuilder::max_channels)): at the limit, the channel that has been idle
+/// longest is retired, and if none is idle, [`channel`](Hub::channel) returns an error. A channel
+/// with a [`snapshot`](Channel::snapshot) is not retired while it is open.
 ///
-/// Cheap to clone; may live in a `static` and serve several runtimes.
+/// Cheap to clone. Can be stored in a `static` and serve several runtimes.
 #[derive(Clone)]
 pub struct Hub(pub(super) Arc<Shared>);
 
 impl Hub {
-    /// A hub with the defaults of [`HubBuilder`].
+    /// Creates a hub with the defaults of [`HubBuilder`].
     ///
     /// ```
     /// let hub = axum_sse::Hub::new();
@@ -68,7 +65,7 @@ impl Hub {
         Self::builder().build()
     }
 
-    /// Starts from the defaults and sets what differs.
+    /// Configures a hub, starting from the defaults.
     ///
     /// ```
     /// use axum_sse::Hub;
@@ -80,7 +77,7 @@ impl Hub {
         HubBuilder::new()
     }
 
-    /// The channel of that name, made if there is none.
+    /// Returns the channel with this name, and creates it if necessary.
     ///
     /// ```
     /// use axum_sse::{Channel, ErrorKind, Hub};
@@ -94,13 +91,13 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::OtherType`](crate::ErrorKind::OtherType) if the channel publishes values of
-    /// another type than `T`, or names its events after their variants and the hub's channels
-    /// by default do not (see [`named_channel`](Hub::named_channel)),
-    /// [`ErrorKind::TooManyChannels`](crate::ErrorKind::TooManyChannels)
-    /// if the hub is full and no channel is idle,
-    /// [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName) if the name is longer than
-    /// 1 KiB.
+    /// - [`ErrorKind::OtherType`](crate::ErrorKind::OtherType) if the channel publishes values of
+    ///   another type, or comes from [`named_channel`](Hub::named_channel) on a hub without
+    ///   [`named`](HubBuilder::named).
+    /// - [`ErrorKind::TooManyChannels`](crate::ErrorKind::TooManyChannels) if the hub is full and
+    ///   no channel is idle.
+    /// - [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName) if the name is longer than 1
+    ///   KiB.
     pub fn channel<T>(&self, name: impl AsRef<str>) -> Result<Channel<T>, Error>
     where
         T: Serialize + ?Sized + 'static,
@@ -108,12 +105,11 @@ impl Hub {
         self.handle(name.as_ref(), self.0.settings.named)
     }
 
-    /// The channel of that name, made if there is none, whose events bear the names of their enum
-    /// variants (see [`HubBuilder::named`]).
+    /// Like [`channel`](Hub::channel), for a channel whose events are named after their enum
+    /// variants.
     ///
-    /// All handles of one channel agree on that: it is not for one of them to forget. For a hub
-    /// whose channels are all like this, set [`HubBuilder::named`] on the hub; then
-    /// [`channel`](Hub::channel) does the same.
+    /// All handles of a channel must agree on this. To name the events of all channels, use
+    /// [`HubBuilder::named`]; then [`channel`](Hub::channel) does the same.
     ///
     /// ```
     /// # use axum_sse::{ErrorKind, Hub, LastEventId, Start, testing::Reader};
@@ -135,8 +131,9 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// Those of [`channel`](Hub::channel); [`ErrorKind::OtherType`](crate::ErrorKind::OtherType)
-    /// if the channel does not name its events.
+    /// Those of [`channel`](Hub::channel), and
+    /// [`ErrorKind::OtherType`](crate::ErrorKind::OtherType) if other handles of the channel do not
+    /// name events after their variants.
     pub fn named_channel<T>(&self, name: impl AsRef<str>) -> Result<Channel<T>, Error>
     where
         T: Serialize + ?Sized + 'static,
@@ -154,16 +151,16 @@ impl Hub {
         Ok(Channel::with_names(handle, named))
     }
 
-    /// A subscription to all these channels at once: everything behind the client's id on any of
-    /// them, in one order, and then live. See [`Subscription`].
+    /// Subscribes a client to all these channels at once. It receives every event after its id on
+    /// any of them, in one order, and then live events. See [`Subscription`].
     ///
-    /// A name that is there twice counts once. If there are more names than
-    /// [`max_channels_per_subscription`](HubBuilder::max_channels_per_subscription), the hub is
-    /// full, or a name is longer than 1 KiB, the subscription ends at once and sends the client
-    /// away for a few seconds. [`Stats::refused`] counts that; with the feature `tracing`, it is
-    /// logged: too many names as an error, since the client would come back with them for ever,
-    /// the others as warnings. A handler that takes names from a request should check their
-    /// number itself and answer 400.
+    /// Duplicate names count once. If there are more than
+    /// [`max_channels_per_subscription`](HubBuilder::max_channels_per_subscription) names, if the
+    /// hub is full, or if a name is longer than 1 KiB, the subscription is refused: its stream ends
+    /// at once, and the client reconnects after a few seconds. [`Stats::refused`] counts this. With
+    /// the feature `tracing` it is logged: as an error for too many names, because the client will
+    /// return with the same names, and otherwise as a warning. If the names come from the request,
+    /// limit their number in the handler, and answer 400.
     ///
     /// ```
     /// # use axum_sse::{Channel, Hub, LastEventId, testing::Reader};
@@ -188,7 +185,7 @@ impl Hub {
         let limit = self.0.settings.max_channels_per_subscription;
         let mut known: HashSet<Box<str>> = HashSet::new();
         let mut names: Vec<N> = Vec::new();
-        // Counted before any channel is made, so that what is refused leaves nothing behind.
+        // Counted before any channel is created, so that a refused subscription creates none.
         for name in channels {
             if !known.insert(name.as_ref().into()) {
                 continue;
@@ -199,8 +196,8 @@ impl Hub {
                     hub = %self.0.settings.name,
                     channels = known.len(),
                     limit,
-                    "a subscription to more channels than `max_channels_per_subscription` is \
-                     refused; `channels` are those counted until then"
+                    "a subscription was refused: it has more channels than \
+                     `max_channels_per_subscription`; `channels` is their number so far"
                 );
                 return Subscription::refused(self.0.clone());
             }
@@ -212,7 +209,7 @@ impl Hub {
                 Ok(handle) => sources.push(handle),
                 Err(_refused) => {
                     #[cfg(feature = "tracing")]
-                    tracing::warn!(error = %_refused, "a subscription is refused");
+                    tracing::warn!(error = %_refused, "a subscription was refused");
                     return Subscription::refused(self.0.clone());
                 }
             }
@@ -220,11 +217,11 @@ impl Hub {
         Subscription::new(self.0.clone(), sources, last.into())
     }
 
-    /// The newest id drawn on any channel, or the start if there is none.
+    /// The newest id of any channel, or the start if there is none.
     ///
-    /// A client that is given this id beside a state that was read *afterwards* can resume from
-    /// it without missing anything, as long as each change is committed first and published then.
-    /// Published before it is committed, a change can be older than the id and not in the state.
+    /// Read this id, then your state, and send both to a client: it can resume from the id without
+    /// missing a change, if each change is committed before it is published. Otherwise, a change
+    /// that is older than the id can be missing from the state.
     ///
     /// ```
     /// # use axum_sse::{Channel, Hub};
@@ -239,7 +236,7 @@ impl Hub {
         self.0.clock.newest()
     }
 
-    /// Figures over all channels. Looks at each of them.
+    /// Statistics over all channels. Visits each of them.
     ///
     /// ```
     /// # use axum_sse::{Channel, Hub};

@@ -1,14 +1,15 @@
-//! Figures through the [`metrics`] facade (feature `metrics`).
+//! Reports statistics through the [`metrics`] facade (feature `metrics`).
 //!
-//! The wake task reports once per heartbeat interval (every 16 seconds if there are no
-//! heartbeats), while there are subscribers, and when the last one has left. Nothing is counted on the way of an event.
+//! The wake task reports once per heartbeat interval (every 16 seconds without heartbeats) while
+//! there are subscribers, and when the last one has left. Delivering an event does not touch the
+//! facade.
 
 use crate::channel::stats::{GapCounts, Stats};
 
-/// Reports as `axum_sse_*`, with the label `hub`.
+/// Reports metrics named `axum_sse_*`, with the label `hub`.
 ///
-/// Hubs without a name are not reported: there may be thousands, and their figures would
-/// overwrite each other.
+/// Does nothing for hubs without a name: there can be thousands, and they would overwrite each
+/// other's metrics.
 pub(crate) fn report(hub: &str, stats: impl FnOnce() -> Stats) {
     if hub.is_empty() {
         return;
@@ -89,7 +90,7 @@ mod tests {
 
     impl CounterFn for Value {
         fn increment(&self, _: u64) {
-            panic!("figures are absolute");
+            panic!("metrics are absolute");
         }
 
         fn absolute(&self, value: u64) {
@@ -99,11 +100,11 @@ mod tests {
 
     impl GaugeFn for Value {
         fn increment(&self, _: f64) {
-            panic!("figures are absolute");
+            panic!("metrics are absolute");
         }
 
         fn decrement(&self, _: f64) {
-            panic!("figures are absolute");
+            panic!("metrics are absolute");
         }
 
         fn set(&self, value: f64) {

@@ -1,7 +1,7 @@
-//! [`Channel<T>`]: the typed handle on one log. The folder: one log, many cursors; no HTTP.
+//! [`Channel<T>`]: the typed handle on a log. This folder has logs and cursors, but no HTTP.
 //!
 //! `state.rs` is one channel, `registry.rs` finds it by name, `clock.rs` draws its ids, `wake.rs`
-//! wakes its readers, and `hub.rs` holds many channels together.
+//! wakes its readers, and `hub.rs` combines many channels.
 
 pub(crate) mod builder;
 pub(crate) mod clock;
@@ -58,13 +58,13 @@ use stats::Stats;
 use subscription::Subscription;
 use wake::yield_fairly;
 
-/// How many items [`Channel::forward`] takes from its source before other tasks get a turn.
+/// How many items [`Channel::forward`] publishes before it yields to other tasks.
 const FORWARD_SLICE: usize = 64;
 
-/// A channel: publish values from anywhere, and every client resumes from its `Last-Event-ID`.
+/// Publishes values to any number of clients, each of which resumes after the last id it saw.
 ///
-/// A cheap-to-clone handle on one bounded log of events that are already framed. A value is
-/// serialised once, when it is published, however many clients there are. Publishing needs no
+/// A channel is a bounded log of encoded events. This is a handle on it, cheap to clone. Each value
+/// is serialized once, when it is published, however many clients there are. Publishing needs no
 /// runtime, never waits for a client, and costs the same with one subscriber as with 100,000.
 ///
 /// ```
@@ -85,17 +85,18 @@ const FORWARD_SLICE: usize = 64;
 /// # Ok::<(), axum_sse::Error>(())
 /// ```
 ///
-/// **Slow**: a client that reads slowly is a cursor that lies further behind. It costs no queue
-/// and holds nobody up. If the log moves on without it, the client gets a gap event (see
+/// **Slow clients** are only further back in the log. They need no queue and delay no other client.
+/// If events are evicted before such a client has read them, it gets a gap event (see
 /// [`Subscription`]).
 ///
-/// **Full**: the log holds the newest events within its bounds (see [`ChannelBuilder`]); older ones are
-/// forgotten. A client that comes back for them gets a gap event, and then what is retained.
+/// **Full log**: the log retains the newest events within its limits (see [`ChannelBuilder`]) and
+/// evicts older ones. A client that has missed evicted events gets a gap event, and then what is
+/// retained.
 ///
-/// **Dropped**: clients stay connected when the last handle is dropped, and get heartbeats until
-/// they leave, since another handle may be made (of a hub), or the channel may only be read. To
-/// end their streams, [`close`](Channel::close) it, or let the builder do that
-/// ([`close_on_drop`](ChannelBuilder::close_on_drop)).
+/// **Dropped handles**: when the last handle is dropped, clients stay connected and get heartbeats,
+/// because a hub can create new handles, and some channels are only read. To end the streams,
+/// [`close`](Channel::close) the channel, or build it with
+/// [`close_on_drop`](ChannelBuilder::close_on_drop).
 pub struct Channel<T: ?Sized> {
     handle: Handle,
     encode: Encode<T>,
@@ -103,7 +104,7 @@ pub struct Channel<T: ?Sized> {
 }
 
 impl<T: Serialize + ?Sized> Channel<T> {
-    /// A channel of its own, with the defaults of [`ChannelBuilder`].
+    /// Creates a stand-alone channel with the defaults of [`ChannelBuilder`].
     ///
     /// ```
     /// let channel = axum_sse::Channel::<str>::new();
@@ -114,7 +115,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
         Self::builder().build()
     }
 
-    /// Starts from the defaults and sets what differs.
+    /// Configures a stand-alone channel, starting from the defaults.
     ///
     /// ```
     /// use axum_sse::Channel;
@@ -126,7 +127,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
         ChannelBuilder::new()
     }
 
-    /// A handle that publishes as the settings say.
+    /// A handle that names events after their variants if the settings say so.
     pub(crate) fn of(handle: ChannelHandle) -> Self {
         let named = handle.shared.settings.named;
         Self::with_names(handle, named)
@@ -143,10 +144,10 @@ impl<T: Serialize + ?Sized> Channel<T> {
         }
     }
 
-    /// Appends one value as an event.
+    /// Publishes a value as an event.
     ///
-    /// The value is serialised before anything else happens; an error leaves no trace. May be
-    /// called from any thread, and from within a `Serialize`.
+    /// The value is serialized first; an error changes nothing and uses no id. Can be called from
+    /// any thread, even within a `Serialize` implementation.
     ///
     /// ```
     /// let numbers = axum_sse::Channel::new();
@@ -157,25 +158,23 @@ impl<T: Serialize + ?Sized> Channel<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Serialize`] if the value cannot be serialised, [`ErrorKind::TooLarge`] if it
-    /// alone is more than the channel may hold, [`ErrorKind::Closed`] if the channel has been
-    /// closed. On a [`named`](ChannelBuilder::named) channel also the errors of [`Event::named`], and
-    /// [`ErrorKind::InvalidName`] for a variant that has a reserved name: `error`, `open`, or
-    /// that of the channel's own gap, checkpoint or snapshot event. A refused publish uses up no
-    /// id.
-    ///
-    /// [`ErrorKind::NotPublishable`] if the channel belongs to a [`StateChannel`](crate::StateChannel), which
-    /// has to publish instead. [`ErrorKind::InvalidName`] on every publish if the builder was
-    /// given one name for two of the channel's own events.
+    /// - [`ErrorKind::Serialize`] if the value cannot be serialized.
+    /// - [`ErrorKind::TooLarge`] if the event exceeds [`ChannelBuilder::bytes`].
+    /// - [`ErrorKind::Closed`] if the channel has been closed.
+    /// - [`ErrorKind::NotPublishable`] if the channel belongs to a
+    ///   [`StateChannel`](crate::StateChannel), which must publish instead.
+    /// - [`ErrorKind::InvalidName`], always, if the builder got the same name for two of the
+    ///   channel's own events.
+    /// - On a [`named`](ChannelBuilder::named) channel, the errors of [`Event::named`], and
+    ///   [`ErrorKind::InvalidName`] for a variant with the name of the channel's gap, checkpoint or
+    ///   snapshot event.
     pub fn publish(&self, value: &T) -> Result<Published, Error> {
         self.check_publisher()?;
         Ok(Published::new(self.append_value(value)?))
     }
 
-    /// What [`publish`](Channel::publish) does once it is known who publishes. A [`StateChannel`]
-    /// calls it on the channel that it owns.
-    ///
-    /// [`StateChannel`]: crate::StateChannel
+    /// Publishes without the check that a [`StateChannel`](crate::StateChannel) does not own the
+    /// channel.
     pub(crate) fn append_value(&self, value: &T) -> Result<EventId, Error> {
         self.append(|out| {
             let encoded = (self.encode)(value, out)?;
@@ -192,10 +191,10 @@ impl<T: Serialize + ?Sized> Channel<T> {
         })
     }
 
-    /// Publishes every item of `stream` until it ends, and returns how many there were.
+    /// Publishes every item of `stream` until it ends, and returns their number.
     ///
-    /// Goes on whatever clients do, and lets other tasks run after every 64 items. Dropping the
-    /// future cancels it between two items.
+    /// Does not depend on clients. Yields to other tasks after every 64 items. Dropping the future
+    /// stops it between two items.
     ///
     /// ```
     /// # use axum_sse::Channel;
@@ -208,8 +207,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
     ///
     /// # Errors
     ///
-    /// Stops at the first item that cannot be published, with the error of
-    /// [`publish`](Channel::publish).
+    /// The error of [`publish`](Channel::publish) for the first item that cannot be published.
     pub async fn forward<S, Kind>(&self, stream: S) -> Result<u64, Error>
     where
         T: NotAResult<Kind> + Sized,
@@ -231,8 +229,8 @@ impl<T: Serialize + ?Sized> Channel<T> {
 }
 
 impl<T: ?Sized> Channel<T> {
-    /// Appends an [`Event`] of any content: text, a name of its own, empty data. The channel
-    /// gives it its id.
+    /// Publishes an [`Event`], for content that is not a serialized value: other text, a separate
+    /// name, or empty data. The channel sets its id.
     ///
     /// ```
     /// use axum_sse::{Channel, Event, event_name};
@@ -244,10 +242,9 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotPublishable`] if the event has an id or a reconnection time, carries no
-    /// data, or has a reserved name: `error`, `open`, or that of the channel's gap, checkpoint or
-    /// snapshot event, which only the channel may send. The others are those of
-    /// [`publish`](Channel::publish).
+    /// [`ErrorKind::NotPublishable`] if the event has an id, a reconnection time or no data, or if
+    /// its name is `error` or that of the channel's gap, checkpoint or snapshot event. Otherwise as
+    /// for [`publish`](Channel::publish).
     pub fn publish_event(&self, event: &Event) -> Result<Published, Error> {
         self.check_publisher()?;
         self.check(event)?;
@@ -255,14 +252,15 @@ impl<T: ?Sized> Channel<T> {
         Ok(Published::new(id))
     }
 
-    /// Whether nobody may publish events of that name: a gap or a state would be forged, and an
-    /// `EventSource` fires `error` and `open` itself.
+    /// Whether published events cannot have this name: clients would take them for events that only
+    /// the channel sends, or that `EventSource` fires itself.
     fn is_reserved(&self, name: &str) -> bool {
         let settings = &self.handle.shared.settings;
         let own = [
             Some(&settings.gap),
             settings.checkpoint.as_ref(),
-            // Both: on one connection, it would be taken for that of another channel.
+            // Also the default name: on a connection over several channels, clients would take the
+            // event for another channel's snapshot.
             settings.snapshot.as_ref(),
             self.handle.snapshot_name(settings),
             settings.end.as_ref(),
@@ -271,24 +269,34 @@ impl<T: ?Sized> Channel<T> {
         own.any(|own| own == name) || RESERVED.contains(&name)
     }
 
-    /// An event published past its `StateChannel` would be missing from the state for ever.
+    /// The state of a `StateChannel` would never include an event that bypasses it.
     fn check_publisher(&self) -> Result<(), Error> {
         if !self.handle.has_state_channel.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let name = self.handle.name();
         Err(Error::new(
             ErrorKind::NotPublishable,
-            format!("channel {name:?} belongs to a StateChannel: publish through it"),
+            format!(
+                "{} belongs to a StateChannel: publish through it",
+                self.described()
+            ),
         ))
     }
 
+    /// The channel in error messages. Stand-alone channels have no name.
+    fn described(&self) -> String {
+        match self.handle.name() {
+            "" => "this channel".to_owned(),
+            name => format!("channel {}", quoted(name)),
+        }
+    }
+
     fn check(&self, event: &Event) -> Result<(), Error> {
-        let flaw = event.unfit_for_a_channel().or_else(|| {
+        let flaw = event.not_publishable().or_else(|| {
             event
                 .name_str()
                 .is_some_and(|name| self.is_reserved(name))
-                .then_some("its name is reserved for the channel or for browsers")
+                .then_some("its name is reserved for the channel or for `EventSource`")
         });
         match flaw {
             None => Ok(()),
@@ -299,13 +307,13 @@ impl<T: ?Sized> Channel<T> {
         }
     }
 
-    /// A subscription for the client that brings `last`: everything behind that id, or a gap
-    /// event, and then live. See [`Subscription`].
+    /// Subscribes a client that sent `last`, an extracted [`LastEventId`] or an [`EventId`]. It
+    /// receives every event after that id, or a gap event first, and then live events. See
+    /// [`Subscription`].
     ///
-    /// Takes a [`LastEventId`] as extracted, or an [`EventId`].
-    ///
-    /// State that is read after this call has no hole between it and the stream, as long as each
-    /// change is committed first and published then.
+    /// If a handler also reads state for the client, it should do so after this call. If each
+    /// change is committed before it is published, the state and the stream together then miss
+    /// nothing.
     ///
     /// ```
     /// # use axum_sse::{Channel, testing::Reader};
@@ -327,16 +335,17 @@ impl<T: ?Sized> Channel<T> {
         )
     }
 
-    /// Closes the channel, behind one `last` event if there is one (on which a page can call
-    /// `close()`). Both happen under one lock: nothing comes in between, and nothing after.
-    /// Returns the last event's id.
+    /// Closes the channel, after one `last` event if given, on which a page can call `close()`.
+    /// Returns the result of publishing `last`. No other event can be published in between, nor
+    /// afterwards.
     ///
-    /// Subscribers get the rest and then the end. Clients that come back are told by a 204 not
-    /// to, once nothing is left for them: that is the standard's way to stop an `EventSource`.
-    /// A closed channel of a hub stays known for a while after it was closed, whether somebody
-    /// asks for it or not (see [`retire_after`](crate::HubBuilder::retire_after)), and for as long as a
-    /// handle or a subscription holds it. Then it is retired with its events and its snapshot,
-    /// and its name is free for a new channel.
+    /// Subscribers receive the remaining events, and then their streams end. A client that returns
+    /// with nothing left to receive gets a 204, which makes an `EventSource` [stop reconnecting].
+    ///
+    /// A closed channel of a hub is kept for a while (see
+    /// [`retire_after`](crate::HubBuilder::retire_after)) and for as long as it has handles or
+    /// subscriptions. Then it is retired, with its events and its snapshot, and its name is free
+    /// for a new channel.
     ///
     /// ```
     /// # use axum_sse::{Channel, Event, LastEventId, event_name, testing::Reader};
@@ -354,8 +363,10 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] if it is closed already; for `last` those of
-    /// [`publish_event`](Channel::publish_event), and then the channel stays open.
+    /// [`ErrorKind::Closed`] if the channel is already closed. The errors of
+    /// [`publish_event`](Channel::publish_event) for `last`; the channel then stays open.
+    ///
+    /// [stop reconnecting]: https://html.spec.whatwg.org/multipage/server-sent-events.html#server-sent-events-intro
     pub fn close(&self, last: Option<&Event>) -> Result<Option<Published>, Error> {
         if let Some(last) = last {
             self.check(last)?;
@@ -363,7 +374,7 @@ impl<T: ?Sized> Channel<T> {
         Ok(self.end_with(last)?.map(Published::new))
     }
 
-    /// Closes the channel after an event that may have one of the channel's own names.
+    /// Closes the channel after an event that can have a reserved name.
     pub(crate) fn end_with(&self, last: Option<&Event>) -> Result<Option<EventId>, Error> {
         let Shared { clock, wake, .. } = &*self.handle.shared;
         let now = self.handle.shared.now();
@@ -389,7 +400,7 @@ impl<T: ?Sized> Channel<T> {
         self.handle.is_closed()
     }
 
-    /// Figures of this channel.
+    /// Statistics of this channel.
     ///
     /// ```
     /// let channel = axum_sse::Channel::new();
@@ -416,26 +427,29 @@ impl<T: ?Sized> Channel<T> {
         stats
     }
 
-    /// Gives the channel a snapshot: an async function that returns the state which the events
-    /// change, and the id that it stands at. New clients, and clients with a gap, first get that
-    /// state, as an event with that id, and then every event behind it.
+    /// Sets an async function that returns the state that the channel's events change, and the id
+    /// of the last event that the state contains. New clients, and clients with a gap, receive that
+    /// state first, as an event with that id, and then every event after it.
     ///
-    /// The id must be one up to which the state contains every event of this channel, and none
-    /// behind; [`StateChannel`](crate::StateChannel) gets that right without thinking.
+    /// The state must contain all events of this channel up to that id, and none after it.
+    /// [`StateChannel`](crate::StateChannel) guarantees that.
     ///
-    /// The function is called when a client needs it, once for all who need it at the same time.
-    /// What it returns is also given to clients that come later, with the events that follow it,
-    /// as long as the channel retains those and they are not too many (half of what it may retain,
-    /// or more bytes than the state). So a state that changes without an event is out of date.
-    /// If the function fails, or takes longer than
-    /// [`snapshot_timeout`](ChannelBuilder::snapshot_timeout), the streams that wait for it end, and
-    /// their clients come back. So does a client for which two in a row came too late.
+    /// The function is called when a client needs the state, once for all clients that need it at
+    /// the same time. Later clients get the same snapshot and the events after it, as long as the
+    /// channel retains these and they stay few: up to half of the channel's limits, and no more
+    /// bytes than the state has (or 64 KiB). So clients can miss a change of the state that has no
+    /// event.
     ///
-    /// Do not capture the channel in the function: it is kept by the channel.
+    /// If the function fails, or exceeds [`snapshot_timeout`](ChannelBuilder::snapshot_timeout),
+    /// the streams that wait for it end, and their clients reconnect. The same happens to a client
+    /// for which two snapshots in a row come too late.
     ///
-    /// In a hub, a channel with a snapshot counts as held until it is closed: it is never retired,
-    /// which would lose the function, and takes one of
-    /// [`max_channels`](crate::HubBuilder::max_channels). Its events still grow too old.
+    /// Do not capture the channel in the function. The channel owns the function, so neither would
+    /// ever be dropped.
+    ///
+    /// A hub does not retire a channel with a snapshot while it is open, because the function would
+    /// be lost; it counts towards [`max_channels`](crate::HubBuilder::max_channels). Its events are
+    /// still evicted.
     ///
     /// ```
     /// # use axum_sse::{BoxError, Channel, LastEventId, testing::Reader};
@@ -462,7 +476,7 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::HasSnapshot`] if the channel has one already.
+    /// [`ErrorKind::HasSnapshot`] if the channel already has a snapshot.
     pub fn snapshot<S, F, Making, E>(&self, make: F) -> Result<(), Error>
     where
         S: Serialize,
@@ -479,10 +493,12 @@ impl<T: ?Sized> Channel<T> {
         }))
     }
 
-    /// The same for a function that does not know an id: the channel's position is read before
-    /// it is called. So an event that is published meanwhile may be in the state *and* follow
-    /// it: clients get each change at least once, as long as each change is committed before it
-    /// is published. One that is published first may be missing in the state and not follow it.
+    /// Like [`snapshot`](Channel::snapshot), for a function that does not know the id. The newest
+    /// id is read before the function is called, so an event that is published meanwhile can be in
+    /// the state and also follow it.
+    ///
+    /// Commit each change before you publish it. Clients then get each change at least once;
+    /// otherwise a change can be missing both from the state and from the events after it.
     ///
     /// ```
     /// # use axum_sse::{BoxError, Channel, LastEventId, testing::Reader};
@@ -521,17 +537,17 @@ impl<T: ?Sized> Channel<T> {
         self.handle.snapshots.set(snapshots).map_err(|_| {
             Error::new(
                 ErrorKind::HasSnapshot,
-                format!("channel {:?} has a snapshot already", self.handle.name()),
+                format!("{} already has a snapshot", self.described()),
             )
         })
     }
 
-    /// Names this channel's snapshot event, in place of
-    /// [`ChannelBuilder::snapshot_name`]; `None` sends it to `onmessage`.
+    /// Names this channel's snapshot events, instead of [`ChannelBuilder::snapshot_name`]. With
+    /// `None` they have no name and reach `onmessage`.
     ///
-    /// So a page on several channels with snapshots can tell them apart. To be set before clients
-    /// come, and once: a later call is an error unless it says the same. Only this channel keeps
-    /// others from publishing events of that name; choose one that no channel of the same page uses.
+    /// This lets a page over several channels distinguish their snapshots. Set the name before
+    /// clients connect; it cannot be changed later. Only this channel reserves it, so choose a name
+    /// that the other channels of the page do not use for events.
     ///
     /// ```
     /// # use axum_sse::{BoxError, Channel, Hub, LastEventId, event_name, testing::Reader};
@@ -545,8 +561,8 @@ impl<T: ?Sized> Channel<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidName`] if it is the name of the channel's gap, checkpoint or heartbeat
-    /// event, or another name was set before.
+    /// [`ErrorKind::InvalidName`] if the channel's gap, checkpoint or heartbeat event has that
+    /// name, or if another name is already set.
     pub fn set_snapshot_name(&self, name: impl Into<Option<EventName>>) -> Result<(), Error> {
         let name = name.into();
         let settings = &self.handle.shared.settings;
@@ -555,8 +571,7 @@ impl<T: ?Sized> Channel<T> {
             ..settings.clone()
         };
         let refused = |why: &str| {
-            let channel = self.handle.name();
-            let message = format!("snapshot name of channel {channel:?}: {why}");
+            let message = format!("snapshot name of {}: {why}", self.described());
             Err(Error::new(ErrorKind::InvalidName, message))
         };
         if let Some(conflict) = named.name_conflict() {
@@ -564,24 +579,24 @@ impl<T: ?Sized> Channel<T> {
         }
         match self.handle.snapshot_name.get_or_init(|| name.clone()) == &name {
             true => Ok(()),
-            false => refused("another one was set before"),
+            false => refused("another name is already set"),
         }
     }
 
-    /// From now on only the channel's board may publish.
+    /// From now on, only the channel's [`StateChannel`](crate::StateChannel) can publish.
     pub(crate) fn give_to_state_channel(&self) {
         self.handle.has_state_channel.store(true, Ordering::Relaxed);
     }
 
-    /// The newest id of all channels of this one's hub.
+    /// The newest id drawn on any channel of this channel's hub.
     pub(crate) fn hub_newest(&self) -> EventId {
         self.handle.shared.clock.newest()
     }
 
     /// The id of the newest event, or of the start if there is none.
     ///
-    /// A state that is read afterwards contains every event up to it, as long as each change is
-    /// committed first and published then.
+    /// If each change is committed before it is published, state that is read after this call
+    /// contains every event up to this id.
     ///
     /// ```
     /// let channel = axum_sse::Channel::new();
@@ -621,7 +636,7 @@ impl<T: ?Sized> Channel<T> {
     }
 }
 
-/// What makes a handle of those that publish: with the last of them the channel may close.
+/// Counts the publishing handles: the channel can close when the last one is dropped.
 struct Handle(ChannelHandle);
 
 impl Handle {
@@ -650,7 +665,7 @@ impl Drop for Handle {
         let left = self.publishers.fetch_sub(1, Ordering::AcqRel) - 1;
         let shared = &self.0.shared;
         if left == 0 && shared.settings.close_on_drop {
-            // An error says that it has been closed before.
+            // An error means that it is already closed.
             let _ = self
                 .0
                 .close(None, shared.now(), &shared.clock, &shared.wake);
@@ -658,15 +673,15 @@ impl Drop for Handle {
     }
 }
 
-/// The largest buffer that a thread keeps for its next publish.
+/// The capacity up to which a thread keeps its buffer for the next publish.
 const KEPT_BUFFER: usize = 64 * 1024;
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends this thread's buffer, empty. It is out of its place meanwhile: a `Serialize` that
-/// publishes gets a new one (law 8).
+/// Lends this thread's buffer, empty. It is taken out of the thread local meanwhile, so a
+/// `Serialize` that publishes gets a new one (law 8).
 fn with_buffer<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     let mut buffer = BUFFER.take();
     buffer.clear();

@@ -8,9 +8,9 @@ use std::{
 
 use crate::{error::Error, event::EventId};
 
-/// An event that was accepted, and a future of its id.
+/// The result of a successful publish, and a future that resolves to the event's id.
 ///
-/// The event goes out whether this is awaited or dropped. Await it to learn the event's id:
+/// The event is sent whether this is awaited or dropped. Await it if you need the id:
 ///
 /// ```
 /// use axum_sse::Channel;
@@ -31,8 +31,7 @@ impl Published {
         Self(id)
     }
 
-    /// The event's id, if it is known already. Events that are kept in memory have theirs at
-    /// once.
+    /// The event's id, if it is already known. For events that are kept in memory, it always is.
     #[must_use]
     pub fn id(&self) -> Option<EventId> {
         Some(self.0)

@@ -1,4 +1,4 @@
-//! [`Settings`]: everything that a builder sets.
+//! [`Settings`]: what a builder sets.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// What operators call it.
+    /// The name for operators; can be empty.
     #[cfg_attr(not(any(feature = "metrics", feature = "tracing")), allow(dead_code))]
     pub(crate) name: String,
     pub(crate) limits: Limits,
@@ -18,15 +18,15 @@ pub(crate) struct Settings {
     pub(crate) gap: EventName,
     pub(crate) checkpoint: Option<EventName>,
     pub(crate) snapshot: Option<EventName>,
-    /// Whether the data of a snapshot names its channel.
+    /// Whether the data of snapshots includes the channel's name.
     pub(crate) snapshot_channel: bool,
     pub(crate) snapshot_timeout: Duration,
-    /// The event with which a run ends early. Only a run has one.
+    /// The name of the event that ends an incomplete run. Only runs have it.
     pub(crate) end: Option<EventName>,
     pub(crate) coalesce: Duration,
-    /// Values are published as events that bear the names of their variants.
+    /// Whether values are published as events named after their variants.
     pub(crate) named: bool,
-    /// A channel closes when its last publishing handle is dropped.
+    /// Whether a channel closes when its last publishing handle is dropped.
     pub(crate) close_on_drop: bool,
     pub(crate) max_channels: usize,
     pub(crate) max_channels_per_subscription: usize,
@@ -34,22 +34,23 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Ten times what clients wait before they reconnect, or longer.
+    /// How long a closed channel stays known: long enough for its clients to reconnect and learn
+    /// that it is closed.
     pub(crate) fn known_after_close(&self) -> Duration {
-        /// What browsers wait that are told nothing, rounded up.
-        const UNTOLD: Duration = Duration::from_secs(6);
-        let retry = self
-            .retry
-            .map_or(UNTOLD, |millis| Duration::from_millis(millis.into()));
+        /// How long browsers wait by default, rounded up.
+        const BROWSER_DEFAULT: Duration = Duration::from_secs(6);
+        let retry = self.retry.map_or(BROWSER_DEFAULT, |millis| {
+            Duration::from_millis(millis.into())
+        });
         self.retire_after.max(retry * 10)
     }
 }
 
-/// Names that no event of ours may have: an `EventSource` fires events of these names itself.
+/// Names that no event can have, because `EventSource` fires events of these names itself.
 pub(super) const RESERVED: [&str; 2] = ["error", "open"];
 
 impl Settings {
-    /// Why the channel's own events cannot be told apart, if two of them have one name.
+    /// A message if a name is reserved, or if two of the channel's own events have the same name.
     pub(crate) fn name_conflict(&self) -> Option<String> {
         let own = [
             ("gap", Some(self.gap.as_str())),
@@ -63,7 +64,10 @@ impl Settings {
         for (at, (one, name)) in own.iter().enumerate() {
             let Some(name) = name else { continue };
             if RESERVED.contains(name) {
-                return Some(format!("the {one} event may not be named {}", quoted(name)));
+                return Some(format!(
+                    "the {one} event must not be named {}",
+                    quoted(name)
+                ));
             }
             if let Some((other, _)) = own[..at].iter().find(|(_, taken)| *taken == Some(*name)) {
                 return Some(format!(

@@ -1,5 +1,4 @@
-//! [`Shared`]: what the channels of one hub have in common. A stand-alone channel has a `Shared` to
-//! itself.
+//! [`Shared`]: what the channels of a hub share. A stand-alone channel has a separate one.
 
 use tokio::time::Instant;
 
@@ -19,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
-    /// Two of the channel's own events have one name: nothing can be published.
+    /// Why nothing can be published, if the names of the channel's own events conflict.
     pub(super) name_conflict: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) wake: Arc<Wake>,
@@ -29,7 +28,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Of a hub.
+    /// For a hub.
     pub(super) fn hub(settings: Settings) -> Self {
         let bounds = Bounds {
             channels: settings.max_channels,
@@ -39,7 +38,7 @@ impl Shared {
         Self::new(settings, Clock::new(), Some(bounds))
     }
 
-    /// Of a channel of its own.
+    /// For a stand-alone channel, which is created with it.
     pub(crate) fn single(settings: Settings, clock: Clock) -> ChannelHandle {
         let shared = Self::new(settings, clock, None);
         let state = ChannelState::new("", shared.settings.limits, shared.clock.start());
@@ -61,7 +60,8 @@ impl Shared {
         }
     }
 
-    /// The time that logs are told. Only asked where a log has an age.
+    /// Milliseconds since the start, for the age of events. Without an age limit it is always 0,
+    /// because reading the clock takes time.
     pub(crate) fn now(&self) -> u64 {
         match self.settings.limits.age {
             None => 0,
@@ -69,8 +69,8 @@ impl Shared {
         }
     }
 
-    /// Visits a bounded number of channels, and returns those whose readers should be looked at.
-    /// Called by the wake task, once per tick.
+    /// Visits a bounded number of channels, and returns those whose readers need a visit. The wake
+    /// task calls this once per tick.
     pub(crate) fn sweep(&self) -> Vec<Arc<ChannelState>> {
         self.registry.sweep(self.now())
     }
@@ -84,7 +84,7 @@ impl Shared {
         }
     }
 
-    /// Looks at a bounded number of channels; returns the sum after the last.
+    /// Adds up a bounded number of channels. Returns the total after the last one.
     pub(crate) fn tally(&self, tally: &mut Tally) -> Option<Stats> {
         let (states, next) = self.registry.some_channels(tally.next);
         let stats = &mut tally.stats;
@@ -105,17 +105,17 @@ impl Shared {
         Some(*stats)
     }
 
-    /// Whether anybody hears of the figures.
+    /// Whether metrics are reported.
     #[cfg(feature = "metrics")]
     pub(crate) fn is_reported(&self) -> bool {
         !self.settings.name.is_empty()
     }
 }
 
-/// Figures of a hub that are being summed up, a few channels at a time.
+/// Statistics of a hub while they are added up, a few channels at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// The first channel that has not been looked at.
+    /// The next channel to add.
     next: usize,
     stats: Stats,
 }

@@ -1,8 +1,7 @@
-//! [`Snapshots`]: how a channel comes by the state that its events change.
+//! [`Snapshots`]: makes the snapshots of a channel, and shares them between clients.
 //!
-//! A snapshot is made and framed once, and its bytes are shared by all clients that get it. While
-//! one is being made, everybody who asks waits for that one; the last one is handed out again as
-//! long as the log retains what follows it.
+//! A snapshot is made and encoded once. Clients that need one while it is being made wait for it.
+//! Later clients get it too, as long as the log retains the events after it.
 
 use std::{
     fmt,
@@ -41,7 +40,7 @@ impl State {
     }
 }
 
-/// A state as an event.
+/// A state as an encoded event.
 #[derive(Debug)]
 pub(crate) struct SharedSnapshot {
     pub(crate) id: EventId,
@@ -54,16 +53,16 @@ impl SharedSnapshot {
         let State { id, data } = state;
         let settings = &handle.shared.settings;
         let clock = &handle.shared.clock;
-        clock.check(*id).map_err(|_| {
-            format!("its id {id} is not one that its hub has drawn, so no event can follow it")
-        })?;
+        clock
+            .check(*id)
+            .map_err(|_| format!("its id {id} is not an id of this channel's hub"))?;
         let mut event = Vec::with_capacity(data.len() + 256);
         if let Some(name) = handle.snapshot_name(settings) {
             encode::name(&mut event, name.as_str());
         }
         encode::id(&mut event, |out| clock.write(*id, out));
         if settings.snapshot_channel {
-            // Lines of data are joined by line feeds, which are nothing in JSON.
+            // Clients join lines of data with line feeds, which are white space in JSON.
             let channel = serde_json::to_string(handle.name())?;
             encode::text(&mut event, &format!("{{\"channel\":{channel},\"state\":"));
             event.extend_from_slice(data);
@@ -84,7 +83,7 @@ impl SharedSnapshot {
         self.event.clone()
     }
 
-    /// The event for a connection over several channels, which gets the id of all of them later.
+    /// The event for a connection over several channels, which later gets one id for all of them.
     pub(crate) fn without_id(&self) -> Bytes {
         let make = || {
             let mut out = Vec::new();
@@ -102,13 +101,13 @@ type Made = Option<Arc<SharedSnapshot>>;
 /// `None` while the snapshot is being made.
 type Receiver = watch::Receiver<Option<Made>>;
 
-/// What is to be had of a snapshot.
+/// The answer to a request for a snapshot.
 pub(crate) enum Asked {
     Ready(Arc<SharedSnapshot>),
     Pending(Pending),
 }
 
-/// A snapshot that is being made; `None` if it cannot be.
+/// A snapshot that is being made. Resolves to `None` if it fails.
 pub(crate) struct Pending(Pin<Box<dyn Future<Output = Made> + Send>>);
 
 impl Future for Pending {
@@ -135,13 +134,13 @@ impl Snapshots {
         }))
     }
 
-    /// The last snapshot of this channel if it is recent, or the one that is being made, or a new
+    /// Returns the last snapshot if it is recent, or the one that is being made, or starts a new
     /// one.
     ///
-    /// It is made in a task of its own, so that a client that goes away does not take it from
-    /// the others. That takes a runtime: without one, there is no snapshot.
+    /// Snapshots are made in a separate task, so that a client that disconnects does not cancel the
+    /// snapshot of other clients. Without a runtime, the snapshot fails.
     ///
-    /// `not_before` is an id that it has to contain, of those that have been drawn.
+    /// The snapshot must contain `not_before`, an id that is already drawn.
     pub(crate) fn get(&self, handle: &ChannelHandle, not_before: Option<EventId>) -> Asked {
         loop {
             let last = lock(&self.0.last).clone();
@@ -149,7 +148,7 @@ impl Snapshots {
             if let Some(receiver) = last {
                 let made = receiver.borrow().clone();
                 match made {
-                    // A sender that is gone without a word was dropped with its runtime.
+                    // Otherwise, the sender was dropped with its runtime.
                     None if receiver.has_changed().is_ok() => return pending(receiver),
                     Some(Some(made))
                         if Some(made.id) >= not_before
@@ -166,13 +165,13 @@ impl Snapshots {
                 (Some(now), Some(seen)) => now.same_channel(seen),
                 (now, _) => now.is_none(),
             };
-            // Another task has just asked for a new one.
+            // Another thread has just started a new one.
             if !is_first {
                 continue;
             }
             let before = last.replace(receiver.clone());
             drop(last);
-            // A whole state, maybe the last reference to it.
+            // After the lock: this can free a large state.
             drop((before, outdated));
             self.spawn(handle.clone(), sender);
             return pending(receiver);
@@ -183,7 +182,7 @@ impl Snapshots {
         let snapshots = self.clone();
         let mut unfinished = Unfinished {
             handle,
-            error: Some("its task has panicked, or has no runtime to run on".into()),
+            error: Some("its task panicked, or there is no runtime".into()),
         };
         let Ok(runtime) = Handle::try_current() else {
             return;
@@ -194,14 +193,14 @@ impl Snapshots {
                 Ok(state) => {
                     state.and_then(|state| SharedSnapshot::new(&unfinished.handle, &state))
                 }
-                Err(_) => Err(format!("it has taken longer than {limit:?}").into()),
+                Err(_) => Err(format!("it took longer than {limit:?}").into()),
             };
             let (made, error) = match made {
                 Ok(snapshot) => (Some(Arc::new(snapshot)), None),
                 Err(error) => (None, Some(error)),
             };
             unfinished.error = error;
-            // Counted before the streams end that wait for it.
+            // Counts a failure before the waiting streams end.
             drop(unfinished);
             sender.send_replace(Some(made));
         });
@@ -210,13 +209,13 @@ impl Snapshots {
 
 fn pending(mut receiver: Receiver) -> Asked {
     Asked::Pending(Pending(Box::pin(async move {
-        // An error means that the task has panicked, or that its runtime is gone.
+        // An error means that the task panicked, or that its runtime was dropped.
         let made = receiver.wait_for(Option::is_some).await.ok()?;
         made.clone().flatten()
     })))
 }
 
-/// Reports a snapshot that failed, also if its task panics.
+/// Reports a failed snapshot, even if its task panics.
 struct Unfinished {
     handle: ChannelHandle,
     error: Option<BoxError>,
@@ -231,7 +230,7 @@ impl Drop for Unfinished {
             tracing::error!(
                 channel = self.handle.name(),
                 error = %_error,
-                "a channel's snapshot could not be made"
+                "a snapshot failed"
             );
         }
     }

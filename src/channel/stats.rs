@@ -1,13 +1,12 @@
-//! [`Stats`]: figures for operators. Counted where clients are served, never where events are
-//! published.
+//! [`Stats`]: statistics for operators. Connections update the counters; publishing updates none.
 
 use crate::{
     channel::{gap::GapReason, subscription::Resumption},
     sync::{AtomicU64, Ordering},
 };
 
-/// Figures of a channel or of a hub, as of one moment (though not one instant: they are read one
-/// after the other).
+/// Statistics of a channel or hub. The fields are read one after the other, so they need not match
+/// exactly.
 ///
 /// ```
 /// let channel: axum_sse::Channel<str> = axum_sse::Channel::new();
@@ -19,41 +18,40 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Channels that exist.
+    /// Existing channels.
     pub channels: usize,
-    /// Connections that are open (of a hub: a connection over three channels counts once).
+    /// Open connections. A hub counts a connection over several channels once.
     pub subscribers: usize,
-    /// Events that a client can catch up on.
+    /// Retained events, which a client can catch up on.
     pub events: u64,
-    /// Bytes that these events take on the wire.
+    /// Encoded size of these events, in bytes.
     pub bytes: u64,
     /// Events published since the start.
     pub published: u64,
-    /// Events handed to connections since the start, replayed ones included.
+    /// Events handed to connections since the start, including replayed ones.
     pub delivered: u64,
     /// Connections that began without an id.
     pub fresh: u64,
     /// Connections that resumed without a gap.
     pub resumed: u64,
-    /// GapCounts of each kind, at the start of a connection or (`lagged`) later. A hub counts a gap
-    /// once for each channel concerned.
+    /// Gaps by reason, at the start of a connection or later (`lagged`). A hub counts a gap once
+    /// for each channel concerned.
     pub gaps: GapCounts,
-    /// Subscriptions that were refused: too many channels on one connection, a full hub, or a
-    /// channel name that is too long.
+    /// Refused subscriptions: too many channels on one connection, a full hub, or a channel name
+    /// that is too long.
     pub refused: u64,
-    /// Snapshots that could not be made: the function failed, panicked, took too long, or its
-    /// state could not be serialised.
+    /// Failed snapshots: the function failed, panicked, took too long, or returned a state that
+    /// could not be serialized.
     pub snapshots_failed: u64,
-    /// Connections that were ended and told to come back: because their snapshot failed, or
-    /// because they read too slowly.
+    /// Connections that were ended, for the client to reconnect, because their snapshot failed or
+    /// they read too slowly.
     pub sent_away: u64,
-    /// Events that the slowest connection had in front of it when the wake task last looked: when
-    /// it was woken, and then with each tick (a sixteenth of the heartbeat's interval) until all
-    /// have caught up.
+    /// How many events the slowest connection is behind. Updated when connections are woken, and
+    /// then every sixteenth of the heartbeat interval until all have caught up.
     pub lag: u64,
 }
 
-/// GapCounts by [`GapReason`].
+/// Numbers of gaps by [`GapReason`].
 ///
 /// ```
 /// use axum_sse::Channel;
@@ -92,9 +90,9 @@ impl Counters {
         self.delivered.fetch_add(events, Ordering::Relaxed);
     }
 
-    /// A connection has begun. A gap counts when it is found.
-    pub(crate) fn began(&self, resume: Resumption) {
-        match resume {
+    /// A connection has begun. Gaps are counted where they are found.
+    pub(crate) fn began(&self, resumption: Resumption) {
+        match resumption {
             Resumption::Fresh => self.fresh.fetch_add(1, Ordering::Relaxed),
             Resumption::Exact { .. } => self.resumed.fetch_add(1, Ordering::Relaxed),
             Resumption::Gap { .. } => 0,

@@ -541,10 +541,10 @@ mod publishing {
         let (channel, ids) = numbers(1);
         let event = || Event::text("x").unwrap();
         for (event, why) in [
-            (event().id("7").unwrap(), "it has an id of its own"),
-            (event().clear_id(), "it has an id of its own"),
+            (event().id("7").unwrap(), "it has an id"),
+            (event().clear_id(), "it has an id"),
             (event().retry(secs(1)), "it has a reconnection time"),
-            (Event::comment("c").unwrap(), "it is a comment without data"),
+            (Event::comment("c").unwrap(), "it has no data"),
             (event().name("gap").unwrap(), "its name is reserved"),
             (event().name("checkpoint").unwrap(), "its name is reserved"),
             (event().name("snapshot").unwrap(), "its name is reserved"),

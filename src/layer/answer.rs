@@ -1,4 +1,4 @@
-//! [`Answer`]: what the layer answers in the handler's place.
+//! [`Answer`]: what the layer answers instead of the handler.
 
 use bytes::Bytes;
 #[cfg(feature = "cors")]
@@ -19,7 +19,7 @@ pub(super) enum Answer {
     /// The sender may not read the stream, for this reason.
     #[cfg(feature = "cors")]
     Forbidden(&'static str),
-    /// A preflight, with all headers of its answer.
+    /// A preflight, with the headers that grant what it asks for.
     #[cfg(feature = "cors")]
     Preflight(HeaderMap),
     /// A preflight that is granted nothing.
@@ -90,8 +90,8 @@ fn refused<B>(full: &Full) -> Response<SseBody<B>> {
     response
 }
 
-/// For an `EventSource`, which reconnects after a stream that ends but not after an error status
-/// (rule 68).
+/// For an `EventSource`, which reconnects after a stream that ends but not after an error status.
+// Rule 68.
 fn come_back<B>(full: &Full) -> Response<SseBody<B>> {
     let mut response = Response::new(SseBody::answer(retry::come_back(full.return_after)));
     headers::apply(response.headers_mut());

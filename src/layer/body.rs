@@ -54,7 +54,7 @@ pin_project! {
 
 /// What the layer does with an event stream.
 pub(super) enum Stream {
-    /// Nothing ends it early, so its chunks pass without a look behind a pointer.
+    /// Nothing ends it early, so its chunks pass without following a pointer.
     Unwatched {
         _slot: Option<Slot>,
     },

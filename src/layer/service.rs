@@ -33,8 +33,8 @@ use crate::layer::cors::decision::Verdict;
 /// let response = service.call(Request::new(Body::empty()));
 /// # let _ = response;
 /// ```
-// axum clones its routes, and the layers around them, for every connection. So all settings are
-// behind one pointer.
+// axum clones its routes, and the layers around them, for every connection. So all settings share
+// one `Arc`.
 #[derive(Clone, Debug)]
 pub struct SseService<S> {
     inner: S,

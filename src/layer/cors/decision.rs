@@ -121,7 +121,8 @@ impl Cors {
 }
 
 /// As in [Fetch](https://fetch.spec.whatwg.org/#cors-preflight-request). Other OPTIONS requests
-/// are requests like any other (rule 104).
+/// are requests like any other.
+// Rule 104.
 fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)

@@ -3,7 +3,6 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::{Cors, Origins, decision};
-use crate::sse::headers;
 
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 
@@ -11,7 +10,7 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(super) cors: Cors,
-    /// The headers of a preflight's answer, all but the allowed origin.
+    /// What a preflight's answer grants, without the allowed origin.
     preflight: HeaderMap,
     exposed: Option<HeaderValue>,
     vary: Vec<HeaderName>,
@@ -19,11 +18,10 @@ pub(crate) struct Policy {
 
 impl Policy {
     pub(crate) fn new(cors: Cors) -> Self {
-        let vary = vary(&cors);
         Self {
-            preflight: preflight(&cors, &vary),
+            preflight: preflight(&cors),
             exposed: list(&cors, cors.expose_headers.iter().map(HeaderName::as_str)),
-            vary,
+            vary: vary(&cors),
             cors,
         }
     }
@@ -44,7 +42,7 @@ impl Policy {
         }
     }
 
-    /// All headers of the answer to a preflight.
+    /// What the answer to a preflight grants.
     pub(crate) fn preflight(&self, origin: HeaderValue) -> HeaderMap {
         let mut headers = self.preflight.clone();
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -67,12 +65,11 @@ fn vary(cors: &Cors) -> Vec<HeaderName> {
     names
 }
 
-fn preflight(cors: &Cors, vary: &[HeaderName]) -> HeaderMap {
+fn preflight(cors: &Cors) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if cors.credentials {
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
     }
-    headers::vary(&mut headers, vary);
     let methods = list(cors, cors.allow_methods.iter().map(Method::as_str));
     let names = list(cors, cors.allow_headers.iter().map(HeaderName::as_str));
     let max_age = HeaderValue::from(cors.max_age.as_secs());

@@ -1,4 +1,4 @@
-//! How long a handler says that its client may read.
+//! `Access`: how long a client may read, as its handler decides.
 
 use std::time::SystemTime;
 
@@ -19,7 +19,7 @@ async fn with(access: Access) -> Answer {
 }
 
 fn about(time: Duration, expected: Duration) -> bool {
-    // What `expires_at` measures is the system's clock, which nobody stops.
+    // `expires_at` reads the system's clock, which a paused runtime does not stop.
     time <= expected + Duration::from_millis(2) && time + SECOND >= expected
 }
 
@@ -188,7 +188,7 @@ async fn access_that_is_withdrawn_ends_a_busy_stream_at_its_next_chunk() {
     }
 }
 
-/// Is asked for a chunk, and publishes it after the access has been withdrawn.
+/// Publishes its chunk, while it is polled, after the access has been revoked.
 struct PublishesAfterwards {
     before: Option<Box<dyn FnOnce() + Send>>,
     chunks: std::vec::IntoIter<&'static str>,
@@ -223,7 +223,7 @@ async fn nothing_that_is_published_after_the_withdrawal_arrives() {
                 let clock = Instant::now() + Duration::from_millis(1);
                 access = Access::new().expires_in(Duration::from_millis(1));
                 before = Box::new(move || {
-                    // The clock is advanced by hand, from within a poll.
+                    // The clock is advanced by hand, inside a poll.
                     let advanced = advance(Duration::from_millis(1)).now_or_never();
                     assert!(advanced.is_none() && Instant::now() >= clock);
                 });
@@ -296,7 +296,7 @@ async fn access_is_taken_off_every_response() {
     for answer in [stream, other, head, full] {
         assert!(answer.extensions().get::<Carried>().is_none());
     }
-    // So that the inner one of two layers acts on it, and no other.
+    // The inner one of two layers enforces it, and takes it out of the response.
     let app = Router::new()
         .route("/", get(async move || (access(), of_another())))
         .layer(SseLayer::new())
@@ -334,7 +334,7 @@ async fn access_that_no_layer_sees_is_warned_of_and_no_other() {
     assert_eq!(counted(), 1);
 }
 
-/// A handler says one thing, a middleware around it another: both hold.
+/// A handler and a middleware around it both limit the access: the earlier end counts.
 #[tokio::test(start_paused = true)]
 async fn what_a_handler_and_a_middleware_say_both_hold() {
     for (inner, outer, ends) in [(50, 90, 50), (90, 50, 50)] {

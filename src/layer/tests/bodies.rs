@@ -1,4 +1,4 @@
-//! What the layer makes of bodies.
+//! What the layer does with bodies.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn rule_56_head_gets_the_head_and_no_body() {
     let layer = SseLayer::new().shutdown(shutdown.clone());
     let mut answer = through(layer, ask, stream).await;
     assert_eq!(answer.headers(), &stream_head());
-    // A length of 0 would be a header that GET does not have.
+    // A length of 0 would become a header that the answer to GET does not have.
     assert_eq!(answer.body().size_hint().exact(), None);
     shutdown.begin();
     assert_eq!(poll(&mut answer), END);

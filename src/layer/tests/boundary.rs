@@ -1,9 +1,9 @@
-//! Law 9: where a stream of someone else's may end.
+//! Law 9: where a foreign stream may end.
 
 use super::*;
 use crate::layer::boundary::EventBoundary;
 
-/// The same question, asked of the whole text at once.
+/// The model: answers the same question from the whole text at once.
 fn may_end_behind(text: &str) -> bool {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let Some((lines, last)) = text.rsplit_once('\n') else {
@@ -38,9 +38,9 @@ fn law_9_examples() {
         ("\u{feff}data: a\n", false),
         ("\u{feff}data: a\n\n", true),
     ] {
-        let mut tail = EventBoundary::default();
-        tail.follow(text.as_bytes());
-        assert_eq!(tail.is_boundary(), expected, "{text:?}");
+        let mut boundary = EventBoundary::default();
+        boundary.follow(text.as_bytes());
+        assert_eq!(boundary.is_boundary(), expected, "{text:?}");
         assert_eq!(may_end_behind(text), expected, "{text:?}");
     }
 }
@@ -51,13 +51,13 @@ proptest! {
         text in "[\r\n\r\n:dier x]{0,24}",
         sizes in prop::collection::vec(0usize..6, 1..8),
     ) {
-        let mut tail = EventBoundary::default();
+        let mut boundary = EventBoundary::default();
         let mut done = 0;
         for size in sizes.iter().cycle().take(200) {
             let next = text.len().min(done + size);
-            tail.follow(&text.as_bytes()[done..next]);
+            boundary.follow(&text.as_bytes()[done..next]);
             done = next;
-            prop_assert_eq!(tail.is_boundary(), may_end_behind(&text[..done]), "{:?}", &text[..done]);
+            prop_assert_eq!(boundary.is_boundary(), may_end_behind(&text[..done]), "{:?}", &text[..done]);
         }
     }
 }

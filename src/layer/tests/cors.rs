@@ -1,4 +1,4 @@
-//! Rules 97 to 120: what pages of other origins are told.
+//! Rules 97 to 120: CORS headers and preflights.
 
 use super::*;
 use crate::OriginAllowlist;
@@ -55,7 +55,7 @@ fn names(answer: &Response<impl Sized>, name: &str) -> Vec<String> {
     names
 }
 
-/// A response of an inner service that has views of its own on CORS.
+/// A response of an inner service that sets CORS headers itself.
 fn opinionated(status: StatusCode) -> Response<Body> {
     let mut response = foreign(
         &[
@@ -171,7 +171,7 @@ async fn rules_98_and_106_a_wildcard_among_the_names_is_no_panic_and_no_wildcard
         assert!(!names(&answer, name).contains(&"*".to_owned()), "{name}");
         assert!(names(&answer, name).len() > 1, "{name}");
     }
-    // Without credentials it means what it says.
+    // Without credentials it is a wildcard.
     let layer = SseLayer::new().cors(Cors::any_origin().expose_headers([star()]));
     let answer = through(layer, get_from(APP), silent()).await;
     assert_eq!(values(&answer, "access-control-expose-headers"), ["*"]);
@@ -222,7 +222,7 @@ async fn rules_99_and_126_vary_is_one_field_on_every_response() {
         let expected = ["origin", "sec-fetch-dest", "sec-fetch-site"];
         assert_eq!(names(&answer, "vary"), expected);
     }
-    // Without the guard, too, a request of the same origin passes because of that header.
+    // Even without the guard, `Sec-Fetch-Site` decides whether a request is of the same origin.
     let layer = SseLayer::new().cors(Cors::without_credentials(list()));
     let answer = through(layer, get_from(APP), silent()).await;
     assert_eq!(names(&answer, "vary"), ["origin", "sec-fetch-site"]);
@@ -240,7 +240,7 @@ async fn rule_99_a_star_in_vary_says_it_all() {
             assert_eq!(values(&answer, "vary"), ["*"], "{inner:?}");
         }
     }
-    // And without CORS, it is nobody's business.
+    // Without CORS settings the header is left alone.
     let answer = answer(with_vary(StatusCode::OK, &["a", "A"])).await;
     assert_eq!(values(&answer, "vary"), ["a", "A"]);
 }
@@ -253,7 +253,7 @@ async fn rule_100_a_refused_origin_gets_no_cors_header_at_all() {
         assert_eq!(answer.status(), StatusCode::FORBIDDEN);
         assert_eq!(granted(&answer), [""; 0]);
     }
-    // Not even where its request reaches a handler that would give it some.
+    // Not even if its request reaches a handler that sets CORS headers.
     let layer = SseLayer::new().cors(Cors::new(list()).headers_only());
     let (answer, calls) = counted(layer, get_from(evil), opinionated(StatusCode::OK)).await;
     assert_eq!((answer.status(), calls), (StatusCode::OK, 1));
@@ -342,7 +342,7 @@ async fn rule_105_a_preflight_asks_nobody() {
     assert!(body.is_empty());
 }
 
-/// Whether a browser would go on after this answer, as Fetch says in 4.8.
+/// Whether a browser would send the request after this answer, as in Fetch, 4.8.
 fn grants(answer: &Answer, method: &str, headers: &[&str]) -> bool {
     let methods = names(answer, "access-control-allow-methods");
     let allowed = names(answer, "access-control-allow-headers");

@@ -31,19 +31,19 @@ pub(super) fn own() -> Response<Body> {
 pub(super) fn subscription() -> Response<Body> {
     let channel = Channel::<u8>::new();
     let response = channel.subscribe(LastEventId::Absent).into_response();
-    // A channel that is gone would end the stream.
+    // Dropping the channel would end the stream.
     std::mem::forget(channel);
     response
 }
 
-/// With the feeder of its body, which has to live.
+/// Keeps the sender of its body, since dropping it would end the stream.
 pub(super) fn of_another() -> Response<Body> {
     let (sender, body) = by_hand();
     std::mem::forget(sender);
     event_stream(body)
 }
 
-/// All that comes, and how long it takes until the end.
+/// All the text until the end of the stream, and the time it takes.
 pub(super) async fn rest(answer: &mut Answer) -> (String, Duration) {
     let start = Instant::now();
     let mut text = String::new();
@@ -54,7 +54,7 @@ pub(super) async fn rest(answer: &mut Answer) -> (String, Duration) {
     (text, start.elapsed())
 }
 
-/// The time in the last `retry` line, which is the last but for a comment.
+/// The time in the last `retry` line, after which only a comment may follow.
 fn retry_in(text: &str) -> Option<u64> {
     let mut parser = Parser::new();
     parser.push(text.as_bytes());
@@ -78,7 +78,7 @@ async fn rule_72_a_stream_ends_in_the_last_quarter_of_its_lifetime() {
         let (text, time) = waiting.await.unwrap();
         assert!(!text.contains("retry"), "{text}");
         assert!(text.is_empty() || text.ends_with('\n'));
-        // The clock of timers counts whole milliseconds.
+        // Timers have a resolution of a millisecond.
         let most = lifetime + Duration::from_millis(2);
         assert!(time >= lifetime * 3 / 4 && time <= most, "{time:?}");
         times.push(time);
@@ -122,7 +122,7 @@ async fn a_lifetime_may_be_anything() {
 
 #[tokio::test(start_paused = true)]
 async fn rule_72_a_source_that_is_never_silent_is_ended_as_well() {
-    // Never pending, so that the timer's task gets no turn.
+    // Never pending, so the task does not yield to the timer.
     let events = || {
         event_stream(Body::new(StreamBody::new(stream::repeat_with(|| {
             Ok::<_, Infallible>(Frame::data(Bytes::from("data: a\n\n")))
@@ -141,7 +141,7 @@ async fn rule_72_a_source_that_is_never_silent_is_ended_as_well() {
         assert_eq!(poll(&mut answer), END);
         assert!(answer.body().is_end_stream());
     }
-    // Nobody moves the clock but the test's own task, which is as busy as the stream.
+    // The paused clock advances by itself here, while the test's task reads a busy stream.
     let layer = SseLayer::new().lifetime(SECOND);
     let slow = stream::unfold((), |()| async {
         sleep(Duration::from_millis(1)).await;
@@ -171,7 +171,7 @@ async fn rules_63_and_72_an_end_is_behind_a_whole_event() {
             "{text:?}"
         );
         assert!(time < most, "{time:?}");
-        // An event that does not come to its end is waited for.
+        // The stream waits for the end of an event that has begun.
         let half = stream::iter([Ok::<_, Infallible>("data: a")]).chain(stream::pending());
         let half = event_stream(Body::from_stream(half));
         let (text, time) = rest(&mut under(layer.clone(), half).await).await;
@@ -222,7 +222,7 @@ async fn law_9_half_an_event_has_a_second_to_come_to_its_end() {
                 By::Access => withdraw = None,
             }
             sleep(Duration::from_millis(delay)).await;
-            // More of the same event is no end of it.
+            // More lines of the same event do not end it.
             _ = sender.try_send("more\n");
             tokio::task::yield_now().await;
             _ = sender.try_send("\n");
@@ -306,7 +306,7 @@ async fn rule_66_draining_ends_each_stream_at_a_moment_of_its_own() {
     let begun = Instant::now();
     shutdown.begin();
     sleep(10 * SECOND).await;
-    // It has begun, and does not begin again.
+    // A shutdown that has begun does not begin again.
     shutdown.begin();
     let mut times = Vec::new();
     for waiting in waiting {
@@ -355,7 +355,7 @@ async fn the_server_s_signal_comes_first_and_the_end_of_the_drain_last() {
     assert_eq!(start.elapsed(), 5 * SECOND);
     at_the_end.await.unwrap();
     assert_eq!(start.elapsed(), 5 * SECOND + drain);
-    // And when all is over, neither waits.
+    // After the drain time, neither waits.
     shutdown.on(std::future::pending()).await;
     shutdown.on_drained(std::future::pending()).await;
     assert_eq!(start.elapsed(), 5 * SECOND + drain);
@@ -374,7 +374,7 @@ async fn draining_for_longer_than_the_clock_counts_is_no_panic() {
     assert_eq!(poll(&mut answer), Poll::Pending);
     let drained = tokio::spawn(shutdown.on_drained(std::future::pending()));
     shutdown.begin();
-    // A day is as long as it gets.
+    // The drain time is clamped to a day.
     let (text, time) = rest(&mut answer).await;
     assert!(retry_in(&text).is_some());
     assert!(time <= 86_401 * SECOND, "{time:?}");

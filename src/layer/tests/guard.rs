@@ -1,4 +1,4 @@
-//! Rules 100 to 102, 110 to 117 and 122 to 126: who passes, before any handler runs.
+//! Rules 100 to 102, 110 to 117 and 122 to 126: which requests reach the handler.
 
 use super::{
     cors::{get_from, list, preflight_from},
@@ -108,7 +108,7 @@ async fn rules_100_to_102_a_page_of_our_own_in_an_old_browser() {
     };
     let table: [(&[&str], &str, bool); 22] = [
         (&["api.example"], "https://api.example", true),
-        // TLS may end in front of us.
+        // A proxy may terminate TLS.
         (&["api.example"], "http://api.example", true),
         (&["API.example"], "https://api.example", true),
         (&["api.example:443"], "https://api.example", true),
@@ -140,7 +140,7 @@ async fn rules_100_to_102_a_page_of_our_own_in_an_old_browser() {
         let got = outcome(layer(), own(host, origin)).await;
         assert_eq!(got, expected, "{host:?} {origin}");
     }
-    // Where the target has the authority, it decides.
+    // If the target has an authority, it counts and not `Host`.
     let mut request = own(&["evil.example"], EVIL);
     *request.uri_mut() = "https://api.example/".parse().unwrap();
     *request.version_mut() = Version::HTTP_2;
@@ -169,7 +169,7 @@ enum Asks {
     Options,
 }
 
-/// How the layer is set up.
+/// The settings of the layer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mode {
     any: bool,
@@ -181,9 +181,9 @@ struct Mode {
 #[derive(Debug, PartialEq, Eq)]
 enum Expected {
     Forbidden,
-    /// The handler, with CORS headers or without.
+    /// The handler answers, with CORS headers or without.
     Handler(bool),
-    /// An answer in its place, that grants something or not.
+    /// The layer answers a preflight, and grants it or not.
     Answer(bool),
 }
 
@@ -196,9 +196,9 @@ const GARBLED: [&str; 6] = [
     "\u{e9}",
 ];
 
-/// The rules, in their own words and order.
+/// The model: the rules in the words and the order of docs/wire.md.
 fn decide(mode: Mode, asks: Asks, from: From, site: &[&str], dest: &[&str]) -> Expected {
-    // Rule 124: garbled is as good as absent.
+    // Rule 124: a garbled value counts as absent.
     let no_page = site == ["none"];
     let site = match site {
         ["same-origin" | "none"] => Some(false),
@@ -208,7 +208,7 @@ fn decide(mode: Mode, asks: Asks, from: From, site: &[&str], dest: &[&str]) -> E
     let allowed = match from {
         From::Listed => true,
         From::NoPage | From::Two if !mode.any => false,
-        // To allow any origin is to allow whoever names one.
+        // With any origin allowed, every request with an `Origin` is.
         From::NoPage => false,
         _ => mode.any,
     };
@@ -236,7 +236,7 @@ fn decide(mode: Mode, asks: Asks, from: From, site: &[&str], dest: &[&str]) -> E
         };
     }
     // Rules 100 to 102, as amended.
-    // A request that has an origin has a page, whatever `none` says.
+    // A request with an origin is sent by a page, even with `Sec-Fetch-Site: none`.
     let same_origin = match from {
         From::NoPage => true,
         From::Own => site != Some(true),
@@ -264,7 +264,7 @@ async fn rules_100_to_102_and_122_to_125_every_combination() {
         ..plain
     };
     let modes = [
-        // The guard follows the credentials, unless it is asked for or away.
+        // The guard is on with credentials, unless it is set explicitly.
         (all(), guard),
         (Cors::without_credentials(list()), plain),
         (Cors::any_origin(), any),
@@ -441,7 +441,7 @@ async fn rule_124_metadata_can_be_required() {
         (Cors::any_origin(), ["origin", "sec-fetch-site"]),
     ];
     let table: [(&[(&str, &str)], _); 8] = [
-        // What an image of any site sends without TLS.
+        // What an image on any site sends without TLS.
         (&[("referer", "http://evil.test/")], (403, false)),
         (&[], (403, false)),
         (&[("sec-fetch-site", "of-tomorrow")], (403, false)),
@@ -464,7 +464,7 @@ async fn rule_124_metadata_can_be_required() {
             assert!(depends_on.iter().all(|name| vary.contains(name)), "{vary}");
         }
     }
-    // Nothing of the kind by default.
+    // Off by default.
     assert_eq!(outcome(layer(), ask(Method::GET, &[])).await, (200, true));
 }
 
@@ -502,7 +502,7 @@ async fn rule_128_what_is_refused_is_not_stored_and_has_a_length() {
     let channel = Channel::<u8>::new();
     channel.close(None).unwrap();
     let over = channel.subscribe(channel.newest()).into_response();
-    // With this id, everybody has been told that there is no such run.
+    // A client with this id has already received `end` with `unknown`.
     let told: crate::RunId = "000000000000000000000A-F~~~~~~~~~~".parse().unwrap();
     let start = || stream::empty::<u8>();
     let gone = crate::Runs::new().resume_or_start(LastEventId::Known(told), (), start);
@@ -512,7 +512,7 @@ async fn rule_128_what_is_refused_is_not_stored_and_has_a_length() {
     }
 }
 
-/// Whether an origin is on the list, as a person would say it.
+/// The model of the list, with each entry spelled out.
 fn listed(origin: &[u8]) -> bool {
     let Ok(origin) = std::str::from_utf8(origin) else {
         return false;
@@ -531,7 +531,7 @@ fn listed(origin: &[u8]) -> bool {
         || label.is_some_and(|label| !label.is_empty() && label.chars().all(of_a_label))
 }
 
-/// What a header can carry.
+/// Any value that a header can have.
 fn any_value() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![0x20u8..0x7f, 0x80u8..=0xff, Just(b'\t')];
     prop::collection::vec(byte, 0..24)
@@ -609,7 +609,7 @@ proptest! {
             let mut names = names.filter(|name| name.as_str().starts_with("access-control-"));
             prop_assert_eq!(names.next(), None);
         }
-        // Whoever is not listed passes only as one of our own.
+        // An origin that is not listed passes only if it is the same origin.
         if calls > 0 && !allowed && !headers_only {
             let ours = matches!(site.as_deref(), Some(b"same-origin"));
             let named = host.as_ref().is_some_and(|host| {

@@ -1,4 +1,4 @@
-//! What the layer makes of heads (rules 48 to 58).
+//! Rules 48 to 58: what the layer does with response headers.
 
 use super::*;
 
@@ -61,7 +61,7 @@ async fn rules_48_49_51_and_54_a_proxied_stream() {
         let mut expected = stream_head();
         expected.insert("x-other", HeaderValue::from_static("stays"));
         assert_eq!(answer.headers(), &expected, "{content_type}");
-        // Otherwise the server would write a length of its own.
+        // Otherwise the server would add a `Content-Length`.
         assert_eq!(answer.body().size_hint().exact(), None);
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "data: x\n\n");

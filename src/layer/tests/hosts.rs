@@ -1,4 +1,4 @@
-//! Rule 130: the names under which this server is asked.
+//! Rule 130: the host names that requests may use.
 
 use super::*;
 use crate::ErrorKind;
@@ -88,11 +88,11 @@ async fn rule_130_every_name_that_a_request_gives_has_to_be_listed() {
         request
     };
     for (uri, hosts, serves) in [
-        // A health check on HTTP/1.0, but no browser.
+        // A health check over HTTP/1.0, and no browser.
         ("/", &[][..], true),
         ("/", &["app.example", "app.example"], false),
         ("/", &["app.example", "attacker.example"], false),
-        // HTTP/2, and an absolute target.
+        // HTTP/2, or a target in absolute form.
         ("https://app.example/", &[], true),
         ("https://attacker.example/", &[], false),
         ("https://app.example/", &["app.example"], true),

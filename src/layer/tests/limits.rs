@@ -1,4 +1,4 @@
-//! Rules 59, 60, 68 and 69: how many streams may be open, and who asks for none.
+//! Rules 59, 60, 68 and 69: limits, and requests that do not accept an event stream.
 
 use std::collections::HashMap;
 
@@ -25,7 +25,7 @@ fn counts(limits: &Limits) -> (usize, usize) {
     (limits.open(), limits.keys())
 }
 
-/// Whether this is a stream of the handler's; if not, it is rule 68's answer.
+/// Whether the handler's stream is open. If not, this has to be the answer of rule 68.
 fn is_open(answer: &mut Answer, after: Duration) -> bool {
     let mut expected = stream_head();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -56,7 +56,7 @@ async fn rule_68_what_is_too_much_in_all_is_sent_away() {
     let mut one = open(&limits, None).await;
     let mut two = open(&limits, Some("ann")).await;
     assert!(is_open(&mut one, FIVE) && is_open(&mut two, FIVE));
-    // Without `per_key`, nobody is counted by a key.
+    // Without `per_key`, streams have no key.
     assert_eq!(counts(&limits), (2, 0));
     let mut three = open(&limits, None).await;
     assert!(!is_open(&mut three, FIVE));
@@ -85,7 +85,7 @@ async fn rule_68_what_is_too_much_for_a_key_is_sent_away() {
         (Some("ann"), true, (2, 1)),
         (Some("ann"), false, (2, 1)),
         (Some("bob"), true, (3, 2)),
-        // Who has no key counts in all, and only there.
+        // A stream without a key counts for the total only.
         (None, true, (4, 2)),
         (None, true, (5, 2)),
         (None, false, (5, 2)),
@@ -172,7 +172,7 @@ async fn rule_68_clients_that_can_take_it_get_a_status() {
         let mut first = open(&limits, None).await;
         assert!(is_open(&mut first, FIVE));
         let second = open(&limits, None).await;
-        // In all comes first: nobody's own fault.
+        // The total is checked first, so the answer is not 429.
         let third = open(&limits, Some("ann")).await;
         assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -193,7 +193,7 @@ async fn rule_69_a_place_is_free_again_whatever_ends_the_stream() {
     let layer = || SseLayer::new().limits(limits.clone());
     let ann = || asks(Some("ann"));
 
-    // Its client goes, before the first poll and after.
+    // Its client disconnects, before the first poll and after.
     let answer = through(layer(), ann(), event_stream(by_hand().1)).await;
     assert_eq!(counts(&limits), (1, 1));
     drop(answer);
@@ -205,7 +205,7 @@ async fn rule_69_a_place_is_free_again_whatever_ends_the_stream() {
     drop(answer);
     assert_eq!(counts(&limits), (0, 0));
 
-    // Its end, an error, trailers: while the response is still there.
+    // The stream ends (end, error, trailers) before the response is dropped.
     let error = stream::iter([Err::<Frame<Bytes>, _>(io::Error::other("mine"))]);
     let trailers = stream::iter([Ok::<_, io::Error>(Frame::<Bytes>::trailers(
         HeaderMap::new(),
@@ -231,7 +231,7 @@ async fn rule_69_a_place_is_free_again_whatever_ends_the_stream() {
     assert_eq!(poll(&mut answer), Poll::Pending);
     shutdown.begin();
     assert!(poll(&mut answer).is_ready());
-    // Its last bytes may not have been written yet.
+    // The last bytes may not have been written yet.
     assert_eq!(counts(&limits), (1, 1));
     drop(answer);
     assert_eq!(counts(&limits), (0, 0));
@@ -281,7 +281,7 @@ async fn an_early_limit_never_runs_the_handler_when_full() {
     assert!(!is_open(&mut answer, FIVE));
     drop(first);
     assert_eq!(counts(&limits), (0, 0));
-    // No stream came of it.
+    // The response is not a stream.
     for response in [
         Json(1).into_response(),
         StatusCode::NOT_FOUND.into_response(),
@@ -293,7 +293,7 @@ async fn an_early_limit_never_runs_the_handler_when_full() {
     }
 }
 
-/// A handler that waits for a body that never comes.
+/// A handler that waits for a request body that never comes.
 async fn waits_for(limits: &Limits) -> (impl Future<Output = Answer> + use<>, std::sync::Weak<()>) {
     let alive = Arc::new(());
     let handler_s = Arc::downgrade(&alive);
@@ -342,7 +342,7 @@ async fn rule_68_an_early_place_is_kept_for_a_time_only() {
     assert_eq!(slow.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(values(&slow, "retry-after").len(), 1);
 
-    // A place that is taken after the handler has answered keeps nobody waiting.
+    // Without `before_handler` there is no time limit.
     let late = Limits::new().total(1);
     let (slow, _) = waits_for(&late).await;
     let hour = Duration::from_secs(3600);
@@ -354,24 +354,32 @@ async fn an_early_place_is_given_back_with_the_answer_and_with_the_request() {
     let limits = Limits::new().total(1).before_handler();
     let layer = SseLayer::new().limits(limits.clone());
     let service = service_fn(|_| async { Ok::<_, Infallible>(Json(1).into_response()) });
-    let service = ServiceBuilder::new().layer(layer.clone()).service(service);
-    // A future that has answered may be kept for long.
-    let mut future = Box::pin(service.oneshot(asks(None)));
+    let mut service = ServiceBuilder::new().layer(layer.clone()).service(service);
+    // The future may be kept after it has completed. (`oneshot` would drop it.)
+    let mut future = Box::pin(service.call(asks(None)));
     let answer: Result<Answer, Infallible> = future.as_mut().await;
     assert_eq!(limits.open(), 0);
     drop((answer, future));
 
     let service = service_fn(|_| std::future::pending::<Result<Response<Body>, Infallible>>());
-    let service = ServiceBuilder::new().layer(layer.clone()).service(service);
-    let mut future = Box::pin(service.oneshot(asks(None)));
+    let mut service = ServiceBuilder::new().layer(layer.clone()).service(service);
+    let mut future = Box::pin(service.call(asks(None)));
     assert!((&mut future).now_or_never().is_none());
     assert_eq!(limits.open(), 1);
     drop(future);
     assert_eq!(limits.open(), 0);
 
+    let impatient = SseLayer::new().limits(limits.clone().answer_within(Duration::ZERO));
+    let service = service_fn(|_| std::future::pending::<Result<Response<Body>, Infallible>>());
+    let mut service = ServiceBuilder::new().layer(impatient).service(service);
+    let mut future = Box::pin(service.call(asks(None)));
+    let answer: Result<Answer, Infallible> = future.as_mut().await;
+    assert_eq!(limits.open(), 0);
+    drop((answer, future));
+
     let service = service_fn(|_| async { Err::<Response<Body>, _>("mine") });
-    let service = ServiceBuilder::new().layer(layer).service(service);
-    let mut future = Box::pin(service.oneshot(asks(None)));
+    let mut service = ServiceBuilder::new().layer(layer).service(service);
+    let mut future = Box::pin(service.call(asks(None)));
     assert!(future.as_mut().await.is_err());
     assert_eq!(limits.open(), 0);
 }
@@ -495,7 +503,7 @@ async fn rules_59_and_60_who_accepts_an_event_stream() {
             let headers: Vec<_> = accept.iter().map(|value| ("accept", *value)).collect();
             let stream = || event_stream(by_hand().1);
             let quoted = format!("{method} {accept:?}");
-            // By default nobody asks.
+            // Off by default.
             let request = ask(method.clone(), &headers);
             let (answer, calls) = counted(SseLayer::new(), request, stream()).await;
             assert_eq!((answer.status(), calls), (StatusCode::OK, 1), "{quoted}");
@@ -521,7 +529,7 @@ async fn rule_60_vary_tells_that_accept_decided() {
     let full = strict.clone().limits(Limits::new().total(0));
     let answer = through(full, asks(None), event_stream(by_hand().1)).await;
     assert_eq!(values(&answer, "vary"), ["accept"]);
-    // OPTIONS asks for no stream.
+    // OPTIONS is exempt.
     let options = ask(Method::OPTIONS, &[("accept", "application/json")]);
     let (answer, calls) = counted(strict, options, StatusCode::NO_CONTENT).await;
     assert_eq!((answer.status(), calls), (StatusCode::NO_CONTENT, 1));

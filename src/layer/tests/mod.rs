@@ -1,4 +1,4 @@
-//! Rules 48 to 72 and 97 to 126, on responses of all origins, without a server.
+//! Rules 48 to 72 and 97 to 126, on streams of this crate and of others, without a server.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ use http_body_util::{BodyExt, StreamBody};
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
 
 use super::*;
@@ -51,12 +51,12 @@ mod shutdown;
 
 type Answer = Response<SseBody<Body>>;
 
-/// What the layer makes of a response.
+/// The response after the layer.
 async fn through(layer: SseLayer, request: Request<Body>, response: impl IntoResponse) -> Answer {
     counted(layer, request, response).await.0
 }
 
-/// The same, and how often the handler ran.
+/// The response after the layer, and how often the handler ran.
 async fn counted(
     layer: SseLayer,
     request: Request<Body>,
@@ -75,7 +75,7 @@ async fn counted(
     (answer, calls.load(Ordering::SeqCst))
 }
 
-/// A request with these headers, each value as it is.
+/// A request with these headers, values byte for byte.
 fn ask(method: Method, headers: &[(&str, &str)]) -> Request<Body> {
     let mut request = request(Version::HTTP_11);
     *request.method_mut() = method;
@@ -93,7 +93,7 @@ fn values<'a>(answer: &'a Response<impl Sized>, name: &str) -> Vec<&'a str> {
     values.map(|value| value.to_str().unwrap()).collect()
 }
 
-/// Has nothing to say, and tells what became of it.
+/// A body that is always pending, and counts its polls and drops.
 #[derive(Clone, Default)]
 struct Watched {
     polls: Arc<AtomicUsize>,
@@ -144,7 +144,7 @@ async fn answer(response: impl IntoResponse) -> Answer {
     through(SseLayer::new(), request(Version::HTTP_11), response).await
 }
 
-/// A response as somebody else made it.
+/// A response that is not made by this crate.
 fn foreign(headers: &[(&str, &str)], body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     for (name, value) in headers {
@@ -158,7 +158,7 @@ fn head(pairs: &[(&str, &str)]) -> HeaderMap {
     foreign(pairs, Body::empty()).headers().clone()
 }
 
-/// The whole head of an event stream on HTTP/1.1.
+/// All response headers of an event stream on HTTP/1.1.
 fn stream_head() -> HeaderMap {
     head(&[
         ("content-type", "text/event-stream"),
@@ -181,7 +181,7 @@ fn event_stream(body: Body) -> Response<Body> {
     foreign(&[("content-type", "text/event-stream")], body)
 }
 
-/// The next chunk, if there is one without waiting.
+/// Polls once for the next chunk.
 fn poll(answer: &mut Answer) -> Poll<Option<String>> {
     let mut cx = Context::from_waker(std::task::Waker::noop());
     Pin::new(answer.body_mut())
@@ -198,7 +198,7 @@ fn chunk(text: &str) -> Poll<Option<String>> {
 
 const END: Poll<Option<String>> = Poll::Ready(None);
 
-/// Takes what ends a stream on shutdown, and returns the time it tells.
+/// Reads the last bytes of a stream at a shutdown, and returns the time in their `retry`.
 fn come_back(answer: &mut Answer) -> u64 {
     let Poll::Ready(Some(last)) = poll(answer) else {
         panic!("the stream did not end");

@@ -1,4 +1,4 @@
-//! Where the layer is put, and what it reaches from there.
+//! The ways to mount the layer, and which requests reach it.
 
 use axum::routing::{MethodRouter, post};
 
@@ -10,7 +10,7 @@ async fn stream() -> Response<Body> {
     event_stream(Watched::default().body())
 }
 
-/// The ways to mount it that the docs name, but for the one that does not work.
+/// The documented ways to mount the layer, except for the one that misses preflights.
 fn mounted(layer: &SseLayer) -> [(&'static str, Router); 5] {
     let layer = || layer.clone();
     let route = |methods: MethodRouter| Router::new().route(STREAM, methods);
@@ -123,7 +123,7 @@ mod with_cors {
         assert_eq!(answer.status(), StatusCode::FORBIDDEN);
     }
 
-    /// An app that has more than streams.
+    /// An app with pages, images and JSON.
     fn pages() -> Router {
         let picture = async || ([("content-type", "image/png")], "\u{89}PNG");
         let echo = async |Json(sent): Json<Vec<u8>>| (StatusCode::CREATED, Json(sent));
@@ -133,7 +133,7 @@ mod with_cors {
             .route("/items", post(echo))
     }
 
-    /// What browsers send for what is no stream, from all sides.
+    /// Requests of browsers for anything but streams, from all kinds of senders.
     fn foreign_requests() -> Vec<(&'static str, Request<Body>)> {
         let mut all = Vec::new();
         let senders: [&[(&str, &str)]; 6] = [
@@ -185,7 +185,7 @@ mod with_cors {
                 let expected = alone.into_body().collect().await.unwrap().to_bytes();
                 assert_eq!(body, expected, "{quoted}");
             }
-            // And the layer is there.
+            // The layer is there.
             let answer = to(&app, STREAM, get_from(EVIL)).await;
             assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{mount}");
         }
@@ -201,10 +201,10 @@ mod with_cors {
             let answer = to(&app, "/nowhere", get_from(APP)).await;
             assert!(!allowed(&answer));
         }
-        // axum merges the fallbacks, too, and takes the layered one.
+        // axum also merges the fallbacks, and takes the layered one.
         let app = pages().merge(with_fallback.clone());
         assert_eq!(status(&app, get_from(EVIL)).await, StatusCode::FORBIDDEN);
-        // Unless the app has its own.
+        // Unless the app has its own fallback.
         let not_found = async || StatusCode::NOT_FOUND;
         let before = pages().fallback(not_found).merge(with_fallback.clone());
         let after = pages().merge(with_fallback).fallback(not_found);

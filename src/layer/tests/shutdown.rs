@@ -1,4 +1,4 @@
-//! Rules 66 to 68: the end of all streams.
+//! Rules 66 to 68: a shutdown ends all streams.
 
 use super::*;
 
@@ -19,7 +19,7 @@ async fn rule_66_our_own_streams_end_at_once_and_spread_their_return() {
         };
         while poll(&mut answer).is_ready() {}
         waiting.push(tokio::spawn(async move {
-            // Nothing but the shutdown wakes this one: a heartbeat would be a comment alone.
+            // Only the shutdown wakes this one; a heartbeat would be just a comment.
             let frame = answer.body_mut().frame().await.unwrap().unwrap();
             let text = String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap();
             assert_eq!(poll(&mut answer), END);
@@ -40,7 +40,7 @@ async fn rule_66_our_own_streams_end_at_once_and_spread_their_return() {
         times.push(millis);
     }
     times.sort_unstable();
-    // A hundred of two thousand: the quartiles cannot all be empty.
+    // A hundred values out of two thousand: an empty quartile is practically impossible.
     assert!(times[0] < 2500 && times[99] > 3500, "{times:?}");
     times.dedup();
     assert!(times.len() > 50, "{times:?}");
@@ -81,7 +81,7 @@ async fn law_9_another_s_stream_ends_behind_a_whole_event() {
 
 #[tokio::test]
 async fn rule_66_another_s_stream_that_is_silent_ends_at_once() {
-    // What a proxied stream of ours has said before its first event, and after it.
+    // What a proxied stream of this crate has sent before its first event, and after it.
     for silent in [
         ":\n",
         ":\nretry: 1000\n",

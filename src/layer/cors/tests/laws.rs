@@ -1,4 +1,4 @@
-//! The allowlist against a model that knows nothing of URLs.
+//! Property tests: the allowlist against a model that does not parse URLs.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -34,7 +34,7 @@ impl Parts {
         }
     }
 
-    /// The same for a configuration, spelled otherwise.
+    /// The same origin in another spelling, as a configuration may have it.
     fn misspelled(&self, upper: bool, port: bool, slash: bool) -> String {
         let mut parts = self.clone();
         if port && parts.port.is_none() {
@@ -75,7 +75,7 @@ impl Parts {
     }
 }
 
-/// From so few names that entries and origins often meet.
+/// Made of so few names that entries and origins often match.
 fn parts() -> impl Strategy<Value = Parts> {
     let scheme = select(vec!["https", "https", "http", "tauri", "null"]);
     let labels = vec(
@@ -91,7 +91,7 @@ fn parts() -> impl Strategy<Value = Parts> {
     })
 }
 
-/// What a request may send in place of an origin.
+/// What a request may send instead of an origin.
 #[derive(Clone, Debug)]
 enum Change {
     Nothing,
@@ -159,7 +159,7 @@ fn changed(parts: &Parts, change: &Change) -> Vec<u8> {
     origin
 }
 
-/// Something that looks like an entry, mostly a bad one.
+/// Text that looks like an entry, and is usually a bad one.
 fn entry() -> impl Strategy<Value = String> {
     let scheme = prop_oneof![
         8 => select(vec!["https://", "HTTP://", "Tauri://", "app://", "null://"]).prop_map(String::from),
@@ -232,13 +232,13 @@ proptest! {
         let json = serde_json::to_string(&list).unwrap();
         prop_assert_eq!(&serde_json::from_str::<OriginAllowlist>(&json).unwrap(), &list);
 
-        // Rule 111: a host in ASCII is what it looks like, but for its case.
+        // Rule 111: an ASCII host stays the same, except for its case.
         if entry.is_ascii() && !entry.contains('[') {
             let host = origin.split([':', '/']).nth(3).unwrap();
             prop_assert!(entry.to_lowercase().contains(&host.to_lowercase()), "{origin}");
         }
 
-        // What the `url` crate, as the nearest thing to a browser, calls the origin of its page.
+        // The `url` crate is the closest thing to a browser: the origin that it computes is ours.
         if let Some(name) = origin.strip_prefix("http").filter(|_| !origin.contains('*')) {
             let url = url::Url::parse(&format!("http{name}/")).unwrap();
             prop_assert_eq!(url.origin().ascii_serialization(), origin);

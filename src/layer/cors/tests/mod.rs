@@ -1,4 +1,4 @@
-//! Rules 110 to 117, as tables; in `laws`, against a model.
+//! Rules 110 to 117 as tables; `laws` tests them against a model.
 
 use crate::{Error, ErrorKind, layer::cors::OriginAllowlist};
 
@@ -51,13 +51,13 @@ fn rule_98_no_wildcard() {
         "tauri://*.example.com",
         "*://a.example.com",
         "http*://a.example.com",
-        // A full-width asterisk becomes a plain one when names are brought into ASCII.
+        // A full-width asterisk becomes a plain one when names are converted to ASCII.
         "https://\u{ff0a}.example.com",
         "https://*.\u{ff0a}.example.com",
     ] {
         refusal(entry);
     }
-    // What names a pattern is no origin.
+    // A request cannot name a pattern.
     assert!(!list(["https://*.example.com"]).allows(b"https://*.example.com"));
 }
 
@@ -237,7 +237,7 @@ fn rule_113_international_names() {
     for (entry, origin) in [
         ("https://élève.example", "https://xn--lve-6lad.example"),
         ("https://ÉLÈVE.example", "https://xn--lve-6lad.example"),
-        // Not composed.
+        // Not in composed form.
         (
             "https://e\u{301}le\u{300}ve.example",
             "https://xn--lve-6lad.example",

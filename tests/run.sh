@@ -2,7 +2,7 @@
 # Runs the checks of this repository. `tests/run.sh --help` lists them.
 set -euo pipefail
 
-readonly STAGES=(format clippy tests loom doctests docs features targets msrv minimal api deny examples package soak interop proxy browser)
+readonly STAGES=(format clippy tests loom doctests docs features targets msrv minimal api deny examples ecosystem package soak interop proxy browser)
 readonly QUICK=(format clippy tests doctests)
 readonly FEATURES=(layer cors listener testing metrics tracing)
 
@@ -27,6 +27,7 @@ Without arguments, runs all stages in this order. Stops at the first one that fa
   api       no breaking change since the last release, by cargo-semver-checks *
   deny      licences, sources and duplicate versions of the dependencies, by cargo-deny *
   examples  the examples build in release mode
+  ecosystem the examples of docs/ecosystem.md, next to other crates, compile and run
   package   the crate packs, and builds from its package; the lock file of fuzz is up to date
   soak      4,000 connections that are slow, silent, cut, and reconnect, for two minutes; every transcript is checked
   interop   browsers and client libraries read every shape of event
@@ -229,6 +230,8 @@ stage_deny() {
 }
 
 stage_examples() { cargo build --release --examples --all-features --locked; }
+
+stage_ecosystem() { cargo test --locked --manifest-path docs/ecosystem/Cargo.toml; }
 
 # --allow-dirty: this also checks uncommitted work, and publishes nothing.
 stage_package() {

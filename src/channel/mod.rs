@@ -205,6 +205,15 @@ impl<T: Serialize + ?Sized> Channel<T> {
     /// # }
     /// ```
     ///
+    /// A stream of `Result`s does not compile, because serde would publish its errors:
+    ///
+    /// ```compile_fail,E0283
+    /// # async fn run() {
+    /// let numbers = axum_sse::Channel::<Result<u8, String>>::new();
+    /// let count = numbers.forward(tokio_stream::iter([Ok(1)])).await;
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The error of [`publish`](Channel::publish) for the first item that cannot be published.

@@ -45,6 +45,16 @@ impl<T: sealed::Encode + ?Sized> Payload for T {}
 /// ```
 /// let _ = axum_sse::Sse::new(tokio_stream::iter([1, 2]));
 /// ```
+///
+/// A stream of `Result`s does not compile, whether or not its error implements `Serialize`:
+///
+/// ```compile_fail,E0283
+/// let numbers = axum_sse::Sse::new(tokio_stream::iter([Ok::<_, String>(1)]));
+/// ```
+///
+/// ```compile_fail,E0277
+/// let lines = axum_sse::Sse::new(tokio_stream::iter([Ok::<_, std::io::Error>(1)]));
+/// ```
 pub trait NotAResult<Kind> {}
 
 impl<T: ?Sized> NotAResult<sealed::Value> for T {}

@@ -141,6 +141,15 @@ impl<S: Stream> Sse<S> {
     /// assert_eq!(page.expect_named("user-joined").await.data, r#"{"name":"Ada"}"#);
     /// # }
     /// ```
+    ///
+    /// A stream of `Result`s does not compile here; it goes to [`try_named`](Sse::try_named):
+    ///
+    /// ```compile_fail,E0283
+    /// # #[derive(serde::Serialize)]
+    /// # enum Chat { Cleared }
+    /// let chat = tokio_stream::iter([Ok::<_, String>(Chat::Cleared)]);
+    /// let response = axum_sse::Sse::named(chat);
+    /// ```
     pub fn named<Kind>(stream: S) -> Self
     where
         S::Item: Serialize + NotAResult<Kind>,

@@ -176,7 +176,7 @@ impl<'de> Deserialize<'de> for RunId {
 fn token_digits(token: u128) -> impl Iterator<Item = u8> {
     (0..TOKEN_DIGITS)
         .rev()
-        .map(move |place| digit(u64::try_from((token >> (6 * place)) & 63).unwrap_or(0)))
+        .map(move |position| digit(u64::try_from((token >> (6 * position)) & 63).unwrap_or(0)))
 }
 
 fn parse_token(digits: &[u8]) -> Option<u128> {
@@ -699,12 +699,12 @@ where
         S: Stream<Item = T>,
         T: NotAResult<Kind>,
     {
-        let mut job = pin!(self.channel.forward(stream));
+        let mut forwarding = pin!(self.channel.forward(stream));
         let mut cancelled = pin!(cancel.notified());
         let ended = poll_fn(|cx| match cancelled.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(None),
             Poll::Pending => {
-                let polled = job.as_mut().poll(cx);
+                let polled = forwarding.as_mut().poll(cx);
                 self.note_size();
                 polled.map(Some)
             }

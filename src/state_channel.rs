@@ -92,12 +92,12 @@ where
             #[cfg(feature = "tracing")]
             tracing::error!(error = %_error, "the state cannot be sent to clients");
         }
-        let (board, snapshots) = Self::over(channel, state, apply);
+        let (this, snapshots) = Self::over(channel, state, apply);
         // The channel is new, so this is its first snapshot.
-        let set = board.channel.set_snapshots(snapshots);
+        let set = this.channel.set_snapshots(snapshots);
         debug_assert!(set.is_ok());
-        board.channel.give_to_state_channel();
-        board
+        this.channel.give_to_state_channel();
+        this
     }
 
     /// Creates a state channel on an existing channel: one of a hub, or one with other settings.
@@ -126,10 +126,10 @@ where
         apply: impl Fn(&mut S, &E) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         try_out(&state)?;
-        let (board, snapshots) = Self::over(channel, state, apply);
-        board.channel.set_snapshots(snapshots)?;
-        board.channel.give_to_state_channel();
-        Ok(board)
+        let (this, snapshots) = Self::over(channel, state, apply);
+        this.channel.set_snapshots(snapshots)?;
+        this.channel.give_to_state_channel();
+        Ok(this)
     }
 
     fn over(
@@ -150,12 +150,12 @@ where
             Box::pin(std::future::ready(made.map_err(Into::into)))
         });
         let apply = Arc::new(apply);
-        let board = Self {
+        let this = Self {
             state,
             apply,
             channel,
         };
-        (board, snapshots)
+        (this, snapshots)
     }
 
     /// Publishes a change and applies it to the state.

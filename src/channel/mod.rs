@@ -287,17 +287,9 @@ impl<T: ?Sized> Channel<T> {
             ErrorKind::NotPublishable,
             format!(
                 "{} belongs to a StateChannel: publish through it",
-                self.described()
+                self.handle.described()
             ),
         ))
-    }
-
-    /// The channel in error messages. Stand-alone channels have no name.
-    fn described(&self) -> String {
-        match self.handle.name() {
-            "" => "this channel".to_owned(),
-            name => format!("channel {}", quoted(name)),
-        }
     }
 
     fn check(&self, event: &Event) -> Result<(), Error> {
@@ -546,7 +538,7 @@ impl<T: ?Sized> Channel<T> {
         self.handle.snapshots.set(snapshots).map_err(|_| {
             Error::new(
                 ErrorKind::HasSnapshot,
-                format!("{} already has a snapshot", self.described()),
+                format!("{} already has a snapshot", self.handle.described()),
             )
         })
     }
@@ -580,7 +572,7 @@ impl<T: ?Sized> Channel<T> {
             ..settings.clone()
         };
         let refused = |why: &str| {
-            let message = format!("snapshot name of {}: {why}", self.described());
+            let message = format!("snapshot name of {}: {why}", self.handle.described());
             Err(Error::new(ErrorKind::InvalidName, message))
         };
         if let Some(conflict) = named.name_conflict() {

@@ -21,6 +21,7 @@ use crate::{
     event::{
         EventId, EventName,
         encode::{self, IdOffset},
+        id::quoted,
     },
     sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
@@ -285,7 +286,7 @@ impl ChannelState {
                 ErrorKind::TooLarge,
                 format!(
                     "an event of {size} bytes exceeds the byte limit of {}",
-                    self.quoted()
+                    self.described()
                 ),
             ));
         }
@@ -305,15 +306,15 @@ impl ChannelState {
     }
 
     fn closed_error(&self) -> Error {
-        let message = format!("{} has been closed", self.quoted());
+        let message = format!("{} has been closed", self.described());
         Error::new(ErrorKind::Closed, message)
     }
 
     /// The channel in an error message. A stand-alone channel has no name.
-    fn quoted(&self) -> String {
+    pub(super) fn described(&self) -> String {
         match self.name() {
             "" => "the channel".to_owned(),
-            name => format!("channel {name:?}"),
+            name => format!("channel {}", quoted(name)),
         }
     }
 

@@ -1,4 +1,6 @@
 //! Missing events: [`GapReason`], and the gap event that reports them to a client.
+//!
+//! `subscription/gaps.rs` decides when one is sent.
 
 use std::collections::BTreeMap;
 

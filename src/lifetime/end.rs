@@ -1,8 +1,8 @@
 //! [`StreamEnd`]: what ends one stream early, and when.
 //!
-//! The stream's body polls it before every chunk. A client that does not read stops those polls,
-//! so its connection polls the same object while a write is blocked. On HTTP/1.1 one task drives
-//! both.
+//! The stream's body (`layer/body.rs`) polls it before every chunk, and ends the stream. A client
+//! that does not read stops those polls, so its connection polls the same object while a write is
+//! blocked. On HTTP/1.1 one task drives both.
 
 use std::{
     future::Future,

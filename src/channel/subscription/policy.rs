@@ -1,5 +1,5 @@
 //! The choices of a handler, [`Start`], [`OnGap`] and [`OnLag`], and what it can know:
-//! [`Resumption`].
+//! [`Resumption`]. They are applied in `seek.rs` and `gaps.rs`.
 
 use crate::channel::gap::GapReason;
 

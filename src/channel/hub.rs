@@ -203,10 +203,10 @@ impl Hub {
             }
             names.push(name);
         }
-        let mut sources: Vec<ChannelHandle> = Vec::with_capacity(names.len());
+        let mut handles: Vec<ChannelHandle> = Vec::with_capacity(names.len());
         for name in names {
             match self.0.registry.look_up(&self.0, name.as_ref(), None) {
-                Ok(handle) => sources.push(handle),
+                Ok(handle) => handles.push(handle),
                 Err(_refused) => {
                     #[cfg(feature = "tracing")]
                     tracing::warn!(error = %_refused, "a subscription was refused");
@@ -214,7 +214,7 @@ impl Hub {
                 }
             }
         }
-        Subscription::new(self.0.clone(), sources, last.into())
+        Subscription::new(self.0.clone(), handles, last.into())
     }
 
     /// The newest id of any channel, or the start if there is none.

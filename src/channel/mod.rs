@@ -98,7 +98,7 @@ const FORWARD_SLICE: usize = 64;
 /// [`close`](Channel::close) the channel, or build it with
 /// [`close_on_drop`](ChannelBuilder::close_on_drop).
 pub struct Channel<T: ?Sized> {
-    handle: Handle,
+    handle: Publisher,
     encode: Encode<T>,
     values: PhantomData<fn(&T)>,
 }
@@ -135,7 +135,7 @@ impl<T: Serialize + ?Sized> Channel<T> {
 
     pub(crate) fn with_names(handle: ChannelHandle, named: bool) -> Self {
         Self {
-            handle: Handle::new(handle),
+            handle: Publisher::new(handle),
             encode: match named {
                 true => encode_named,
                 false => encode_json,
@@ -638,16 +638,16 @@ impl<T: ?Sized> Channel<T> {
 }
 
 /// Counts the publishing handles: the channel can close when the last one is dropped.
-struct Handle(ChannelHandle);
+struct Publisher(ChannelHandle);
 
-impl Handle {
+impl Publisher {
     fn new(handle: ChannelHandle) -> Self {
         handle.publishers.fetch_add(1, Ordering::AcqRel);
         Self(handle)
     }
 }
 
-impl Deref for Handle {
+impl Deref for Publisher {
     type Target = ChannelHandle;
 
     fn deref(&self) -> &ChannelHandle {
@@ -655,13 +655,13 @@ impl Deref for Handle {
     }
 }
 
-impl Clone for Handle {
+impl Clone for Publisher {
     fn clone(&self) -> Self {
         Self::new(self.0.clone())
     }
 }
 
-impl Drop for Handle {
+impl Drop for Publisher {
     fn drop(&mut self) {
         let left = self.publishers.fetch_sub(1, Ordering::AcqRel) - 1;
         let shared = &self.0.shared;

@@ -72,7 +72,7 @@ pub(crate) struct Wake {
     coalesce: Duration,
     started: Instant,
     tick: AtomicU64,
-    /// Set by every signal. The signal that sets it also wakes the task.
+    /// Set by every signal. The one that finds it clear wakes the task.
     signalled: AtomicBool,
     task: WakerSlot,
     /// Readers are without a task: it died with its runtime, or had no runtime to start on. Every

@@ -76,7 +76,7 @@ pub(crate) struct Encoded {
 }
 
 pub(crate) mod sealed {
-    use super::{Error, IdOffset};
+    use super::Error;
 
     #[derive(Debug)]
     pub enum Value {}
@@ -87,22 +87,22 @@ pub(crate) mod sealed {
 
     pub trait Encode {
         #[doc(hidden)]
-        fn encode(&self, out: &mut Vec<u8>) -> Result<IdOffset, Error>;
+        fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error>;
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> sealed::Encode for T {
-    fn encode(&self, out: &mut Vec<u8>) -> Result<IdOffset, Error> {
-        encode_json(self, out).map(|encoded| encoded.id_offset)
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        encode_json(self, out)?;
+        Ok(())
     }
 }
 
 impl sealed::Encode for Event {
-    fn encode(&self, out: &mut Vec<u8>) -> Result<IdOffset, Error> {
-        let start = out.len();
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
         Event::encode(self, out);
-        Ok(start)
+        Ok(())
     }
 }
 

@@ -81,14 +81,14 @@ pub(super) struct Watched {
 
 enum End {
     /// The body has not been polled yet.
-    NotBegun(Beginning),
+    NotBegun(StreamStart),
     /// Nothing ends the stream early after all.
     Never,
     Running(Arc<StreamEnd>),
 }
 
 /// What a stream needs when it begins, which is with the first poll of its body.
-pub(super) struct Beginning {
+pub(super) struct StreamStart {
     pub(super) conditions: EndConditions,
     #[cfg(feature = "listener")]
     pub(super) peer: Option<Peer>,
@@ -97,19 +97,19 @@ pub(super) struct Beginning {
 impl Stream {
     /// `whole_chunks`: the stream may end after any chunk, not only after a whole event.
     pub(super) fn new(
-        beginning: Beginning,
+        start: StreamStart,
         whole_chunks: bool,
         is_encoded: bool,
         slot: Option<Slot>,
     ) -> Self {
-        if beginning.conditions.is_empty() {
+        if start.conditions.is_empty() {
             return Self::Unwatched { _slot: slot };
         }
         // The events of an encoded body cannot be told apart. It is cut anywhere; to its client
         // that is a lost connection, after which it reconnects.
         let has_boundary = !whole_chunks && !is_encoded;
         Self::Watched(Box::new(Watched {
-            end: End::NotBegun(beginning),
+            end: End::NotBegun(start),
             waker: None,
             boundary: has_boundary.then(EventBoundary::default),
             is_encoded,
@@ -122,14 +122,14 @@ impl Stream {
 
 impl Watched {
     fn begin(&mut self) {
-        let End::NotBegun(beginning) = mem::replace(&mut self.end, End::Never) else {
+        let End::NotBegun(start) = mem::replace(&mut self.end, End::Never) else {
             return;
         };
-        if let Some(end) = beginning.conditions.begin() {
+        if let Some(end) = start.conditions.begin() {
             let end = Arc::new(end);
             #[cfg(feature = "listener")]
             {
-                self._carried = connection::carries(&end, beginning.peer);
+                self._carried = connection::carries(&end, start.peer);
             }
             self.end = End::Running(end);
         }

@@ -19,7 +19,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::{
     answer::Answer,
-    body::{Beginning, SseBody, Stream},
+    body::{SseBody, Stream, StreamStart},
     layer::SseLayer,
     limits::{Full, Slot},
 };
@@ -229,7 +229,7 @@ fn from_inner<B: Body>(
         // The body is dropped without a poll, so a stream of this crate leaves no trace.
         return Response::from_parts(parts, SseBody::default());
     }
-    let beginning = Beginning {
+    let start = StreamStart {
         conditions: EndConditions {
             shutdown: settings.shutdown.clone(),
             lifetime: settings.lifetime,
@@ -240,7 +240,7 @@ fn from_inner<B: Body>(
     };
     let whole_chunks = parts.extensions.get::<WholeChunks>().is_some();
     let is_encoded = parts.headers.contains_key(CONTENT_ENCODING);
-    let stream = Stream::new(beginning, whole_chunks, is_encoded, slot);
+    let stream = Stream::new(start, whole_chunks, is_encoded, slot);
     Response::from_parts(parts, SseBody::stream(body, stream))
 }
 

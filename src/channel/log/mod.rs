@@ -225,7 +225,7 @@ impl Log {
     }
 
     /// Notes that something is missing after the newest entry.
-    #[allow(dead_code)] // Only tests note holes so far.
+    #[allow(dead_code)] // For logs that are fed from outside, which may skip events. Only tests so far.
     pub(crate) fn hole(&mut self, now: u64) -> Evicted {
         self.holes += 1;
         self.had_holes = true;

@@ -104,14 +104,15 @@ impl Anchor {
         }
     }
 
-    /// Called when a snapshot goes out on a connection over several channels, which are read up to
-    /// `newest`.
+    /// Called once a snapshot has arrived on a connection over several channels: all of them are
+    /// read up to `newest` before any id is whole again. Later calls change nothing.
     pub(super) fn catch_up_to(&mut self, newest: EventId) {
         self.catch_up.get_or_insert(newest);
     }
 
-    /// The id up to which to read the channels now. `newest` is the newest one drawn.
-    pub(super) fn read_up_to(&mut self, newest: EventId) -> EventId {
+    /// Begins a pass over the channels, and returns the id up to which to read them. `newest` is the
+    /// newest one drawn.
+    pub(super) fn begin_pass(&mut self, newest: EventId) -> EventId {
         self.rested_at = self.catch_up.unwrap_or(newest);
         self.rested_at
     }

@@ -6,6 +6,7 @@ use crate::{
         log::Log,
         snapshot::{Pending, SharedSnapshot},
         state::{ChannelHandle, CursorProgress},
+        wake::Reader,
     },
     sync::{Arc, Ordering},
 };
@@ -56,7 +57,7 @@ impl Cursor {
 
     /// Called before the log is locked for a seek: a later publisher counts this reader, and an
     /// earlier one's event is found in the log.
-    pub(super) fn register(&mut self, reader: &Arc<crate::channel::wake::Reader>) {
+    pub(super) fn register(&mut self, reader: &Arc<Reader>) {
         self.registered = Some(self.channel.add_reader(reader.clone()));
     }
 
@@ -81,7 +82,7 @@ impl Cursor {
         matches!(self.snapshot, Snapshot::Ready(_))
     }
 
-    pub(super) fn await_snapshot(&mut self, snapshot: Snapshot) {
+    pub(super) fn set_snapshot(&mut self, snapshot: Snapshot) {
         self.snapshot = snapshot;
         if let Some((_, progress)) = &self.registered {
             let limit = self.channel.shared.settings.snapshot_timeout.as_millis();

@@ -460,7 +460,7 @@ impl Subscription {
         if owes && self.cursors.iter().any(Cursor::has_snapshot) {
             self.anchor.catch_up_to(newest);
         }
-        let up_to = self.anchor.read_up_to(newest);
+        let up_to = self.anchor.begin_pass(newest);
         if self.read_up_to(up_to) {
             return true;
         }

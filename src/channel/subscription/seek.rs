@@ -1,7 +1,7 @@
 //! Where a client starts in each of its channels.
 //!
-//! Only [`Subscription::start_in`] decides this. The [`Resumption`] that a handler sees, the 204
-//! of closed channels, and the first poll of the body all use it.
+//! Only [`Subscription::start_in`] decides where in a log. The [`Resumption`] that a handler sees,
+//! the 204 of closed channels, and the first poll of the body all use it.
 
 use crate::{
     channel::{
@@ -37,6 +37,8 @@ struct StartPoint {
     position: u64,
     /// How many retained events follow.
     pending: u64,
+    /// Nothing follows, now or later.
+    is_end: bool,
     /// What is missing before `position`, and how many events that is, if known.
     gap: Option<Gap>,
     missed: Option<u64>,
@@ -75,13 +77,19 @@ impl Subscription {
         if self.handle.as_ref().is_some_and(|it| it.0.has_changed()) {
             return false;
         }
-        // Without checkpoints, no id would follow a gap at the end. The client would come back
-        // with the same id, and get the same gap forever.
         let has_checkpoints = self.shared.settings.checkpoint.is_some();
         let is_over = |channel: &ChannelHandle| {
+            // Most channels are open, and that is cheap to see.
+            if !channel.is_closed() {
+                return false;
+            }
             let start = self.start_in(channel);
-            let reports_gap = start.gap.is_some() && has_checkpoints;
-            channel.is_closed() && start.pending == 0 && !start.snapshot && !reports_gap
+            // Without checkpoints, no id would follow a gap at the end. The client would come back
+            // with the same id, and get the same gap forever.
+            let reports_gap = start
+                .gap
+                .is_some_and(|gap| has_checkpoints || gap.reason == GapReason::Truncated);
+            start.is_end && !start.snapshot && !reports_gap
         };
         !self.cursors.is_empty() && self.cursors.iter().all(|it| is_over(&it.channel))
     }
@@ -90,7 +98,11 @@ impl Subscription {
     pub(super) fn seek(&mut self, index: usize) {
         let start = self.start_in(&self.cursors[index].channel);
         let cursor = &mut self.cursors[index];
-        cursor.start_at(start.position);
+        // A snapshot brings its own position. Until then the cursor has none, so that it does not
+        // count as one that lags.
+        if start.gap.is_some() || !start.snapshot {
+            cursor.start_at(start.position);
+        }
         match start.gap {
             Some(gap) => self.note_gap(index, gap),
             None => cursor.channel.counters.began(self.resumption),
@@ -111,6 +123,7 @@ impl Subscription {
             return StartPoint {
                 position: 0,
                 pending: 0,
+                is_end: false,
                 gap: None,
                 missed: None,
                 snapshot: true,
@@ -144,6 +157,9 @@ impl Subscription {
             StartPoint {
                 position,
                 pending: log.end() - position,
+                // Under the log's lock, as a channel is closed: what was published before the close
+                // is in `pending`.
+                is_end: position == log.end() && channel.is_closed(),
                 gap,
                 missed,
                 snapshot: is_hole && has_snapshot && self.on_gap == OnGap::Snapshot,

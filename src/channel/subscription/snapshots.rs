@@ -33,7 +33,7 @@ impl Subscription {
         let end = cursor.channel.lock().end();
         cursor.start_at(end);
         match snapshots.get(&cursor.channel, self.not_before) {
-            Asked::Pending(pending) => cursor.await_snapshot(Snapshot::Pending(pending)),
+            Asked::Pending(pending) => cursor.set_snapshot(Snapshot::Pending(pending)),
             Asked::Ready(snapshot) => self.place_snapshot(index, snapshot),
         }
     }
@@ -67,12 +67,12 @@ impl Subscription {
         match found {
             Seek::Exact { position, .. } if is_allowed => {
                 cursor.start_at(position);
-                cursor.await_snapshot(Snapshot::Ready(snapshot));
+                cursor.set_snapshot(Snapshot::Ready(snapshot));
             }
             // It was made for an earlier client: the events after it were not kept, or are not all
             // for this client.
             Seek::Exact { .. } | Seek::Evicted => {
-                cursor.await_snapshot(Snapshot::None);
+                cursor.set_snapshot(Snapshot::None);
                 cursor.overruns = cursor.overruns.saturating_add(1);
                 if cursor.overruns > 1 {
                     self.send_away(

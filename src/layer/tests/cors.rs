@@ -328,6 +328,27 @@ async fn rule_104_a_preflight_is_options_with_origin_and_the_method_it_asks_for(
 }
 
 #[tokio::test]
+async fn rules_97_and_104_an_options_request_that_is_no_preflight_gets_the_headers_too() {
+    let cors = Cors::new(list()).expose_headers([header::ALLOW]);
+    for response in [().into_response(), opinionated(StatusCode::OK)] {
+        let request = ask(Method::OPTIONS, &[("origin", APP)]);
+        let layer = SseLayer::new().cors(cors.clone());
+        let (answer, calls) = counted(layer, request, response).await;
+        assert_eq!(calls, 1);
+        assert_eq!(values(&answer, "access-control-allow-origin"), [APP]);
+        let credentials = values(&answer, "access-control-allow-credentials");
+        assert_eq!(credentials, ["true"]);
+        assert_eq!(values(&answer, "access-control-expose-headers"), ["allow"]);
+        assert_eq!(granted(&answer).len(), 3);
+    }
+    let layer = SseLayer::new().cors(Cors::any_origin());
+    let request = ask(Method::OPTIONS, &[("origin", APP)]);
+    let answer = through(layer, request, ()).await;
+    assert_eq!(values(&answer, "access-control-allow-origin"), ["*"]);
+    assert_eq!(granted(&answer).len(), 1);
+}
+
+#[tokio::test]
 async fn rule_105_a_preflight_asks_nobody() {
     let full = Limits::new().total(0).before_handler().refuse();
     let layer = with_credentials().strict_accept().limits(full);

@@ -109,15 +109,13 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use channel::stats::{GapCounts, Stats};
 pub use channel::{
     Channel,
     builder::{ChannelBuilder, HubBuilder},
+    gap::GapReason,
     hub::Hub,
     published::Published,
-};
-pub use channel::{
-    gap::GapReason,
+    stats::{GapCounts, Stats},
     subscription::{OnGap, OnLag, Resumption, Start, Subscription, SubscriptionHandle},
 };
 pub use error::{BoxError, Error, ErrorKind};

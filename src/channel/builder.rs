@@ -107,7 +107,7 @@ macro_rules! channel_settings {
         }
 
         /// Sets how many bytes of encoded events each channel retains, which is also the maximum
-        /// size of one event; 64 MiB by default. Memory is freed in segments of up to 64 KiB, of
+        /// size of one event, its id included; 64 MiB by default. Memory is freed in segments of up to 64 KiB, of
         /// which an eighth can be unused, so somewhat more is in use. Events that slow connections
         /// are still sending are not counted.
         pub fn bytes(mut self, bytes: usize) -> Self {

@@ -64,8 +64,8 @@ struct Known {
     news: Option<Arc<ChannelState>>,
 }
 
-fn key(state: &Arc<ChannelState>) -> usize {
-    Arc::as_ptr(state).addr()
+fn key(channel: &Arc<ChannelState>) -> usize {
+    Arc::as_ptr(channel).addr()
 }
 
 impl Rounds {
@@ -101,20 +101,20 @@ impl Rounds {
     pub(super) fn take_news(&mut self, wake: &Wake) {
         let mut queue = lock(&wake.queue);
         let taken = queue.len().min(QUEUE_BATCH);
-        let states: Vec<_> = queue.drain(..taken).collect();
+        let channels: Vec<_> = queue.drain(..taken).collect();
         self.more = !queue.is_empty();
         if !self.more && queue.capacity() > MAX_SPARE {
             queue.shrink_to_fit();
         }
         drop(queue);
-        for state in states {
+        for channel in channels {
             // Before any waker is taken, whenever the round begins.
-            state.dequeued();
-            match self.known.entry(key(&state)) {
-                hash_map::Entry::Occupied(mut known) => known.get_mut().news = Some(state),
+            channel.dequeued();
+            match self.known.entry(key(&channel)) {
+                hash_map::Entry::Occupied(mut known) => known.get_mut().news = Some(channel),
                 hash_map::Entry::Vacant(known) => {
                     known.insert(Known::default());
-                    self.begin(state);
+                    self.begin(channel);
                 }
             }
         }
@@ -123,9 +123,9 @@ impl Rounds {
     /// Lets channels that have rested begin their next round.
     pub(super) fn wake_rested(&mut self, now: Instant) {
         while self.resting.front().is_some_and(|(until, _)| *until <= now)
-            && let Some((_, state)) = self.resting.pop_front()
+            && let Some((_, channel)) = self.resting.pop_front()
         {
-            let key = state.as_ptr().addr();
+            let key = channel.as_ptr().addr();
             if let Some(known) = self.known.get_mut(&key) {
                 known.rests = false;
                 self.settle(key);
@@ -134,8 +134,8 @@ impl Rounds {
     }
 
     /// Schedules a look at the channel after the next tick.
-    pub(super) fn look_later(&mut self, state: Arc<ChannelState>) {
-        self.unsettled.insert(key(&state), state);
+    pub(super) fn look_later(&mut self, channel: Arc<ChannelState>) {
+        self.unsettled.insert(key(&channel), channel);
     }
 
     /// Called on each tick: the scheduled looks are due.
@@ -160,19 +160,19 @@ impl Rounds {
                 true => self.begin_next().or_else(|| self.line.pop_front()),
                 false => self.line.pop_front().or_else(|| self.begin_next()),
             };
-            let Some((state, round)) = next else { break };
+            let Some((channel, round)) = next else { break };
             visits -= 1;
             let most = QUANTUM.min(news - wakers.len());
-            self.advance(state, round, most, now, wakers);
+            self.advance(channel, round, most, now, wakers);
         }
         while visits > 0
-            && let Some(state) = self.looks.next()
+            && let Some(channel) = self.looks.next()
         {
             visits -= 1;
-            let known = self.known.get(&key(&state));
-            if state.readers() > 0 && !known.is_some_and(|known| known.in_line) {
-                let round = state.begin_look();
-                self.advance(state, round, usize::MAX, now, wakers);
+            let known = self.known.get(&key(&channel));
+            if channel.readers() > 0 && !known.is_some_and(|known| known.in_line) {
+                let round = channel.begin_look();
+                self.advance(channel, round, usize::MAX, now, wakers);
             }
         }
         let rest = SLICE.saturating_sub(wakers.len()).min(beats.len());
@@ -183,28 +183,28 @@ impl Rounds {
     }
 
     fn begin_next(&mut self) -> Option<(Arc<ChannelState>, Round)> {
-        let state = self.fresh.pop_front()?;
-        let round = state.begin_round();
-        Some((state, round))
+        let channel = self.fresh.pop_front()?;
+        let round = channel.begin_round();
+        Some((channel, round))
     }
 
     fn advance(
         &mut self,
-        state: Arc<ChannelState>,
+        channel: Arc<ChannelState>,
         mut round: Round,
         most: usize,
         now: u64,
         wakers: &mut Vec<Waker>,
     ) {
-        let progress = state.advance(&mut round, most, now, wakers);
-        let key = key(&state);
+        let progress = channel.advance(&mut round, most, now, wakers);
+        let key = key(&channel);
         let known = self.known.entry(key).or_default();
         known.in_line = progress == Progress::More;
         match progress {
-            Progress::More => self.line.push_back((state, round)),
+            Progress::More => self.line.push_back((channel, round)),
             Progress::Unsettled => {
                 self.settle(key);
-                self.look_later(state);
+                self.look_later(channel);
             }
             Progress::Settled => self.settle(key),
         }
@@ -219,8 +219,8 @@ impl Rounds {
         if known.in_line || known.rests {
             return;
         }
-        if let Some(state) = known.news.take() {
-            self.begin(state);
+        if let Some(channel) = known.news.take() {
+            self.begin(channel);
             return;
         }
         self.known.remove(&key);
@@ -232,16 +232,16 @@ impl Rounds {
         }
     }
 
-    fn begin(&mut self, state: Arc<ChannelState>) {
+    fn begin(&mut self, channel: Arc<ChannelState>) {
         let rests = !self.coalesce.is_zero();
-        let known = self.known.entry(key(&state)).or_default();
+        let known = self.known.entry(key(&channel)).or_default();
         known.in_line = true;
         known.rests = rests;
         if rests {
             let until = Instant::now() + self.coalesce;
-            self.resting.push_back((until, Arc::downgrade(&state)));
+            self.resting.push_back((until, Arc::downgrade(&channel)));
         }
-        self.fresh.push_back(state);
+        self.fresh.push_back(channel);
     }
 }
 
@@ -279,15 +279,15 @@ mod tests {
             crowd.push(reader(&channel).await);
         }
         let rounds = || {
-            let state = &channel.shared().registry.channels()[0];
-            let (mut round, mut wakers) = (state.begin_round(), Vec::new());
+            let channel = &channel.shared().registry.channels()[0];
+            let (mut round, mut wakers) = (channel.begin_round(), Vec::new());
             let looks = std::iter::from_fn(|| {
-                let progress = state.advance(&mut round, usize::MAX, 0, &mut wakers);
+                let progress = channel.advance(&mut round, usize::MAX, 0, &mut wakers);
                 (progress == Progress::More).then_some(())
             });
             (looks.count(), wakers.len())
         };
-        assert!(rounds().0 >= 10_000 / super::super::state::READER_BATCH);
+        assert!(rounds().0 >= 10_000 / crate::channel::state::READER_BATCH);
         drop(crowd);
         assert_eq!(rounds().0, 0, "one look");
         drop(stays);
@@ -356,8 +356,8 @@ mod tests {
             }
         }
         let kept = || {
-            let states = hub.shared().registry.channels();
-            let kept = states.iter().filter(|state| state.lock().has_floor());
+            let channels = hub.shared().registry.channels();
+            let kept = channels.iter().filter(|channel| channel.lock().has_floor());
             kept.count()
         };
         assert_eq!(kept(), CHANNELS);
@@ -375,7 +375,7 @@ mod tests {
         for channel in &channels {
             channel.publish(&1).unwrap();
         }
-        let mut tally = super::super::shared::Tally::default();
+        let mut tally = crate::channel::shared::Tally::default();
         let mut steps = 1;
         let stats = loop {
             match hub.shared().tally(&mut tally) {

@@ -41,10 +41,10 @@ impl Shared {
     /// For a stand-alone channel, which is created with it.
     pub(crate) fn single(settings: Settings, clock: Clock) -> ChannelHandle {
         let shared = Self::new(settings, clock, None);
-        let state = ChannelState::new("", shared.settings.limits, shared.clock.start());
-        let state = Arc::new(state);
-        shared.registry.insert_single(state.clone());
-        ChannelHandle::new(Arc::new(shared), state)
+        let channel = ChannelState::new("", shared.settings.limits, shared.clock.start());
+        let channel = Arc::new(channel);
+        shared.registry.insert_single(channel.clone());
+        ChannelHandle::new(Arc::new(shared), channel)
     }
 
     fn new(settings: Settings, clock: Clock, bounds: Option<Bounds>) -> Self {
@@ -89,11 +89,11 @@ impl Shared {
         let (states, next) = self.registry.some_channels(tally.next);
         let stats = &mut tally.stats;
         stats.channels += states.len();
-        for state in states {
-            let (events, bytes) = state.lock().retained();
+        for channel in states {
+            let (events, bytes) = channel.lock().retained();
             stats.events += events;
             stats.bytes += bytes;
-            stats.lag = stats.lag.max(state.lag());
+            stats.lag = stats.lag.max(channel.lag());
         }
         if let Some(next) = next {
             tally.next = next;

@@ -1,6 +1,6 @@
 //! [`ChannelState`]: one channel, regardless of the type of its values: its log and its readers.
 //!
-//! Lock order: the hub's registry, then `log`; `readers` is never held with another lock. No user
+//! Lock order: the hub's registry, then `log`. Under `readers`, only wakers are taken. No user
 //! code, no waker and no `Serialize` runs under any of them (law 8).
 
 use std::{collections::BTreeMap, ops::Deref, sync::OnceLock, task::Waker};

@@ -208,8 +208,8 @@ impl Wake {
 
     /// Puts a channel with news in the task's queue. The caller has just set the channel's `dirty`
     /// flag, so a channel is queued at most once.
-    pub(crate) fn enqueue(&self, state: Arc<ChannelState>) {
-        lock(&self.queue).push_back(state);
+    pub(crate) fn enqueue(&self, channel: Arc<ChannelState>) {
+        lock(&self.queue).push_back(channel);
         self.signal();
     }
 
@@ -410,8 +410,8 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                 wake.turn_wheel(&mut guard.beats);
                 rounds.look_now();
                 if let Some(shared) = shared.upgrade() {
-                    for state in shared.sweep() {
-                        rounds.look_later(state);
+                    for channel in shared.sweep() {
+                        rounds.look_later(channel);
                     }
                     #[cfg(feature = "metrics")]
                     if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) && !tallies {

@@ -38,7 +38,7 @@ pub(crate) const PARTIAL: u8 = b'.';
 /// directly after the same id without the dot.
 ///
 /// Anyone who sees an id can read from it how many events the hub has published and when it
-/// started.
+/// started. If that is a secret, do not send ids.
 ///
 /// [RFC 3986]: https://www.rfc-editor.org/rfc/rfc3986#section-2.3
 /// [CORS request header]: https://fetch.spec.whatwg.org/#cors-unsafe-request-header-byte

@@ -176,7 +176,7 @@ impl Event {
     /// # Errors
     ///
     /// [`ErrorKind::NotAVariant`] if `value` does not serialize as a variant of an externally
-    /// tagged enum; [`ErrorKind::InvalidName`] if the variant's name is `gap` or an error for
+    /// tagged enum; [`ErrorKind::InvalidName`] if the variant's name is `gap`, or rejected by
     /// [`EventName::new`]; [`ErrorKind::Serialize`] if the content cannot be serialized.
     ///
     /// [externally tagged]: https://serde.rs/enum-representations.html

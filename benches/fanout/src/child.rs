@@ -1,4 +1,4 @@
-//! [`Child`]: a server as a process of its own, which goes when its handle does.
+//! [`Child`]: a server in its own process, which is killed when the handle is dropped.
 
 use std::{
     io::{BufRead, BufReader},
@@ -22,7 +22,7 @@ impl Child {
     pub(crate) fn start(setup: Setup) -> Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(setup.to_arguments())
-            // It ends when the other end of this is gone, even if we are killed.
+            // The server exits when this pipe closes, even if this process is killed.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -51,7 +51,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // It is gone already, or goes now.
+        // An error means that it has exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -19,8 +19,8 @@ const SERVERS: [(&str, Kind); 3] = [
     ("axum", Kind::Axum),
 ];
 
-/// Deliveries per second at each point, where nothing else bounds them: what a server can do
-/// without ever being behind.
+/// Deliveries per second at each point, unless another limit is lower: a rate at which no server
+/// falls behind.
 const DELIVERIES: usize = 40_000;
 
 /// Bytes per second at each point.
@@ -87,7 +87,7 @@ fn steady(connections: usize, size: usize) -> Work {
     }
 }
 
-/// All curves, or the one whose name is given.
+/// Measures all curves, or only the one named `chosen`.
 pub(crate) fn run(chosen: Option<&str>, rounds: usize, tolerant: bool) -> Result<Value> {
     let mut points = Vec::new();
     for curve in CURVES {
@@ -110,7 +110,7 @@ pub(crate) fn run(chosen: Option<&str>, rounds: usize, tolerant: bool) -> Result
             let rounds = match Rounds::run(&scenario, rounds, tolerant) {
                 Ok(rounds) => rounds,
                 Err(error) => {
-                    // The rest of the curve is worth having.
+                    // The other points are still useful.
                     eprintln!("left out: {error}");
                     continue;
                 }

@@ -149,7 +149,7 @@ fn run() -> Result<()> {
         eprint!("{} … ", scenario.title);
         match Rounds::run(&scenario, count, tolerant) {
             Ok(rounds) => results.push((scenario, rounds)),
-            // The other scenarios are worth having.
+            // The other scenarios are still useful.
             Err(error) => eprint!("left out: {error} … "),
         }
         eprintln!("{:.0} s", began.elapsed().as_secs_f64());

@@ -1,9 +1,9 @@
-//! What the operating system says about a server: CPU time, writes, memory; and what the rest of
-//! the machine was doing meanwhile.
+//! What the operating system reports about a server (CPU time, writes, memory), and how busy the
+//! rest of the machine was.
 //!
-//! CPU time is `/proc/<pid>/task/*/schedstat`, in nanoseconds; a loopback socket's receiving half
-//! runs in the sender's time, so it is in there, for every server alike. Writes are `syscw` in
-//! `/proc/<pid>/io`, which counts `write` and `writev` but not `send`: all servers here write
+//! CPU time is `/proc/<pid>/task/*/schedstat`, in nanoseconds. The receiving half of a loopback
+//! socket runs in the sender's time, so it is included, for every server alike. Writes are `syscw`
+//! in `/proc/<pid>/io`, which counts `write` and `writev` but not `send`; all servers here write
 //! events with `writev`.
 
 use std::{fs, time::Instant};
@@ -13,13 +13,13 @@ use crate::Result;
 /// Clock ticks per second in `/proc/stat`: the kernel's interface to programs fixes it.
 const TICKS: f64 = 100.0;
 
-/// Figures of one process, all of which only grow.
+/// Counters of one process; they only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu_seconds: f64,
     pub(crate) writes: f64,
     pub(crate) written: f64,
-    /// Times that a thread went to sleep of its own accord.
+    /// Voluntary context switches of its threads.
     pub(crate) sleeps: f64,
 }
 
@@ -50,7 +50,7 @@ impl Usage {
     }
 }
 
-/// Memory that a process has in RAM, in KiB.
+/// Resident memory of a process, in KiB.
 pub(crate) fn resident(pid: u32) -> Result<f64> {
     field(
         &fs::read_to_string(format!("/proc/{pid}/status"))?,
@@ -66,7 +66,7 @@ pub(crate) fn in_sockets() -> Result<f64> {
     Ok(pages.ok_or("no TCP line in sockstat")?.parse::<f64>()? * 4.0)
 }
 
-/// Bytes that the kernel holds in sockets for the peer with this port, until it takes them.
+/// Bytes that the kernel holds unsent for the peer with this port.
 pub(crate) fn unsent_to(port: u16) -> Result<f64> {
     let table = fs::read_to_string("/proc/net/tcp")?;
     let peer = format!(":{port:04X}");
@@ -86,7 +86,7 @@ fn field(text: &str, name: &str) -> Result<f64> {
     Ok(value.parse()?)
 }
 
-/// Watches how many cores others use.
+/// Measures how many cores other programs use.
 #[derive(Debug)]
 pub(crate) struct Others {
     since: Instant,
@@ -105,7 +105,7 @@ impl Others {
         })
     }
 
-    /// Cores that neither this process nor the server used, on average since then.
+    /// The average number of cores that other programs have used since [`Self::watch`].
     pub(crate) fn cores(&self) -> Result<f64> {
         let ours = ticks_of(self.server)? + ticks_of(std::process::id())? - self.ours;
         let others = (busy()? - self.busy - ours) / TICKS;
@@ -113,7 +113,7 @@ impl Others {
     }
 }
 
-/// What is neither idle nor waits for a disk; time that the host gave to others counts as used.
+/// Ticks that were neither idle nor waiting for a disk. Time stolen by the host counts as busy.
 fn busy() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let fields = stat.lines().next().unwrap_or_default().split_whitespace();
@@ -128,7 +128,7 @@ fn busy() -> Result<f64> {
 
 fn ticks_of(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold anything.
+    // The name in parentheses may contain spaces.
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let mut fields = fields.split_whitespace().skip(11);
     let mut next = || -> Result<f64> { Ok(fields.next().ok_or("a short stat")?.parse()?) };

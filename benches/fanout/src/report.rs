@@ -10,10 +10,10 @@ use crate::{
     scenario::{BARS, Bar, Scenario},
 };
 
-/// Whom the others are held against, where they take part.
+/// The contestants that the others are compared with, in scenarios where they take part.
 const REFERENCES: [&str; 2] = ["limit", "axum"];
 
-/// Without `bars` for runs that only show that it works.
+/// The bars are left out of runs that only show that the benchmark works.
 pub(crate) fn table(results: &[(Scenario, Rounds)], bars: bool) -> String {
     let mut out = format!(
         "\n{}\nOne worker thread per server, one for the client. Median, and in brackets the range.\n",
@@ -80,7 +80,7 @@ fn block(scenario: &Scenario, rounds: &Rounds) -> String {
     );
     if rounds.discarded > 0 {
         out += &format!(
-            ", {} runs left out in which others used more than {DISTURBANCE} cores",
+            ", {} runs discarded because other programs used more than {DISTURBANCE} cores",
             rounds.discarded
         );
     }

@@ -1,5 +1,5 @@
-//! Runs a scenario in rounds: each contestant once per round, in an order that rotates, and runs
-//! in which others used the machine left out.
+//! Runs a scenario in rounds: each contestant once per round, in rotating order. Runs during which
+//! other programs used the machine are discarded.
 
 use crate::{
     Result,
@@ -7,19 +7,19 @@ use crate::{
     work::Figures,
 };
 
-/// Cores that others may use while a run counts.
+/// A run counts only if other programs used at most this many cores.
 pub(crate) const DISTURBANCE: f64 = 0.3;
 
-/// Tries per run, before its round is given up.
+/// Attempts per run before its round is given up.
 const TRIES: usize = 4;
 
 /// The rounds that count: figures by contestant.
 #[derive(Debug)]
 pub(crate) struct Rounds {
     pub(crate) kept: Vec<Vec<Figures>>,
-    /// Runs that others disturbed.
+    /// Runs disturbed by other programs.
     pub(crate) discarded: usize,
-    /// Rounds that never came to an undisturbed run of everyone.
+    /// Rounds without an undisturbed run of every contestant.
     pub(crate) given_up: usize,
 }
 
@@ -78,13 +78,13 @@ impl Rounds {
         Ok(None)
     }
 
-    /// A figure of one contestant, in all rounds.
+    /// A figure of one contestant over all rounds.
     pub(crate) fn of(&self, contestant: usize, figure: &str) -> Option<Spread> {
         let values = self.kept.iter().map(|round| round[contestant].get(figure));
         Spread::of(values.collect::<Option<Vec<_>>>()?.into_iter().copied())
     }
 
-    /// The same over that of another contestant, round by round.
+    /// The ratio of one contestant's figure to another's, round by round.
     pub(crate) fn ratio(&self, of: usize, against: usize, figure: &str) -> Option<Spread> {
         let ratio =
             |round: &Vec<Figures>| Some(round[of].get(figure)? / round[against].get(figure)?);
@@ -92,7 +92,7 @@ impl Rounds {
     }
 }
 
-/// The median, and between what it lies.
+/// The median and the range.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
     pub(crate) least: f64,

@@ -1,4 +1,4 @@
-//! The scenarios, who takes part in each, and the bars that ours has to reach.
+//! The scenarios, their contestants, and the bars that this crate must meet.
 
 use crate::{
     client::Pace,
@@ -38,7 +38,7 @@ const fn column(figure: &'static str, heading: &'static str, digits: usize) -> C
     }
 }
 
-/// The first column is what the ratios are of.
+/// The ratios in the table are of the first column.
 const DELIVERY: &[Column] = &[
     column("cpu", "CPU µs/event", 3),
     column("per_write", "events/write", 2),
@@ -71,7 +71,7 @@ const SILENT: &[Column] = &[
     column("unsent", "unsent KiB", 0),
 ];
 
-/// A bar: a figure of one contestant over that of another.
+/// An upper bound on the ratio of one contestant's figure to another's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bar {
     pub(crate) scenario: &'static str,
@@ -115,7 +115,7 @@ pub(crate) const BARS: &[Bar] = &[
     bar("coalesce", "cpu", "ours, 50 ms", "ours", 0.4),
 ];
 
-/// They take part in what is delivered.
+/// The contestants of the delivery scenarios.
 const EVERYONE: [Kind; 5] = [
     Kind::Limit,
     Kind::Ours,
@@ -143,8 +143,8 @@ fn among(kinds: &[Kind], work: Work, change: impl Fn(&mut Setup)) -> Vec<Contest
     chosen.map(contestant).collect()
 }
 
-/// A free-running axum server takes eight times ours' time for an event. Each figure is per event,
-/// so that those who take longer are given fewer of them, and a round is over in seconds.
+/// A free-running axum server takes eight times as long per event as this crate. All figures are
+/// per event, so slower servers receive fewer events, and a round takes only seconds.
 fn fewer(by: u32, contestants: Vec<Contestant>) -> Vec<Contestant> {
     let shorter = |mut one: Contestant| {
         if let (Work::Deliver { events, .. }, Kind::Axum | Kind::AxumClone | Kind::HandRolled) =
@@ -157,7 +157,7 @@ fn fewer(by: u32, contestants: Vec<Contestant>) -> Vec<Contestant> {
     contestants.into_iter().map(shorter).collect()
 }
 
-/// All scenarios; with `small`, so small that they only show that they work.
+/// All scenarios; with `small`, with just enough load to show that they work.
 pub(crate) fn all(small: bool) -> Vec<Scenario> {
     let scale = |full: usize| if small { full.div_ceil(50) } else { full };
     let events = |full: u32| if small { full.div_ceil(50) } else { full };

@@ -1,4 +1,4 @@
-//! [`Work`]: what one run does with one server, and the figures that come out.
+//! [`Work`]: what one run does with one server, and the resulting figures.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,57 +13,58 @@ use crate::{
 /// Figures by name; see [`crate::report`] for their units.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
 
-/// How long to read on after the last event, so that a server's last wake-ups are counted.
+/// How long to keep reading after the last event, so that a server's last wake-ups are counted.
 const TAIL: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work {
-    /// Live events to connections that are open.
+    /// Publishes live events to open connections.
     Deliver {
         connections: usize,
         pace: Pace,
         events: u32,
         /// Bytes of data.
         size: usize,
-        /// One more connection, which never reads.
+        /// Whether one more connection never reads.
         silent: Silent,
     },
-    /// Connections, and nothing else.
+    /// Only opens connections.
     Idle { connections: usize },
-    /// Clients that come back behind so many events, in waves of so many, until the server has
-    /// worked for `least` seconds.
+    /// Waves of `clients` reconnect and replay `events` events each, until the server has used
+    /// `least` seconds of CPU time.
     Replay {
         clients: usize,
         events: u32,
         least: f64,
     },
-    /// All connections end and come back at once, while publishing goes on.
+    /// All connections close and reopen at once, while publishing continues.
     Storm { connections: usize, per_second: u32 },
-    /// Channels with one event each, and connections to some of them.
+    /// Publishes to many channels, with connections to some of them.
     Channels { connections: usize },
 }
 
-/// Whether there is a client that never reads, or one run to compare with.
+/// Whether one client never reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silent {
     No,
-    /// The same events are published beforehand, to nobody.
+    /// The run to compare with: the same events are published beforehand, but no client receives
+    /// them.
     Without,
-    /// They go to the silent client, more than its socket takes.
+    /// The events published beforehand go to the silent client, and exceed its socket buffers.
     With,
 }
 
-/// Published beforehand where a client is silent: more than a socket takes, and more than a
-/// server keeps.
+/// Events published beforehand for a silent client: more than its socket buffers hold, and more
+/// than a server keeps.
 const FILL: u32 = 10_000;
 const FILL_SIZE: usize = 1024;
 
-/// What a silent client lets the kernel keep for it. As small as it gets: what is measured is
-/// the server's side.
+/// The receive buffer of a silent client. As small as possible, because the server's side is
+/// measured.
 const SILENT_BUFFER: usize = 4096;
 
 impl Work {
-    /// The files that this process needs for it.
+    /// How many open files this process needs for it.
     pub(crate) fn files(self) -> usize {
         let connections = match self {
             Self::Deliver { connections, .. }
@@ -115,7 +116,7 @@ impl Work {
         };
         if silent != Silent::No {
             load.size = FILL_SIZE;
-            // The connection has to be there before the first event.
+            // The server must have accepted the connection before the first event.
             load.idle(Duration::from_millis(50))?;
             load.publish(Pace::Free, FILL, |_| Ok(()))?;
             load.ledger.forget();
@@ -142,7 +143,7 @@ impl Work {
 }
 
 fn idle(child: &Child, load: &mut Load, connections: usize) -> Result<Figures> {
-    // What a server allocates once is not a connection's.
+    // Warm up, because one-time allocations do not belong to a connection.
     load.connect(100)?;
     load.publish(Pace::Free, 100, |_| Ok(()))?;
     load.disconnect();
@@ -157,7 +158,7 @@ fn idle(child: &Child, load: &mut Load, connections: usize) -> Result<Figures> {
     let each = |now: f64, before: f64| (now - before) / connections as f64;
     figures.insert("memory", each(child.memory()?, before.0));
     figures.insert("sockets", each(measure::in_sockets()?, before.1));
-    // A server that sends nothing at the start has only now written for the first time.
+    // Some servers send nothing at the start, and only now write for the first time.
     load.publish(Pace::Free, 1, |_| Ok(()))?;
     load.idle(Duration::from_millis(100))?;
     figures.insert("used", each(child.memory()?, before.0));
@@ -173,12 +174,12 @@ fn replay(
     events: u32,
     least: f64,
 ) -> Result<Figures> {
-    // The first one alone: its id is where all clients come back from.
+    // The first event alone, because all clients resume after its id.
     load.publish(Pace::Free, 1, |_| Ok(()))?;
     load.publish(Pace::Free, events, |_| Ok(()))?;
     let measured = Measured::begin(child, load)?;
     loop {
-        load.resume_behind(0, clients)?;
+        load.resume_after(0, clients)?;
         load.settle()?;
         load.idle(TAIL)?;
         if child.usage()?.since(measured.usage).cpu_seconds >= least {
@@ -225,15 +226,15 @@ fn channels(child: &Child, load: &mut Load, setup: Setup, connections: usize) ->
     load.publish(Pace::PerSecond(2000), events, |_| Ok(()))?;
     load.idle(TAIL)?;
     let mut figures = measured.end(child, load)?;
-    // The more channels, the fewer subscribe to one of them: by delivered events, the POSTs would
-    // be all there is to see.
+    // The more channels there are, the fewer subscribers each has: per delivered event, the cost
+    // would be almost only that of the POSTs.
     let cpu = figures.get("cpu_seconds").copied().unwrap_or(f64::NAN);
     figures.insert("published", cpu * 1e6 / f64::from(events));
     figures.insert("channel", memory / setup.channels as f64);
     Ok(figures)
 }
 
-/// A stretch of work that is measured.
+/// A measurement in progress.
 #[derive(Debug)]
 struct Measured {
     usage: Usage,
@@ -274,7 +275,7 @@ impl Measured {
             ("p99", milliseconds(0.99)),
             ("others", self.others.cores()?),
         ]);
-        // Where nothing was delivered, or published, there is nothing to divide by.
+        // Nothing delivered or published: a division by zero.
         figures.retain(|_, figure| figure.is_finite());
         Ok(figures)
     }

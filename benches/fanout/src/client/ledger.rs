@@ -1,10 +1,9 @@
-//! [`Ledger`]: what was published, and the check that every connection gets each event of its
-//! channels exactly once, and in one order.
+//! [`Ledger`]: what was published, and the check that every connection receives each event of its
+//! channels exactly once, and that all connections receive them in the same order.
 //!
-//! Events are published over several connections at once, so which of two comes first is the
-//! server's affair: the connection that is the first to get a channel's next event says so, and
-//! all others have to agree. Events that were sent into a channel over one connection must keep
-//! their order.
+//! Events are published over several connections at once, so the server decides their order. The
+//! first connection to receive a channel's next event fixes that order, and all others must match
+//! it. Events published to a channel over one connection must keep their order.
 
 use std::time::Instant;
 
@@ -16,21 +15,21 @@ use crate::Result;
 pub(crate) struct Ledger {
     epoch: Instant,
     groups: usize,
-    /// By number.
+    /// Indexed by event number.
     events: Vec<Published>,
-    /// Numbers by channel, in the order in which connections get them.
+    /// Event numbers by channel, in the order in which connections receive them.
     order: Vec<Vec<u32>>,
-    /// By channel and by the connection that publishes: the newest event that anyone got. What
-    /// comes first on two channels is no promise of anyone's.
+    /// By channel and publishing connection: the newest event that any connection received. The
+    /// order between two channels is not guaranteed, so it is not checked.
     newest: Vec<Vec<Option<u32>>>,
     /// Connections by group.
     pub(crate) members: Vec<u32>,
     /// In nanoseconds, with two significant digits.
     pub(crate) latency: Histogram<u64>,
     pub(crate) delivered: u64,
-    /// Events that are with all connections they belong to.
+    /// Events that all their connections have received.
     pub(crate) complete: u32,
-    /// The server keeps nothing: a connection that comes back may miss events.
+    /// The server keeps no events, so a client that reconnects may miss some.
     pub(crate) lossy: bool,
     pub(crate) lost: u64,
 }
@@ -42,13 +41,13 @@ struct Published {
     publisher: usize,
     id: Option<Box<str>>,
     position: Option<u32>,
-    /// Connections that got it.
+    /// Connections that received it.
     received: u32,
 }
 
-/// Where a connection stands: by channel of its group, how far it has got in [`Ledger::order`].
+/// The progress of one connection: by channel of its group, the next index in [`Ledger::order`].
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Progress {
     group: usize,
     next: Box<[u32]>,
 }
@@ -97,34 +96,34 @@ impl Ledger {
     pub(crate) fn accepted(&mut self, n: u32, id: &str) {
         self.events[n as usize].id = Some(id.into());
         if self.members[self.channel_of(n) % self.groups] == 0 {
-            // Nobody else is waited for.
+            // No connection reads this channel, so there is nothing to wait for.
             self.complete += 1;
         }
     }
 
-    /// A place behind everything that has been delivered.
-    pub(crate) fn place(&self, group: usize) -> Place {
+    /// The progress of a connection that has received everything delivered so far.
+    pub(crate) fn progress(&self, group: usize) -> Progress {
         let channels = self.order.iter().skip(group).step_by(self.groups);
-        Place {
+        Progress {
             group,
             next: channels.map(|order| order.len() as u32).collect(),
         }
     }
 
-    /// The id of the last event that a connection got which stands there.
-    pub(crate) fn last_id(&self, place: &Place) -> Option<&str> {
-        let last = place.next.first()?.checked_sub(1)?;
-        let n = *self.order[place.group].get(last as usize)?;
+    /// The id of the last event that a connection with this progress received.
+    pub(crate) fn last_id(&self, progress: &Progress) -> Option<&str> {
+        let last = progress.next.first()?.checked_sub(1)?;
+        let n = *self.order[progress.group].get(last as usize)?;
         self.events[n as usize].id.as_deref()
     }
 
-    /// Nobody is expected to get what has been published until now.
+    /// Stops waiting for the events published so far.
     pub(crate) fn forget(&mut self) {
         self.complete = self.published();
     }
 
-    /// Nothing that was published counts as delivered to anyone: for a client that comes with
-    /// the id of event `n`, and gets all that was published behind it, in order.
+    /// Forgets all deliveries. For clients that reconnect with the id of event `n` and receive
+    /// everything published after it, in order.
     pub(crate) fn rewind(&mut self, n: u32) {
         self.complete = n + 1;
         for (event, at) in self.events.iter_mut().zip(0..) {
@@ -136,16 +135,22 @@ impl Ledger {
         self.order[0].extend(0..=n);
     }
 
-    /// A connection got event `n` at the time `now`.
-    pub(crate) fn note(&mut self, place: &mut Place, n: u32, size: usize, now: u64) -> Result<()> {
+    /// Records that a connection received event `n` at the time `now`.
+    pub(crate) fn note(
+        &mut self,
+        progress: &mut Progress,
+        n: u32,
+        size: usize,
+        now: u64,
+    ) -> Result<()> {
         let channel = n as usize % self.order.len();
         let Some(event) = self.events.get_mut(n as usize) else {
             return Err(format!("event {n} was never published").into());
         };
-        if channel % self.groups != place.group || size != event.size {
-            return Err(format!("event {n} is another than was published").into());
+        if channel % self.groups != progress.group || size != event.size {
+            return Err(format!("event {n} differs from what was published").into());
         }
-        let next = &mut place.next[channel / self.groups];
+        let next = &mut progress.next[channel / self.groups];
         let order = &mut self.order[channel];
         if event.position.is_none() {
             let newest = &mut self.newest[channel][event.publisher];
@@ -170,14 +175,14 @@ impl Ledger {
         *next += 1;
         event.received += 1;
         self.delivered += 1;
-        if event.received == self.members[place.group] {
+        if event.received == self.members[progress.group] {
             self.complete += 1;
         }
         self.latency.record(now.saturating_sub(event.sent))?;
         Ok(())
     }
 
-    /// Whether every connection has got the last event of each of its channels.
+    /// Whether every connection has received the last event of each of its channels.
     pub(crate) fn is_done(&self) -> bool {
         if !self.lossy {
             return self.complete == self.published();

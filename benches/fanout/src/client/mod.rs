@@ -14,27 +14,27 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use socket2::{Domain, Socket, Type};
 
 use crate::Result;
-use ledger::{Ledger, Place};
+use ledger::{Ledger, Progress};
 use parser::{Item, Parser};
 use publisher::Publisher;
 
-/// Connections that publish, each with one request outstanding.
+/// Connections that publish, each with at most one request outstanding.
 const PUBLISHERS: usize = 8;
 
-/// Sockets that are being connected at a time: fewer than the usual backlog of 128 holds.
+/// How many sockets connect at a time: fewer than the usual backlog of 128.
 const CONNECTING: usize = 100;
 
-/// After so long without any progress something hangs.
+/// Without progress for this long, the run fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How fast to publish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
-    /// So many events per second.
+    /// This many events per second.
     PerSecond(u32),
-    /// As fast as the server takes them.
+    /// As fast as the server accepts them.
     Free,
-    /// The same, while at most so many are not with all connections yet.
+    /// The same, but with at most this many events not yet received by all connections.
     InFlight(u32),
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Load {
 struct Connection {
     socket: TcpStream,
     parser: Parser,
-    place: Place,
+    progress: Progress,
     request: Option<String>,
     has_head: bool,
 }
@@ -77,7 +77,7 @@ impl Load {
             size: 200,
         };
         for index in 0..PUBLISHERS {
-            // Connected before it is used, so that no request has to wait for it.
+            // Connect now, so that no request has to wait for it.
             let socket = std::net::TcpStream::connect(address)?;
             socket.set_nodelay(true)?;
             socket.set_nonblocking(true)?;
@@ -93,14 +93,14 @@ impl Load {
         self.poll.registry().register(socket, Token(token), both)
     }
 
-    /// Opens so many more connections, and waits until all have a response.
+    /// Opens `count` more connections, and waits until all have response headers.
     pub(crate) fn connect(&mut self, count: usize) -> Result<()> {
         let target = self.connections.len() + count;
         while self.connections.len() < target {
             let group = self.connections.len() % self.groups;
-            let place = self.ledger.place(group);
+            let progress = self.ledger.progress(group);
             self.ledger.members[group] += 1;
-            self.open(place, None)?;
+            self.open(progress, None)?;
             while self.connections.len() - self.heads >= CONNECTING {
                 self.turn(PATIENCE)?;
             }
@@ -108,14 +108,14 @@ impl Load {
         self.wait_for_heads()
     }
 
-    /// Opens so many connections that come back with the id of event `n`.
-    pub(crate) fn resume_behind(&mut self, n: u32, count: usize) -> Result<()> {
+    /// Opens `count` connections that resume after event `n`.
+    pub(crate) fn resume_after(&mut self, n: u32, count: usize) -> Result<()> {
         self.ledger.rewind(n);
         self.ledger.members[0] = count as u32;
         for _ in 0..count {
-            let place = self.ledger.place(0);
-            let last = self.ledger.last_id(&place).map(str::to_owned);
-            self.open(place, Some(last.ok_or("an event without an id")?))?;
+            let progress = self.ledger.progress(0);
+            let last = self.ledger.last_id(&progress).map(str::to_owned);
+            self.open(progress, Some(last.ok_or("an event without an id")?))?;
         }
         Ok(())
     }
@@ -126,29 +126,29 @@ impl Load {
         publishers.all(|publisher| publisher.waits_for.is_none())
     }
 
-    /// Ends all connections that read.
+    /// Closes all reading connections.
     pub(crate) fn disconnect(&mut self) {
         self.connections.clear();
         self.heads = 0;
         self.ledger.members.fill(0);
     }
 
-    /// Ends all connections and opens them again at once, each with the last id that it got.
+    /// Closes all reading connections and reopens them at once, each with its last id.
     pub(crate) fn reconnect(&mut self) -> Result<()> {
         let old = std::mem::take(&mut self.connections);
         self.heads = 0;
-        let mut places = Vec::with_capacity(old.len());
+        let mut reopened = Vec::with_capacity(old.len());
         for connection in old {
-            let last = self.ledger.last_id(&connection.place).map(str::to_owned);
+            let last = self.ledger.last_id(&connection.progress).map(str::to_owned);
             if let (Some(seen), Some(last)) = (&connection.parser.id, &last)
                 && seen != last
             {
                 return Err(format!("event {last} arrived with the id {seen}").into());
             }
-            places.push((connection.place, last));
+            reopened.push((connection.progress, last));
         }
-        for (place, last) in places {
-            self.open(place, last)?;
+        for (progress, last) in reopened {
+            self.open(progress, last)?;
         }
         Ok(())
     }
@@ -164,7 +164,7 @@ impl Load {
         self.heads == self.connections.len()
     }
 
-    fn open(&mut self, place: Place, last: Option<String>) -> Result<()> {
+    fn open(&mut self, progress: Progress, last: Option<String>) -> Result<()> {
         let index = self.connections.len();
         let mut socket = TcpStream::connect(self.address)?;
         self.register(&mut socket, PUBLISHERS + index)?;
@@ -173,15 +173,15 @@ impl Load {
         self.connections.push(Connection {
             socket,
             parser: Parser::new(index == 0),
-            place,
+            progress,
             request: Some(request(group, &last)),
             has_head: false,
         });
         Ok(())
     }
 
-    /// Publishes so many events, and calls `between` after every turn. Returns when all of them
-    /// are with all connections.
+    /// Publishes `count` events, and calls `between` after every turn. Returns when all
+    /// connections have received all of them.
     pub(crate) fn publish(
         &mut self,
         pace: Pace,
@@ -222,12 +222,12 @@ impl Load {
         }
     }
 
-    /// Whether everything that was sent is accepted, and with all connections.
+    /// Whether all events are accepted, and received by all connections.
     pub(crate) fn is_settled(&self) -> bool {
         self.are_ids_known() && (self.connections.is_empty() || self.ledger.is_done())
     }
 
-    /// Reads until everything is with all connections.
+    /// Reads until all connections have received all events.
     pub(crate) fn settle(&mut self) -> Result<()> {
         while !self.is_settled() {
             self.turn(PATIENCE)?;
@@ -235,7 +235,7 @@ impl Load {
         Ok(())
     }
 
-    /// Reads for so long.
+    /// Reads for `time`.
     pub(crate) fn idle(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         loop {
@@ -247,7 +247,7 @@ impl Load {
         }
     }
 
-    /// Waits for something to happen, at the most for so long, and deals with it.
+    /// Waits for readiness, at most for `timeout`, and handles it.
     fn turn(&mut self, timeout: Duration) -> Result<()> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -263,7 +263,7 @@ impl Load {
         if events.is_empty() && timeout == PATIENCE {
             let Ledger { complete, .. } = self.ledger;
             let published = self.ledger.published();
-            return Err(format!("nothing happens, at event {complete} of {published}").into());
+            return Err(format!("no progress at event {complete} of {published}").into());
         }
         for event in events {
             let Token(token) = event.token();
@@ -318,7 +318,7 @@ impl Load {
         let Connection {
             socket,
             parser,
-            place,
+            progress,
             has_head,
             ..
         } = &mut connections[index];
@@ -332,7 +332,7 @@ impl Load {
             let now = ledger.now();
             parser
                 .read(&buffer[..count], |item| match item {
-                    Item::Event { n, size } => ledger.note(place, n, size, now),
+                    Item::Event { n, size } => ledger.note(progress, n, size, now),
                     Item::Gap => Err("a gap".into()),
                     Item::Head => {
                         *has_head = true;
@@ -341,7 +341,7 @@ impl Load {
                     }
                 })
                 .map_err(|error| format!("connection {index}: {error}"))?;
-            // A socket that gave less than there was room for is empty: epoll(7).
+            // A short read means that the socket is empty: epoll(7).
             if count < buffer.len() {
                 return Ok(());
             }
@@ -355,11 +355,11 @@ fn request(group: usize, more: &str) -> String {
     )
 }
 
-/// Asks for a stream of group 0, and then never reads. The kernel on this side keeps no more than
-/// `buffer` bytes for it.
+/// Requests the stream of group 0, and then never reads. The kernel buffers at most `buffer` bytes
+/// on this side.
 pub(crate) fn silent(address: SocketAddr, buffer: usize) -> Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Before it is connected: later it would not shrink the window.
+    // Before connecting: later it would not shrink the window.
     socket.set_recv_buffer_size(buffer)?;
     socket.connect(&address.into())?;
     (&socket).write_all(request(0, "").as_bytes())?;

@@ -1,25 +1,25 @@
-//! [`Parser`]: a chunked HTTP/1.1 response with an event stream in it, as far as the check needs.
+//! [`Parser`]: parses a chunked HTTP/1.1 response with an event stream, as far as the check needs.
 //!
-//! Allocates nothing but for a line that is cut in two by the end of a read, and looks at no
-//! byte more than twice: what the client spends, the server beside it cannot use.
+//! It allocates only for a line that spans two reads, and looks at no byte more than twice, because
+//! CPU time that the client uses is lost to the server on the same machine.
 
 use memchr::{memchr, memmem};
 
 use crate::Result;
 
-/// What a connection got.
+/// What a connection received.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Item {
-    /// The response's head, with status 200.
+    /// The response headers, with status 200.
     Head,
     /// A whole event with data.
     Event {
-        /// The number that was published with it.
+        /// Its number.
         n: u32,
         /// Bytes of its data.
         size: usize,
     },
-    /// The server says that something is missing.
+    /// The server reports missing events.
     Gap,
 }
 
@@ -28,19 +28,19 @@ enum Stage {
     Head,
     /// In the line with a chunk's size.
     Size(usize),
-    /// So many bytes of a chunk are left.
+    /// This many bytes of a chunk are left.
     Chunk(usize),
-    /// So many bytes of the line break behind a chunk are left.
+    /// This many bytes of the line break after a chunk are left.
     Break(usize),
 }
 
 #[derive(Debug)]
 pub(crate) struct Parser {
     stage: Stage,
-    /// The beginning of a line, or of the head.
+    /// The beginning of a line, or of the response headers.
     begun: Vec<u8>,
     event: Event,
-    /// The last id, if the connection is one that keeps it.
+    /// The last id, if this connection keeps it.
     pub(crate) id: Option<String>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Parser {
 struct Event {
     data: Option<(u32, usize)>,
     has_id: bool,
-    /// One of the server's own.
+    /// A control event of the server, such as `gap`.
     control: bool,
     gap: bool,
 }
@@ -63,7 +63,7 @@ impl Parser {
         }
     }
 
-    /// Reads on. `note` is told of everything that is complete.
+    /// Parses the next bytes, and calls `note` with each complete item.
     pub(crate) fn read(
         &mut self,
         mut bytes: &[u8],

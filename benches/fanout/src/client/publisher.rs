@@ -10,7 +10,7 @@ use crate::Result;
 #[derive(Debug)]
 pub(crate) struct Publisher {
     pub(crate) socket: TcpStream,
-    /// What was sent and not answered yet.
+    /// The event that was sent, until the server answers.
     pub(crate) waits_for: Option<u32>,
     request: Vec<u8>,
     response: Vec<u8>,
@@ -28,7 +28,7 @@ impl Publisher {
         }
     }
 
-    /// Sends event `n`, whose data is so many bytes long, into a channel.
+    /// Publishes event `n`, with `size` bytes of data, to a channel.
     pub(crate) fn send(&mut self, channel: usize, n: u32, size: usize) -> Result<()> {
         self.waits_for = Some(n);
         self.written = 0;
@@ -41,7 +41,7 @@ impl Publisher {
         let end = self.request.len() + size;
         write!(self.request, r#"{{"n":{n},"text":""#)?;
         if self.request.len() + 2 > end {
-            return Err("events of so few bytes cannot hold a number".into());
+            return Err("the event size is too small to hold a number".into());
         }
         self.request.resize(end - 2, b'x');
         self.request.extend_from_slice(br#""}"#);
@@ -59,7 +59,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// The event that was accepted, and its id, once the answer is here.
+    /// The accepted event and its id, once the answer has arrived.
     pub(crate) fn read(&mut self) -> Result<Option<(u32, String)>> {
         loop {
             let mut buffer = [0; 1024];

@@ -1,7 +1,7 @@
 //! axum's own `Sse` over `tokio::sync::broadcast` and `BroadcastStream`.
 //!
-//! In favour of this server, the message is shared (`Arc`) rather than cloned with its text, and
-//! a connection that lags is not told.
+//! In favour of this server, messages are shared (`Arc`) instead of cloned with their text, and a
+//! lagging connection is not notified.
 
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ pub(super) fn event_of(id: EventId, message: &Message) -> Result<Event, axum::Er
 
 type Messages = Arc<Shared<(EventId, Arc<Message>)>>;
 
-/// Every connection makes its own event.
+/// Every connection encodes its own event.
 pub(super) fn router(setup: Setup) -> Router {
     let shared: Messages = Shared::new(setup);
     Router::new()
@@ -92,14 +92,14 @@ async fn publish(
     Json(message): Json<Message>,
 ) -> String {
     let id = shared.ids.draw();
-    // An error says that nobody listens.
+    // An error means that there are no receivers.
     let _ = shared.channels[channel].send((id, Arc::new(message)));
     id.to_string()
 }
 
 type Clones = Arc<Shared<Event>>;
 
-/// The event is made once, and cloned for each connection.
+/// The event is encoded once, and cloned for each connection.
 pub(super) fn router_of_clones(setup: Setup) -> Router {
     let shared: Clones = Shared::new(setup);
     Router::new()

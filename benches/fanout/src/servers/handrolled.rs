@@ -1,7 +1,7 @@
-//! The replay that users write by hand: broadcast for what is live, a locked `VecDeque` for
-//! those who come back, and a chain of the two.
+//! The replay that users write by hand: broadcast for live events, a locked `VecDeque` for clients
+//! that reconnect, and a chain of the two.
 //!
-//! In favour of this server, an event is made once, when it is published, and cloned for each
+//! In favour of this server, an event is encoded once, when it is published, and cloned for each
 //! client.
 
 use std::{
@@ -42,8 +42,8 @@ struct Shared {
 
 #[derive(Debug)]
 struct Channel {
-    /// Sent to under the lock of `history`: there is no place between the two where an event
-    /// could be lost or doubled.
+    /// Sent to while holding the lock of `history`, so that no event is lost or duplicated between
+    /// the two.
     live: broadcast::Sender<Item>,
     history: Mutex<VecDeque<Item>>,
 }
@@ -62,7 +62,7 @@ impl Channel {
             history.pop_front();
         }
         history.push_back(item.clone());
-        // An error says that nobody listens.
+        // An error means that there are no receivers.
         let _ = self.live.send(item);
         Ok(id)
     }
@@ -73,8 +73,8 @@ impl Channel {
         let missed: Vec<_> = match last {
             None => Vec::new(),
             Some(last) => {
-                let behind = history.iter().filter(|(id, _)| *id > last);
-                behind.cloned().collect()
+                let after = history.iter().filter(|(id, _)| *id > last);
+                after.cloned().collect()
             }
         };
         drop(history);

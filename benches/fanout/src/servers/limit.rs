@@ -1,8 +1,8 @@
-//! The limit: what a server of this shape costs with no HTTP framework and nothing that is not
-//! needed. One shared buffer of framed events, a cursor and a task per connection, all that is
-//! pending in one `writev`.
+//! The lower limit: what such a server costs with no HTTP framework and only the necessary work.
+//! It has one shared buffer of encoded events, one cursor and one task per connection, and writes
+//! everything pending in one `writev`.
 //!
-//! It understands the benchmark's client and no other.
+//! It only understands the benchmark's client.
 
 use std::{
     io::{self, IoSlice, Write},
@@ -24,7 +24,7 @@ use crate::Result;
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
     cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n3\r\n:\n\n\r\n";
 
-/// One buffer for all channels of a group: whoever gets one of them gets all of them.
+/// One buffer for all channels of a group, because a connection reads all channels of its group.
 #[derive(Debug)]
 struct Group {
     ring: RwLock<Ring>,
@@ -51,7 +51,7 @@ pub(super) fn serve(listener: TcpListener, setup: Setup) -> Result<SocketAddr> {
         while let Ok((socket, _)) = listener.accept().await {
             let shared = shared.clone();
             tokio::spawn(async move {
-                // Whatever ends a connection is seen by the client, which complains.
+                // The client reports every connection that ends.
                 let _ = socket.set_nodelay(true);
                 let _ = connection(socket, shared).await;
             });
@@ -73,7 +73,7 @@ async fn connection(mut socket: TcpStream, shared: Arc<Shared>) -> io::Result<()
             }
         };
         let text = String::from_utf8_lossy(&input[..head]).into_owned();
-        let wrong = || io::Error::other("not our client");
+        let wrong = || io::Error::other("not the benchmark's client");
         let number: usize = text
             .split(' ')
             .nth(1)
@@ -114,15 +114,15 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl Group {
-    fn publish(&self, ids: &Ids, data: &[u8], frame: &mut Vec<u8>) -> EventId {
+    fn publish(&self, ids: &Ids, data: &[u8], event: &mut Vec<u8>) -> EventId {
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         let id = ids.draw();
-        frame.clear();
+        event.clear();
         // Cannot fail: it is a `Vec`.
-        let _ = write!(frame, "id: {id}\ndata: ");
-        frame.extend_from_slice(data);
-        frame.extend_from_slice(b"\n\n");
-        ring.push(frame);
+        let _ = write!(event, "id: {id}\ndata: ");
+        event.extend_from_slice(data);
+        event.extend_from_slice(b"\n\n");
+        ring.push(event);
         let end = ring.end();
         drop(ring);
         self.news.send_replace(end);
@@ -136,10 +136,10 @@ impl Group {
 
 async fn stream(mut socket: TcpStream, group: &Group, last: Option<u64>) -> io::Result<()> {
     let mut news = group.news.subscribe();
-    let gone = || io::Error::other("what comes next is gone");
+    let gone = || io::Error::other("the next event has been evicted");
     let mut cursor = match last {
         None => group.ring().end(),
-        Some(last) => group.ring().behind(last).ok_or_else(gone)?,
+        Some(last) => group.ring().after(last).ok_or_else(gone)?,
     };
     socket.write_all(HEAD).await?;
     loop {
@@ -152,7 +152,7 @@ async fn stream(mut socket: TcpStream, group: &Group, last: Option<u64>) -> io::
     }
 }
 
-/// Writes everything behind `from` as one chunk, and returns where that ends.
+/// Writes everything from offset `from` as one chunk, and returns the offset after it.
 async fn write_chunk(socket: &TcpStream, group: &Group, from: u64) -> io::Result<u64> {
     let to = group.ring().end();
     let mut head = [0; 20];

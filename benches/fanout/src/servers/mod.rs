@@ -1,8 +1,8 @@
 //! The servers that are compared, each run as a child process of the benchmark.
 //!
-//! All of them: the same tokio runtime, `TCP_NODELAY`, the same routes, the same events on the
-//! wire with ids of the same length, and the newest `capacity` events kept (where a server keeps
-//! any, and as the length of its broadcast queue).
+//! All of them use the same tokio runtime, `TCP_NODELAY`, the same routes, and the same events on
+//! the wire with ids of the same length. Servers that keep events keep the newest `capacity`, which
+//! is also the length of a broadcast queue.
 
 mod broadcast;
 mod handrolled;
@@ -29,13 +29,13 @@ use crate::Result;
 pub(crate) enum Kind {
     /// This crate, as its guide shows it.
     Ours,
-    /// axum's `Sse` over `tokio::sync::broadcast`; every connection makes its own event.
+    /// axum's `Sse` over `tokio::sync::broadcast`; every connection encodes its own event.
     Axum,
-    /// The same, with one router for all connections, as the guide of this crate has it.
+    /// The same, with one router for all connections, as in this crate's guide.
     AxumOneRouter,
-    /// The first, with the event made once and cloned for each connection.
+    /// Like `Axum`, with the event encoded once and cloned for each connection.
     AxumClone,
-    /// Broadcast, and a locked `VecDeque` for those who come back.
+    /// Broadcast, and a locked `VecDeque` for clients that reconnect.
     HandRolled,
     /// No HTTP framework: one shared buffer, one `writev`.
     Limit,
@@ -50,18 +50,18 @@ const NAMES: [(Kind, &str); 6] = [
     (Kind::Limit, "limit"),
 ];
 
-/// What a server is told on its command line.
+/// A server's command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) kind: Kind,
-    /// Events that it keeps.
+    /// Retained events.
     pub(crate) capacity: usize,
-    /// Bytes of events that ours keeps at the most.
+    /// Retained bytes; only for `Ours`.
     pub(crate) bytes: usize,
     pub(crate) channels: usize,
-    /// A connection of group `g` gets every channel whose number is `g` modulo this.
+    /// A connection of group `g` reads every channel whose number is `g` modulo this.
     pub(crate) groups: usize,
-    /// Milliseconds; only ours can.
+    /// Milliseconds; only for `Ours`.
     pub(crate) coalesce: u64,
 }
 
@@ -116,37 +116,38 @@ impl Setup {
     }
 }
 
-/// What is published, as a user would define it.
+/// The published message, as a user would define it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Message {
     n: u64,
     text: String,
 }
 
-/// Ids as long as ours, for the others.
+/// Ids for the other servers, as long as those of this crate.
 #[derive(Debug)]
 struct Ids {
-    life: u64,
+    epoch: u64,
     drawn: AtomicU64,
 }
 
 impl Ids {
     fn new() -> Self {
         Self {
-            // As many digits as the seconds since 1970 above 32 other bits have.
-            life: 1_790_000_000 << 32,
+            // As many digits as the epoch of a hub, which has the seconds since 1970 above 32 other
+            // bits.
+            epoch: 1_790_000_000 << 32,
             drawn: AtomicU64::new(0),
         }
     }
 
     fn draw(&self) -> EventId {
-        EventId::new(self.life, self.drawn.fetch_add(1, Ordering::Relaxed) + 1)
+        EventId::new(self.epoch, self.drawn.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
-/// Runs one server until nobody holds the other end of its standard input any more.
+/// Runs one server until its standard input is closed.
 pub(crate) fn run(setup: Setup) -> Result<()> {
-    // One worker: it has one of the two cores, and the load client the other.
+    // One worker, because the load client needs the second of the two cores.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -164,7 +165,7 @@ pub(crate) fn run(setup: Setup) -> Result<()> {
             Kind::Limit => {
                 let socket = TcpSocket::new_v4()?;
                 socket.bind(anywhere())?;
-                // As many may wait as with our listener.
+                // The same backlog as this crate's listener.
                 limit::serve(socket.listen(4096)?, setup)
             }
         }
@@ -172,7 +173,7 @@ pub(crate) fn run(setup: Setup) -> Result<()> {
     println!("{address}");
     io::stdout().flush()?;
     io::stdin().read_to_end(&mut Vec::new())?;
-    // Nothing is worth tidying up, and 10,000 connections would take their time.
+    // Skip the cleanup, because closing 10,000 connections takes time.
     std::process::exit(0);
 }
 
@@ -182,7 +183,7 @@ fn anywhere() -> SocketAddr {
 
 async fn bind() -> io::Result<impl Listener<Io = tokio::net::TcpStream, Addr = SocketAddr>> {
     Ok(TcpListener::bind(anywhere()).await?.tap_io(|stream| {
-        // A connection that is gone already has no use for it.
+        // This fails only if the connection has already closed.
         let _ = stream.set_nodelay(true);
     }))
 }
@@ -196,8 +197,7 @@ where
     Ok(address)
 }
 
-/// `axum::serve` clones a `Router` for each connection, with its maps; what a make service gives
-/// is one shared by all.
+/// `axum::serve` clones a `Router`, with its maps, for each connection. A make service shares one.
 fn serve_one_router<L>(listener: L, app: Router) -> Result<SocketAddr>
 where
     L: Listener<Addr = SocketAddr>,

@@ -1,4 +1,4 @@
-//! This crate's server, as a user writes it.
+//! This crate's server, as a user would write it.
 
 use std::time::Duration;
 

@@ -6,8 +6,8 @@ export const HOST = '127.0.0.1';
 
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Below the range from which systems take the ports of outgoing connections: while a server is down between two lives, a client that keeps
-// trying its port could otherwise be given that very port, and connect to itself.
+// Below the range of ephemeral ports: while a server restarts, a client that keeps trying its port could otherwise be assigned that same port, and
+// connect to itself.
 export async function freePort() {
   for (;;) {
     const port = 20_000 + Math.floor(Math.random() * 12_000);

@@ -1,4 +1,4 @@
-// The clients from npm: `node clients.mjs <client> <base> <run>` prints what the client got, as JSON.
+// The clients from npm: `node clients.mjs <client> <base> <run>` prints the events that the client received, as JSON.
 
 import { fetchEventSource } from '@microsoft/fetch-event-source';
 import { EventSource } from 'eventsource';
@@ -22,7 +22,7 @@ async function each(read) {
   return transcript;
 }
 
-// A parser does not connect: this is the loop around it that its users write.
+// This package only parses, so this is the reconnect loop that its users write.
 async function parse(url) {
   const events = [];
   let last = '';
@@ -43,11 +43,11 @@ async function parse(url) {
 
 const isCut = (error) => error instanceof TypeError && error.message === 'terminated';
 
-// Written for pages: of what a page has, it uses these.
+// fetch-event-source is written for pages, and needs these globals.
 globalThis.window = globalThis;
 globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
 
-// By itself it comes back after an error, but not after the end of a stream, and it does not know 204. This is how its documentation does both.
+// By default it reconnects after an error, but not after the end of a stream, and it does not handle 204. Its documentation shows this code for both.
 class Stop extends Error {}
 
 async function fetchEvents(url) {
@@ -72,7 +72,7 @@ async function fetchEvents(url) {
   return events;
 }
 
-// While undici waits to come back, nothing else may keep this process.
+// undici's reconnect timer does not keep the process alive, so this does.
 const awake = setInterval(() => {}, 60_000);
 process.stdout.write(JSON.stringify(await clients[client]()));
 clearInterval(awake);

@@ -1,6 +1,6 @@
-"""The clients from PyPI: `clients.py <client> <base> <run>` prints what the client got, as JSON.
+"""The clients from PyPI: `clients.py <client> <base> <run>` prints the events received, as JSON.
 
-None of them connects by itself: the loop below is the one that their users write.
+None of them reconnects, so the loop below is the one that their users write.
 """
 
 import json
@@ -16,7 +16,7 @@ SCENES = ["shapes", "pings", "gap", "snapshot", "resume"]
 CLIENTS = {
     "httpx-sse": lambda response: httpx_sse.EventSource(response).iter_sse(),
     "sseclient-py": lambda response: sseclient.SSEClient(response.iter_bytes()).events(),
-    # What its `Stream` reads with, before it takes the data for an API's JSON.
+    # The decoder of its `Stream`, before that parses the data as JSON.
     "openai": lambda response: SSEDecoder().iter_bytes(response.iter_bytes()),
 }
 

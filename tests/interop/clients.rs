@@ -1,5 +1,5 @@
-//! The clients from crates.io: `interop-clients <client> <base> <run>` prints what the client
-//! got, as JSON.
+//! The clients from crates.io: `interop-clients <client> <base> <run>` prints the events that the
+//! client received, as JSON.
 
 use std::error::Error;
 
@@ -35,7 +35,7 @@ fn seen(event: &Event) -> Value {
     json!({ "type": event.event, "data": event.data, "lastEventId": event.id })
 }
 
-/// A parser does not connect: this is the loop around it that its users write.
+/// This crate only parses, so this is the reconnect loop that its users write.
 async fn parse(url: &str) -> Result<Vec<Value>, Box<dyn Error>> {
     let client = reqwest::Client::new();
     let mut events = Vec::new();
@@ -58,7 +58,7 @@ async fn parse(url: &str) -> Result<Vec<Value>, Box<dyn Error>> {
                         last = event.id;
                     }
                 }
-                // Cut.
+                // The connection broke.
                 Err(EventStreamError::Transport(_)) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -75,9 +75,9 @@ async fn read(url: &str) -> Result<Vec<Value>, Box<dyn Error>> {
         match event {
             Ok(Event::Open) => {}
             Ok(Event::Message(event)) => events.push(seen(&event)),
-            // After these it comes back.
+            // The client reconnects after these errors.
             Err(Error::StreamEnded | Error::Transport(_)) => {}
-            // After this it does not.
+            // It does not reconnect after a 204.
             Err(Error::InvalidStatusCode(StatusCode::NO_CONTENT, _)) => {}
             Err(error) => return Err(error.into()),
         }

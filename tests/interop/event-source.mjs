@@ -1,4 +1,4 @@
-// Reads every scene with an `EventSource`, a browser's or a package's.
+// Reads every scene with an `EventSource` from a browser or a package.
 
 export const scenes = ['shapes', 'pings', 'gap', 'snapshot', 'resume'];
 
@@ -11,7 +11,7 @@ export async function readAll(EventSource, base, run) {
   return transcript;
 }
 
-// Until the source is told not to come back.
+// Resolves when the source closes for good, after a 204.
 function read(source, types) {
   return new Promise((resolve) => {
     const events = [];

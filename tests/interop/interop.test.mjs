@@ -1,8 +1,8 @@
-// One server that makes every shape of event, read by clients that others wrote. Each of them must report the same list of events, but for what
-// differences.mjs says of it; and a difference that no longer shows is a failure too. `resume` also checks the connections that a client made:
-// that it came back with the right id after each cut, and not after a 204.
+// One server sends every shape of event to clients written by others. Each client must report the same list of events, except for the differences
+// listed in differences.mjs; a listed difference that no longer occurs also fails. The scene `resume` also checks the client's connections: it must
+// reconnect with the right id after each cut, and must not reconnect after a 204.
 //
-// Needs `npm ci`, `pip install -r requirements.txt` and `cargo build -p interop`; tests/run.sh does it all.
+// Needs `npm ci`, `pip install -r requirements.txt` and `cargo build -p interop`; tests/run.sh runs all of them.
 //
 // SERVER    the server (default: target/debug/interop-server)
 // RUST      the clients from crates.io (default: target/debug/interop-clients)
@@ -81,15 +81,15 @@ function crate(name) {
   return (run) => output(rust, name, base, run);
 }
 
-// What a program prints, as JSON.
+// Runs a program and parses its output as JSON.
 async function output(...command) {
   const child = launch(command);
   const [code, signal] = await within(once(child, 'close'), child);
-  assert.equal(code, 0, `${command[1]} ended with ${code ?? signal}: ${child.said}`);
+  assert.equal(code, 0, `${command[1]} exited with ${code ?? signal}: ${child.errors}`);
   return JSON.parse(child.printed);
 }
 
-// What the page has posted that the browser was told to open.
+// Opens the page in a browser, and returns what the page posts.
 function inBrowser(command) {
   return async (run) => {
     const profile = mkdtempSync(path.join(tmpdir(), 'interop-'));
@@ -118,14 +118,14 @@ async function posted(run) {
 const children = new Set();
 process.on('exit', () => children.forEach(end));
 
-// In a group of its own, since browsers are many processes.
+// Starts a process group, because a browser has many processes.
 function launch([program, ...options]) {
   const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
   child.printed = '';
-  child.said = '';
+  child.errors = '';
   child.stdout.setEncoding('utf8').on('data', (text) => { child.printed += text; });
-  child.stderr.setEncoding('utf8').on('data', (text) => { child.said += text; });
-  child.once('error', (error) => { child.said += error.message; });
+  child.stderr.setEncoding('utf8').on('data', (text) => { child.errors += text; });
+  child.once('error', (error) => { child.errors += error.message; });
   child.once('close', () => children.delete(child));
   children.add(child);
   return child;
@@ -135,18 +135,18 @@ function end(child) {
   try {
     process.kill(-child.pid, 'SIGKILL');
   } catch {
-    // It has ended already.
+    // It has exited already.
   }
 }
 
-// Bounded by time, and by the life of the process that it waits for.
+// Rejects after a timeout, or when the process exits first.
 async function within(promise, child) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`nothing after ${BOUND_MS} ms, but: ${child.said}`)), BOUND_MS);
+    timer = setTimeout(() => reject(new Error(`timed out after ${BOUND_MS} ms: ${child.errors}`)), BOUND_MS);
   });
   const ended = once(child, 'close').then(() => {
-    throw new Error(`${child.spawnfile} has ended: ${child.said}`);
+    throw new Error(`${child.spawnfile} has exited: ${child.errors}`);
   });
   try {
     return await Promise.race([promise, late, ended]);
@@ -175,7 +175,7 @@ const outcomes = new Map();
 
 for (const name of Object.keys(differences)) assert.ok(name in clients, `differences.mjs: no client is named ${name}`);
 
-// They spend their time waiting to come back, so several at once.
+// Clients mostly wait to reconnect, so several run at once.
 describe('clients', { concurrency: 4 }, () => {
   for (const [name, read] of Object.entries(clients)) {
     test(name, { timeout: BOUND_MS + 10_000 }, () => check(name, read));
@@ -201,12 +201,12 @@ function apply({ what, change, connections: changeIds }, expected, connections) 
   assert.notEqual(JSON.stringify(expected), before, `no event is changed by this difference: ${what}`);
 }
 
-// Event by event; the first few that differ say enough.
+// Compares event by event, and shows the first few that differ.
 function compare(scene, got, expected) {
-  const places = Array.from({ length: Math.max(got.length, expected.length) }, (_, at) => at);
-  const differing = places.filter((at) => !isDeepStrictEqual(shown(got[at]), shown(expected[at]))).slice(0, 6);
-  const told = (events) => differing.map((at) => ({ event: expected[at]?.what ?? 'one too many', ...shown(events[at]) }));
-  assert.deepEqual(told(got), told(expected), `/${scene}`);
+  const indices = Array.from({ length: Math.max(got.length, expected.length) }, (_, at) => at);
+  const differing = indices.filter((at) => !isDeepStrictEqual(shown(got[at]), shown(expected[at]))).slice(0, 6);
+  const excerpt = (events) => differing.map((at) => ({ event: expected[at]?.what ?? 'an extra event', ...shown(events[at]) }));
+  assert.deepEqual(excerpt(got), excerpt(expected), `/${scene}`);
 }
 
 function shown(event) {

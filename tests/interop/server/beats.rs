@@ -1,4 +1,4 @@
-//! [`Beats`]: silence that lasts until its heartbeats have been sent, on a machine of any speed.
+//! [`Beats`]: waits until heartbeats have been sent, however fast or slow the machine is.
 
 use axum::{
     body::Body,
@@ -7,7 +7,7 @@ use axum::{
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 
-/// Counts the heartbeats of one connection: chunks that hold nothing else.
+/// Counts the heartbeats of one connection: chunks that contain nothing else.
 #[derive(Clone)]
 pub(crate) struct Beats {
     is_beat: fn(&[u8]) -> bool,
@@ -19,7 +19,7 @@ impl Beats {
         Self::of(|chunk| chunk.starts_with(b":") && chunk[1..].trim_ascii().is_empty())
     }
 
-    /// Heartbeats that look otherwise.
+    /// Counts the chunks that satisfy `is_beat`.
     pub(crate) fn of(is_beat: fn(&[u8]) -> bool) -> Self {
         let sent = watch::Sender::new(0);
         Self { is_beat, sent }
@@ -37,11 +37,11 @@ impl Beats {
         })
     }
 
-    /// Until so many more have been sent.
+    /// Waits until `beats` more have been sent.
     pub(crate) async fn more(&mut self, beats: u64) {
         let mut sent = self.sent.subscribe();
         let enough = *sent.borrow() + beats;
-        // Its sender is `self`, so it is not gone.
+        // Cannot fail, because `self` holds the sender.
         let _ = sent.wait_for(|sent| *sent >= enough).await;
     }
 }

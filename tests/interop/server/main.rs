@@ -5,13 +5,13 @@
 //! | --- | --- |
 //! | `/shapes` | one event of each shape, with heartbeats between; then an error ends the stream |
 //! | `/pings` | heartbeats that are events |
-//! | `/gap` | what a client gets that was away for too long, on a connection over two channels |
-//! | `/snapshot` | the same on a channel with a snapshot |
+//! | `/gap` | a `gap` and a replay, on a connection over two channels |
+//! | `/snapshot` | a `gap` and a snapshot, on a state channel |
 //! | `/resume?run=…` | a channel whose connections are cut (see `resume.rs`) |
-//! | `/types` | the names of all these events: an `EventSource` hears only those that it listens for |
-//! | `/runs/…` | what the client of that run should have got, and the connections that it made |
-//! | `/page?run=…` | a page that reads all of it, for browsers |
-//! | `/transcripts/…` | POST: what the page got; GET: the same, or `null` |
+//! | `/types` | the names of all these events, because an `EventSource` needs a listener for each |
+//! | `/runs/…` | what the client of that run should have received, and its connections |
+//! | `/page?run=…` | a page that reads all scenes, for browsers |
+//! | `/transcripts/…` | POST: what the page received; GET: the same, or `null` |
 
 mod beats;
 mod resume;
@@ -44,7 +44,7 @@ use serde_json::{Value, json};
 use beats::Beats;
 use resume::Run;
 
-/// The shortest there is.
+/// The shortest interval.
 const HEARTBEAT: Duration = Heartbeat::MIN;
 
 /// An event as a client that follows the standard reports it.
@@ -55,7 +55,7 @@ struct Expected {
     r#type: String,
     data: String,
     last_event_id: String,
-    /// The id is its own, not that of an event before it.
+    /// The event has its own id, instead of that of an earlier event.
     own_id: bool,
 }
 
@@ -146,7 +146,7 @@ async fn shapes(last: LastEventId<String>) -> Result<Response, Failure> {
     let beats = Beats::new();
     let steps = shapes::all()?.into_iter().map(Step::Event);
     let mut steps: Vec<_> = steps.collect();
-    // Behind the first event with an id, in the middle, and at the end.
+    // After the first event with an id, in the middle, and at the end.
     for at in [2, steps.len() / 2, steps.len()] {
         steps.insert(at, Step::Silence);
     }
@@ -207,8 +207,8 @@ fn expected_pings() -> Vec<Expected> {
     vec![first, ping.clone(), ping, last]
 }
 
-/// Two channels that remember two events each, and are closed: whoever comes with `stale` has
-/// missed something.
+/// Two closed channels with a capacity of two events each. A client that reconnects with the id
+/// `stale` has missed an event.
 struct Gap {
     hub: Hub,
     _channels: [Channel<str>; 2],
@@ -232,7 +232,7 @@ impl Gap {
         let last = Event::empty().with_name(event_name!("closed"));
         let closed = published(chat.close(Some(&last))?.ok_or("no last event")?)?;
 
-        let says = |data: &str, id: EventId| {
+        let message = |data: &str, id: EventId| {
             Expected::new("retained", "message", data, Some(id.to_string()), None)
         };
         let part = format!(r#""missed":null,"oldest":"{three}""#);
@@ -240,9 +240,9 @@ impl Gap {
         let end = Some(closed.to_string());
         let expected = vec![
             Expected::new("a gap of one of two channels", "gap", gap, None, None),
-            says(r#""three""#, three),
-            says(r#""hello""#, hello),
-            says(r#""four""#, four),
+            message(r#""three""#, three),
+            message(r#""hello""#, hello),
+            message(r#""four""#, four),
             Expected::new("the end", "closed", "", end, None),
         ];
         Ok(Self {
@@ -265,13 +265,13 @@ fn published(event: Published) -> Result<EventId, &'static str> {
     event.id().ok_or("a local event has its id at once")
 }
 
-/// A browser that opens a page has no id: it is given one here that is too old.
+/// A client that connects for the first time has no id, so this returns one that is too old.
 fn late(last: LastEventId, stale: EventId) -> LastEventId {
     if last.is_absent() { stale.into() } else { last }
 }
 
 struct Snapshot {
-    board: StateChannel<u64, u64>,
+    sum: StateChannel<u64, u64>,
     stale: EventId,
     expected: Vec<Expected>,
 }
@@ -282,14 +282,14 @@ impl Snapshot {
             .capacity(2)
             .retry(Duration::from_millis(500))
             .build();
-        let board = StateChannel::on(channel, 0, |sum, number: &u64| *sum += number)?;
-        let stale = published(board.publish(&1)?)?;
+        let sum = StateChannel::on(channel, 0, |sum, number: &u64| *sum += number)?;
+        let stale = published(sum.publish(&1)?)?;
         for number in 2..=4 {
-            board.publish(&number)?;
+            sum.publish(&number)?;
         }
-        let newest = board.channel().newest();
+        let newest = sum.channel().newest();
         let last = Event::text("that was all")?.with_name(event_name!("closed"));
-        let end = board.channel().close(Some(&last))?;
+        let end = sum.channel().close(Some(&last))?;
         let end = published(end.ok_or("no last event")?)?;
         let gap = format!(r#"{{"reason":"evicted","missed":3,"oldest":"{newest}"}}"#);
         let id = Some(newest.to_string());
@@ -305,7 +305,7 @@ impl Snapshot {
             ),
         ];
         Ok(Self {
-            board,
+            sum,
             stale,
             expected,
         })
@@ -314,10 +314,10 @@ impl Snapshot {
 
 async fn snapshot(State(app): State<Arc<App>>, last: LastEventId) -> impl IntoResponse {
     let scene = &app.snapshot;
-    scene.board.subscribe(late(last, scene.stale))
+    scene.sum.subscribe(late(last, scene.stale))
 }
 
-/* What it should have been */
+/* Expectations */
 
 async fn types(State(app): State<Arc<App>>) -> Result<Json<BTreeSet<String>>, Failure> {
     let shapes = shapes::expected(&shapes::all()?);

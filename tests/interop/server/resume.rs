@@ -2,12 +2,12 @@
 //!
 //! | connection | what happens to it |
 //! | --- | --- |
-//! | 1 | the layer's limit sends the client away for a moment |
-//! | 2 | gets a checkpoint and, after heartbeats, live events; breaks in the middle of one |
-//! | 3 | goes on with that one; ends properly, with events still to come |
-//! | 4 | goes on; ends as if properly, but in the middle of an event |
-//! | 5 | gets the rest and, after heartbeats, a live event and the end |
-//! | 6 | is told by a 204 not to come back |
+//! | 1 | over the layer's limit: an empty stream with a `retry` |
+//! | 2 | receives a checkpoint and, after heartbeats, live events; breaks inside an event |
+//! | 3 | resumes with that event; the stream ends after a whole event |
+//! | 4 | resumes; the stream ends inside an event |
+//! | 5 | receives the rest and, after heartbeats, a live event and the last event |
+//! | 6 | receives a 204, which ends reconnecting |
 
 use std::{
     io,
@@ -37,16 +37,16 @@ enum Number {
     Counted(u64),
 }
 
-/// What one client goes through.
+/// The channel and the connections of one client.
 #[derive(Default)]
 pub(crate) struct Run {
     channel: OnceLock<Channel<Number>>,
     expected: Mutex<Vec<Expected>>,
-    /// The `Last-Event-ID` that each connection came with.
-    came_with: Mutex<Vec<String>>,
+    /// The `Last-Event-ID` of each connection.
+    last_ids: Mutex<Vec<String>>,
 }
 
-/// Who connects, and with which id.
+/// The `Last-Event-ID` of each connection, expected and received.
 #[derive(Serialize)]
 pub(crate) struct Connections {
     expected: Vec<String>,
@@ -60,7 +60,8 @@ impl Run {
 
     pub(crate) fn connections(&self) -> Connections {
         let expected = lock(&self.expected);
-        // The last event that each connection delivers: none, none, the checkpoint and three…
+        // How many events the client has received before each connection: none before the first
+        // two, then the checkpoint and three events, and so on.
         let seen = [0, 0, 4, 6, 7, 12];
         let id = |seen: usize| match seen {
             0 => String::new(),
@@ -70,7 +71,7 @@ impl Run {
         };
         Connections {
             expected: seen.map(id).into(),
-            got: lock(&self.came_with).clone(),
+            got: lock(&self.last_ids).clone(),
         }
     }
 
@@ -134,12 +135,12 @@ pub(crate) async fn connect(
     let connection = {
         let header = request.headers().get("last-event-id");
         let id = header.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
-        let mut came_with = lock(&run.came_with);
-        came_with.push(id.unwrap_or_default());
-        came_with.len()
+        let mut last_ids = lock(&run.last_ids);
+        last_ids.push(id.unwrap_or_default());
+        last_ids.len()
     };
     if connection == 1 {
-        return Ok(come_back(request).await);
+        return Ok(over_limit(request).await);
     }
     let mut beats = Beats::new();
     let response = beats.counted(channel.subscribe(last));
@@ -165,8 +166,8 @@ pub(crate) async fn connect(
     })
 }
 
-/// As from an app with too many streams open.
-async fn come_back(request: Request) -> Response {
+/// The response of an app that has reached its limit of open streams.
+async fn over_limit(request: Request) -> Response {
     let limits = Limits::new().total(0).return_after(Duration::ZERO);
     let full = Router::new()
         .fallback(get(async || Sse::new(stream::pending::<u64>())))
@@ -179,15 +180,15 @@ async fn come_back(request: Request) -> Response {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Cut {
-    /// Behind a whole event, as if the stream were over.
+    /// The stream ends after a whole event.
     Ended,
-    /// The same in the middle of an event: as a proxy may do that has lost its server.
+    /// The stream ends inside an event, as from a proxy that has lost its server.
     EndedInside,
-    /// In front of the blank line of an event; and the client sees that the line is broken.
+    /// The connection breaks before the blank line of an event, and the client sees an error.
     Broken,
 }
 
-/// Passes on so many events, and then does it.
+/// Forwards `events` events, and then cuts the body.
 fn cut(body: Body, events: usize, cut: Cut) -> Body {
     enum State<S> {
         Passing(S, usize),
@@ -213,7 +214,7 @@ fn cut(body: Body, events: usize, cut: Cut) -> Body {
                 })
             }
             State::Breaking => {
-                // What was passed on goes out first.
+                // Let the server send the last chunk before the error.
                 tokio::task::yield_now().await;
                 Some((Err(io::Error::other("cut")), State::Over))
             }
@@ -222,7 +223,7 @@ fn cut(body: Body, events: usize, cut: Cut) -> Body {
     }))
 }
 
-/// A chunk of this crate's bodies holds whole events, so none begins in another chunk.
+/// A chunk of this crate's bodies contains whole events, so none begins in another chunk.
 fn ends_of_events(chunk: &[u8]) -> Vec<usize> {
     let mut start = 0;
     let pairs = chunk.windows(2).enumerate();

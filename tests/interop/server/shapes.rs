@@ -1,4 +1,4 @@
-//! One event of each shape, and what a client should make of it.
+//! One event of each shape, and what a client should report for it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::Expected;
 pub(crate) struct Shape {
     what: &'static str,
     pub(crate) event: Event,
-    /// The event's own: a comment is none.
+    /// The event's own id; a comment has none.
     r#type: Option<&'static str>,
     data: String,
     id: Option<&'static str>,
@@ -29,7 +29,7 @@ enum Chat {
 pub(crate) fn all() -> Result<Vec<Shape>, Error> {
     let mut shapes = Shapes(Vec::new());
 
-    // Ids, names and reconnection times. The heartbeats come behind the second of these.
+    // Ids, names and reconnection times. The first heartbeats follow the second of these.
     shapes.message("text before any id", Event::text("first")?, "first");
     shapes
         .message("an id", Event::text("a")?.id("1")?, "a")
@@ -205,7 +205,7 @@ pub(crate) fn all() -> Result<Vec<Shape>, Error> {
     Ok(shapes.0)
 }
 
-/// What a client gets of all the shapes, and of the error behind them.
+/// What a client receives for all the shapes, and for the error after them.
 pub(crate) fn expected(shapes: &[Shape]) -> Vec<Expected> {
     let mut expected: Vec<Expected> = Vec::new();
     for shape in shapes {

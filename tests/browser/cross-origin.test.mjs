@@ -1,4 +1,4 @@
-// The example cross_origin in a real browser: pages of several origins, a stream of another; support.mjs has the settings.
+// The example cross_origin in a real browser: pages from several origins read a stream from another one. support.mjs lists the environment variables.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -15,7 +15,7 @@ const COOKIE = 'cross-origin-session';
 
 /* The servers and the pages */
 
-// With `cut`, the pages reach the API over a line that can be cut. `settings` gets the ports of the page and of the other.
+// With `cut`, the pages reach the API through a proxy that can cut connections. `settings` receives the ports of the two pages.
 async function start(t, { cut = false, settings = () => ({}) } = {}) {
   const ports = new Set();
   while (ports.size < 3) ports.add(await freePort());
@@ -74,13 +74,13 @@ async function shows(page, text, list) {
   await until(`${JSON.stringify(text)} shows`, async () => (await textsOf(page, list)).includes(text));
 }
 
-// The page has said that the stream is closed for good, and why as far as it can tell.
+// Waits until the page reports that the stream is closed for good, with `reason`.
 async function closedFor(page, reason) {
   await stateIs(page, 'closed');
   await until(`the page says ${reason}`, async () => reason.test(await page.textContent('#log > li[data-kind="closed"] > span')));
 }
 
-// Somebody who is no page, and so of no origin.
+// A client that is not a page and therefore sends no Origin.
 async function stranger(api) {
   const headers = { 'Content-Type': 'application/json' };
   const login = await fetch(`${api}/session`, { method: 'POST', headers, body: JSON.stringify({ name: 'stranger' }) });
@@ -92,7 +92,7 @@ async function stranger(api) {
   };
 }
 
-// What a script of this page finds out about a request: its status, or nothing.
+// The status that a script on this page can read, or the name of the error.
 const statusOf = (page, url, options) => page.evaluate(
   ([url, options]) => fetch(url, { credentials: 'include', ...options }).then(
     (response) => {
@@ -104,11 +104,11 @@ const statusOf = (page, url, options) => page.evaluate(
   [url, options],
 );
 
-// What goes to `origin`, as the browser's network stack tells of it: preflights, and answers that are withheld from the page, among it.
+// Records the requests to `origin` in the browser's network stack, including preflights and responses that the page may not read.
 async function watch(page, origin) {
   const session = await page.context().newCDPSession(page);
   const known = new Map();
-  // What is told of one request comes in any order.
+  // The events about one request arrive in any order.
   const add = (id, facts) => known.set(id, { ...known.get(id), ...facts });
   const lower = (headers) => new Map(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
   session.on('Network.requestWillBeSent', ({ requestId, request, initiator }) => {
@@ -119,13 +119,13 @@ async function watch(page, origin) {
     add(requestId, { status: statusCode, received: lower(headers) });
   });
   await session.send('Network.enable');
-  // Those that are answered.
+  // Only requests with a response.
   return () => [...known.values()].filter(({ url, sent, status }) => url?.startsWith(origin) && sent && status !== undefined);
 }
 
 /* Tests */
 
-test('an allowed page reads with its cookie, and resumes after a cut with nothing lost or doubled', TEST, async (t) => {
+test('an allowed page reads with its cookie, and resumes after a cut without loss or repetition', TEST, async (t) => {
   const { app, api, proxy } = await start(t, { cut: true });
   const page = await openLoggedIn(t, app);
   assert.equal(await page.textContent('#verdict'), 'allowed');
@@ -162,7 +162,7 @@ test('an allowed page reads with its cookie, and resumes after a cut with nothin
   assert.deepEqual(page.faults, []);
 });
 
-test('a page that is not allowed is closed, is told nothing, and no handler ran', TEST, async (t) => {
+test('a page that is not allowed is closed, learns nothing, and runs no handler', TEST, async (t) => {
   const { app, api, other, counts, runs } = await start(t);
   const page = await openLoggedIn(t, app);
   await say(page, 'before');
@@ -170,7 +170,7 @@ test('a page that is not allowed is closed, is told nothing, and no handler ran'
   const before = await counts();
   assert.equal(before.open, 1);
 
-  // The same browser, with the same cookie: for the cookie, the two origins are one.
+  // The same browser with the same cookie: cookies ignore ports, so both origins share it.
   const refused = await openBeside(page, other);
   await closedFor(refused, /may not read/);
   assert.equal(await refused.textContent('#verdict'), 'not allowed');
@@ -184,7 +184,7 @@ test('a page that is not allowed is closed, is told nothing, and no handler ran'
 
   assert.equal(await statusOf(refused, `${api}/events`), 'TypeError');
   assert.equal(await statusOf(refused, `${api}/events`, { headers: { 'Last-Event-ID': '1' } }), 'TypeError');
-  // A page may send these without reading the answer; 0 is the status of what it cannot read.
+  // A page may send these requests without reading the response; an unreadable response has the status 0.
   for (const [path, method] of [['events', 'GET'], ['events', 'POST'], ['session', 'POST'], ['messages', 'POST']]) {
     assert.equal(await statusOf(refused, `${api}/${path}`, { mode: 'no-cors', method }), 0);
   }
@@ -193,7 +193,7 @@ test('a page that is not allowed is closed, is told nothing, and no handler ran'
   await until('it is closed once more', async () => (await kindsOf(refused)).filter((kind) => kind === 'closed').length === 2);
   const requests = await until('all is answered', () => {
     const found = answered();
-    // The EventSource and its fetch, three fetches that ask first, and five that do not.
+    // The EventSource and its fetch, three fetches with a preflight, and five without.
     return found.length >= 10 && found;
   });
   for (const { status, received, method, url } of requests) {
@@ -204,14 +204,14 @@ test('a page that is not allowed is closed, is told nothing, and no handler ran'
   assert.ok(withCookie.length >= 7, `the cookie came along ${withCookie.length} times`);
   assert.deepEqual(await counts(), before);
 
-  // Nobody was logged out, nothing was said, and the stream of the allowed page goes on.
+  // The session still exists, no message was posted, and the stream of the allowed page continues.
   await say(page, 'after');
   await shows(page, 'after');
   assert.deepEqual(await textsOf(page), ['before', 'after']);
   assert.equal(await runs(), before.runs);
 });
 
-test('it is the list that allows: with other origins in it, the other page may and the first may not', TEST, async (t) => {
+test('access follows the list: with another list, the other page may read and the first may not', TEST, async (t) => {
   const { app, other, runs } = await start(t, {
     settings: (_, otherPort) => ({ ORIGINS: `https://*.app.example, HTTP://${HOST}:${otherPort}/` }),
   });
@@ -238,7 +238,7 @@ test('a fetch that sets Last-Event-ID passes its preflight and resumes there', T
   assert.equal(ids.length, texts.length);
   const answered = await watch(page, api);
   const before = await runs();
-  // Of all that a client may remember, the sixth.
+  // Resume after the sixth event.
   await page.evaluate((id) => { firstId = id; }, ids[5]);
   await page.click('#read');
   await shows(page, texts.at(-1), 'reader');
@@ -249,7 +249,7 @@ test('a fetch that sets Last-Event-ID passes its preflight and resumes there', T
   const [asked, ...more] = requests.filter(({ preflight }) => preflight);
   assert.deepEqual(more, []);
   assert.deepEqual([asked.method, asked.url], ['OPTIONS', `${api}/events`]);
-  assert.ok([200, 204].includes(asked.status), `it was answered with ${asked.status}`);
+  assert.ok([200, 204].includes(asked.status), `the preflight's status was ${asked.status}`);
   assert.equal(asked.sent.get('access-control-request-headers'), 'last-event-id');
   assert.equal(asked.sent.has('cookie'), false);
   const [get] = requests.filter(({ preflight }) => !preflight);
@@ -260,14 +260,14 @@ test('a fetch that sets Last-Event-ID passes its preflight and resumes there', T
   await page.click('#read');
   await until('reading has stopped', async () => (await page.textContent('#read-result')) === 'Stopped.');
 
-  // What was not granted is refused by the browser, and the stream with it.
+  // The browser blocks headers and methods that the preflight did not allow.
   assert.equal(await statusOf(page, `${api}/events`, { headers: { 'X-Other': '1' } }), 'TypeError');
   assert.equal(await statusOf(page, `${api}/events`, { method: 'DELETE' }), 'TypeError');
   assert.equal(await runs(), before + 1);
   assert.deepEqual(page.faults, []);
 });
 
-test('the stream is no image, script or frame, not even of an allowed page', TEST, async (t) => {
+test('the stream cannot be loaded as an image, script or frame, even by an allowed page', TEST, async (t) => {
   const { app, api, runs } = await start(t);
   const page = await openLoggedIn(t, app);
   const before = await runs();
@@ -290,7 +290,7 @@ test('the stream is no image, script or frame, not even of an allowed page', TES
   const frame = page.waitForResponse(`${api}/events?frame`);
   await page.evaluate((src) => document.body.append(Object.assign(document.createElement('iframe'), { src })), `${api}/events?frame`);
   assert.equal((await frame).status(), 403);
-  // Nor a page of its own.
+  // Opening the stream as a page is refused, too.
   const tab = await page.context().newPage();
   assert.equal((await tab.goto(`${api}/events`)).status(), 403);
   assert.equal(await runs(), before);
@@ -310,7 +310,7 @@ test('after a logout every stream of the session ends, and a 401 that the page c
   assert.equal(await page.evaluate(() => source.readyState), 2);
   assert.equal(await statusOf(page, `${api}/events`), 401);
   assert.equal(await statusOf(page, `${api}/events`, { headers: { 'Last-Event-ID': '1' } }), 401);
-  // Of each tab its EventSource and then its fetch, which asks why; and the two just now.
+  // Each tab ran its EventSource and then a fetch to learn the reason; two more requests follow above.
   assert.deepEqual(await counts(), { runs: before.runs + 6, open: 1 });
   assert.deepEqual(await page.context().cookies(api), []);
 
@@ -320,9 +320,9 @@ test('after a logout every stream of the session ends, and a 401 that the page c
   await publish('meanwhile');
   await shows(elsewhere, 'meanwhile');
   assert.deepEqual(await textsOf(page), []);
-  assert.equal(await runs(), before.runs + 6, 'nobody came back');
+  assert.equal(await runs(), before.runs + 6, 'no client reconnected');
 
-  // After the next login the page goes on where it was.
+  // After the next login the page resumes.
   await logIn(page);
   await shows(page, 'meanwhile');
   assert.deepEqual(await textsOf(page), ['meanwhile']);
@@ -343,16 +343,16 @@ test('a stream ends when its session expires', TEST, async (t) => {
   assert.deepEqual(await page.context().cookies(api), []);
 });
 
-// Another host is another site. The browser trusts both hosts as if they had TLS, so `Secure` is no obstacle.
+// Different hosts are different sites. The browser treats both as secure contexts, so it accepts `Secure` cookies.
 async function startBetweenSites(t, crossSite) {
   const started = await start(t, { settings: (port) => ({ ORIGINS: `http://localhost:${port}`, CROSS_SITE: String(crossSite) }) });
   return { ...started, app: `http://localhost:${started.server.port}` };
 }
 
-// Debian's Chromium blocks cookies of third parties, most others do not: what is asked here is what becomes of one that is not blocked.
+// Debian's Chromium blocks third-party cookies by default, and most other builds do not. This test is about a cookie that is not blocked.
 const openUnblocked = (t, url) => openWithPreferences(t, url, { profile: { cookie_controls_mode: 0, block_third_party_cookies: false } });
 
-test('between sites a Lax cookie does not travel, though the origin is allowed', TEST, async (t) => {
+test('a Lax cookie is not sent across sites, even if the origin is allowed', TEST, async (t) => {
   const { app, api, runs } = await startBetweenSites(t, false);
   const page = await openUnblocked(t, app);
   await closedFor(page, /401/);
@@ -364,7 +364,7 @@ test('between sites a Lax cookie does not travel, though the origin is allowed',
   assert.deepEqual(await page.context().cookies(api), []);
 });
 
-test('between sites a cookie with SameSite=None and Secure travels', TEST, async (t) => {
+test('a cookie with SameSite=None and Secure is sent across sites', TEST, async (t) => {
   const { app, api } = await startBetweenSites(t, true);
   const page = await openUnblocked(t, app);
   await closedFor(page, /401/);
@@ -386,7 +386,7 @@ test('SIGINT ends the process in time while streams are open', TEST, async (t) =
   await stateIs(page, 'reconnecting');
 });
 
-test('a taken port of any of the three ends the process with a message that names the address', TEST, async (t) => {
+test('if any of the three ports is taken, the process exits with a message that names the address', TEST, async (t) => {
   const { server, apiPort } = await start(t);
   const [free, alsoFree] = [await freePort(), await freePort()];
   const cases = [
@@ -400,11 +400,11 @@ test('a taken port of any of the three ends the process with a message that name
     const { code } = await within('the second process ends', second.closed);
     assert.equal(typeof code, 'number', 'it ended by itself');
     assert.notEqual(code, 0);
-    assert.ok(second.output.includes('cross_origin') && second.output.includes(`${HOST}:${taken}`), `it said: ${second.output}`);
+    assert.ok(second.output.includes('cross_origin') && second.output.includes(`${HOST}:${taken}`), `its output: ${second.output}`);
   }
 });
 
-test('a list with a bad entry ends the process with a message that names it', TEST, async (t) => {
+test('with a bad list entry, the process exits with a message that names it', TEST, async (t) => {
   const bad = launch(binary, await freePort(), { ORIGINS: 'https://app.example *' });
   t.after(() => bad.child.kill('SIGKILL'));
   const { code } = await within('the process ends', bad.closed);

@@ -1,4 +1,4 @@
-// The examples rooms, seats and answer in a real browser; support.mjs has the settings.
+// The examples rooms, seats and answer in a real browser; support.mjs lists the environment variables.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -13,7 +13,7 @@ import {
 const [rooms, seatMap, answer] = ['rooms', 'seats', 'answer'].map((name) => example(name));
 const PHONE = { viewport: { width: 360, height: 740 }, colorScheme: 'dark' };
 
-/* For all three */
+/* All three examples */
 
 async function send(origin, method, path, body, headers = {}) {
   const response = await fetch(`${origin}/${path}`, {
@@ -51,14 +51,14 @@ async function assertFits(page) {
 }
 
 for (const [name, binary] of Object.entries({ rooms, seats: seatMap, answer })) {
-  test(`${name}: a taken port ends the process with a message that names the address`, TEST, async (t) => {
+  test(`${name}: if the port is taken, the process exits with a message that names the address`, TEST, async (t) => {
     const server = await startServer(t, binary);
     const second = launch(binary, server.port);
     t.after(() => second.child.kill('SIGKILL'));
     const { code } = await within('the second process ends', second.closed);
     assert.equal(typeof code, 'number', 'it ended by itself');
     assert.notEqual(code, 0);
-    assert.ok(second.output.includes(name) && second.output.includes(`${HOST}:${server.port}`), `it said: ${second.output}`);
+    assert.ok(second.output.includes(name) && second.output.includes(`${HOST}:${server.port}`), `its output: ${second.output}`);
   });
 
   test(`${name}: SIGINT ends the process in time while a page is open`, TEST, async (t) => {
@@ -98,7 +98,7 @@ async function toggle(page, room) {
   await stateIs(page, 'live');
 }
 
-// A second EventSource beside the page's own, for the same channels: it keeps every event as it came.
+// Records every event with a second EventSource for the same channels.
 async function recordRooms(page) {
   await page.evaluate(() => {
     window.record = [];
@@ -110,7 +110,7 @@ async function recordRooms(page) {
   await until('the recorder is connected', () => page.evaluate(() => window.record.some((event) => event.kind === 'checkpoint')));
 }
 
-test('rooms: what is said shows to those who are in the room, as the text it is', TEST, async (t) => {
+test('rooms: a message shows to everyone in the room, as plain text', TEST, async (t) => {
   const server = await startServer(t, rooms);
   const ann = await openAs(t, server.origin, 'ann', ['lobby', 'rust']);
   const bob = await openAs(t, server.origin, 'bob', ['lobby'], PHONE);
@@ -152,7 +152,7 @@ test('rooms: a private message reaches one name only', TEST, async (t) => {
   for (const page of [ann, bob]) await shows(page, 'psst');
   await whisper(server.origin, 'ann', 'from outside');
   await shows(ann, 'from outside');
-  // Events keep their order: once a later message shows, an earlier one would have shown.
+  // Events arrive in order, so once this message shows, no earlier one can follow.
   await say(server.origin, 'lobby', 'for all');
   for (const page of [ann, bob, eve]) await shows(page, 'for all');
   assert.deepEqual(await textsOf(ann), ['psst', 'from outside', 'for all']);
@@ -160,7 +160,7 @@ test('rooms: a private message reaches one name only', TEST, async (t) => {
   assert.deepEqual(await textsOf(eve), ['for all']);
 });
 
-test('rooms: a room that is joined brings its history, in its place, and nothing twice', TEST, async (t) => {
+test('rooms: joining a room shows its history in order, without repetition', TEST, async (t) => {
   const server = await startServer(t, rooms);
   const page = await openAs(t, server.origin, 'ann', ['lobby']);
   for (const n of [1, 2, 3]) {
@@ -187,7 +187,7 @@ test('rooms: a room that is joined brings its history, in its place, and nothing
   assert.deepEqual(page.faults, []);
 });
 
-test('rooms: joining a room tells of no gap in another, whose oldest messages are gone but are on the page', TEST, async (t) => {
+test('rooms: joining a room reports no gap in another room that has evicted messages', TEST, async (t) => {
   const server = await startServer(t, rooms, { settings: { HISTORY: '5' } });
   const page = await openAs(t, server.origin, 'ann', ['lobby']);
   const lobby = Array.from({ length: 20 }, (_, n) => `lobby ${n}`);
@@ -240,7 +240,7 @@ test('rooms: a page that was cut off gets exactly what it missed, on all its cha
   assert.deepEqual((await logOf(page)).map((line) => line.kind), ['connected', 'lost', 'reconnected']);
 });
 
-test('rooms: what is gone is told for its channel, and for no other', TEST, async (t) => {
+test('rooms: a gap is reported only for the channel that has one', TEST, async (t) => {
   const server = await startServer(t, rooms, { settings: { HISTORY: '5' } });
   const proxy = await startProxy(t, server.port);
   const page = await openAs(t, proxy.origin, 'ann', ['lobby', 'music']);
@@ -261,7 +261,7 @@ test('rooms: what is gone is told for its channel, and for no other', TEST, asyn
   assert.deepEqual(left, Array.from({ length: left.length }, (_, i) => 21 - left.length + i));
 });
 
-test('rooms: after a restart the page says so, goes on, and still joins rooms', TEST, async (t) => {
+test('rooms: after a server restart the page reports it, continues, and still joins rooms', TEST, async (t) => {
   const server = await startServer(t, rooms);
   const page = await openAs(t, server.origin, 'ann', ['lobby']);
   await say(server.origin, 'lobby', 'before');
@@ -315,13 +315,13 @@ const seatOf = async (n) => `${'ABCDEFGHIJ'[Math.floor(n / 10) % 10]}${(n % 10) 
 const take = async (origin, seat, by = 'test') => sendOk(origin, 'PUT', `seats/${await seat}`, { by });
 
 async function standsAt(page, id) {
-  return until(`the page stands at ${id}`, async () => {
+  return until(`the page reaches ${id}`, async () => {
     const state = await stateOf(page);
     return state.id === id && state;
   });
 }
 
-// A page that is opened now has its state from a snapshot and the few changes after it.
+// Compares the page with a new one, which starts from a snapshot.
 async function assertSameAsServer(t, page, origin, id) {
   const { seats } = await standsAt(page, id);
   const fresh = await openLive(t, origin);
@@ -354,7 +354,7 @@ test('seats: a page never differs from the server, whenever it is loaded', TEST,
   assert.deepEqual(page.faults, []);
 });
 
-test('seats: a snapshot, then the changes, are what the server has', TEST, async (t) => {
+test('seats: a snapshot and the changes after it give the server\'s state', TEST, async (t) => {
   const server = await startServer(t, seatMap, { settings: RATE(0) });
   for (let n = 0; n < 10; n += 1) await take(server.origin, seatOf(n * 7));
   const page = await openLive(t, server.origin);
@@ -426,7 +426,7 @@ test('seats: after a restart the page has the new server\'s state', TEST, async 
   await assertSameAsServer(t, page, second.origin, id);
 });
 
-test('seats: pausing and going on loses nothing', TEST, async (t) => {
+test('seats: pausing and resuming loses nothing', TEST, async (t) => {
   const server = await startServer(t, seatMap, { settings: RATE(0) });
   const page = await openLive(t, server.origin);
   await until('the snapshot is there', async () => (await stateOf(page)).snapshots === 1);
@@ -440,7 +440,7 @@ test('seats: pausing and going on loses nothing', TEST, async (t) => {
   await assertSameAsServer(t, page, server.origin, id);
 });
 
-test('seats: a seat is taken by one only', TEST, async (t) => {
+test('seats: only one person can take a seat', TEST, async (t) => {
   const server = await startServer(t, seatMap, { settings: RATE(0) });
   const ann = await openLive(t, server.origin, { session: { name: 'ann' } });
   const bob = await openLive(t, server.origin, { session: { name: 'bob' }, ...PHONE });
@@ -492,7 +492,7 @@ async function cookieOf(page) {
   return cookies.map(({ name, value }) => `${name}=${value}`).join('; ');
 }
 
-// Reads a run to its end, as a client that is not a browser.
+// Reads a run to its end, without a browser.
 async function readRun(origin, id, cookie) {
   const response = await fetch(`${origin}/answer?${new URLSearchParams({ lastEventId: id })}`, { headers: { cookie } });
   const body = await within('the run ends', response.text());
@@ -506,7 +506,7 @@ async function readRun(origin, id, cookie) {
   };
 }
 
-// What a client gets whose id is not of a run that is here.
+// Checks the response to an id of an unknown run.
 async function assertUnknown(origin, id, cookie) {
   const response = await fetch(`${origin}/answer?${new URLSearchParams({ lastEventId: id })}`, { headers: { cookie } });
   assert.equal(response.status, 200);
@@ -520,7 +520,7 @@ async function closedForGood(page) {
   await until('the browser has closed the stream', () => page.evaluate(() => source.readyState === EventSource.CLOSED));
 }
 
-// The text on the page is the run's, each word once.
+// Checks that the page shows each word of the run once.
 async function assertWhole(page, origin) {
   const run = await readRun(origin, await runOf(page), await cookieOf(page));
   assert.equal(run.end?.words, run.words.length, 'the run has all its words');
@@ -591,7 +591,7 @@ test('answer: a page that was cut off continues where it was', TEST, async (t) =
   assert.equal(await startedOf(server.origin), 1);
 });
 
-test('answer: the run continues while nobody reads it', TEST, async (t) => {
+test('answer: the run continues without a reader', TEST, async (t) => {
   const server = await startServer(t, answer, { settings: RATE(40) });
   const page = await openPage(t, server.origin);
   await ask(page);
@@ -629,7 +629,7 @@ test('answer: the stop button ends the run for good', TEST, async (t) => {
   assert.equal(await startedOf(server.origin), 1);
 });
 
-test('answer: a run is its visitor\'s own', TEST, async (t) => {
+test('answer: only the visitor who started a run can read it', TEST, async (t) => {
   const server = await startServer(t, answer);
   const page = await openPage(t, server.origin);
   await ask(page);
@@ -646,7 +646,7 @@ test('answer: a run is its visitor\'s own', TEST, async (t) => {
   await refused(401, server.origin, 'GET', 'answer?prompt=hello');
   await refused(400, server.origin, 'GET', 'answer', undefined, { cookie });
   await refused(400, server.origin, 'GET', `answer?prompt=${'x'.repeat(401)}`, undefined, { cookie });
-  // It starts nothing, as the counter below says.
+  // HEAD starts no run; the counter below checks this.
   assert.equal((await send(server.origin, 'HEAD', 'answer?prompt=hello', undefined, { cookie })).status, 200);
   await assertUnknown(server.origin, 'nonsense', cookie);
   assert.equal(await startedOf(server.origin), 1);

@@ -1,4 +1,4 @@
-// The example format in a real browser; support.mjs has the settings.
+// The example format in a real browser; support.mjs lists the environment variables.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -84,7 +84,7 @@ async function assertWholeTour(page) {
   assert.deepEqual(page.faults, []);
 }
 
-test('format: what is on the wire, and what of it a page gets', TEST, async (t) => {
+test('format: the bytes on the wire, and the events that a page receives', TEST, async (t) => {
   const server = await startServer(t, format, QUICK);
   const page = await openPage(t, server.origin);
   await assertWholeTour(page);
@@ -100,7 +100,7 @@ test('format: both origins may read, and no third', TEST, async (t) => {
   for (const origin of [server.origin, here]) {
     const { status, headers } = await get(`${server.origin}/events`, { headers: { origin }, enough: () => true });
     assert.equal(status, 200);
-    // One's own origin needs no leave.
+    // The page's own origin needs no permission.
     if (origin !== server.origin) assert.equal(headers['access-control-allow-origin'], origin);
     assert.match(headers['set-cookie'][0], /^format-tour=taken/);
   }
@@ -118,7 +118,7 @@ test('format: both origins may read, and no third', TEST, async (t) => {
   await shoot(page, 'format-phone-dark');
 });
 
-test('format: whoever is cut off comes back behind the last id, and is told when nothing is left', TEST, async (t) => {
+test('format: a client that is cut off resumes after its last id, and gets a 204 at the end', TEST, async (t) => {
   const server = await startServer(t, format, { settings: { STEP: '500' } });
   const proxy = await startProxy(t, server.port);
   const page = await openPage(t, proxy.origin);
@@ -126,7 +126,7 @@ test('format: whoever is cut off comes back behind the last id, and is told when
   proxy.cut();
   proxy.mend();
   await stateIs(page, 'finished');
-  // However many had come when the line was cut, the rest is what lies behind the last id of these.
+  // However many events arrived before the cut, the page resumes after the last id among them.
   const events = await eventsOf(page);
   const comesBack = (after) => [...EVENTS.slice(0, after), ...EVENTS.slice(EVENTS[after - 1][1] - 1)];
   const possible = [3, 4, 5, 6, 7, 8, 9].map((after) => JSON.stringify(comesBack(after)));

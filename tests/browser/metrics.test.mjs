@@ -1,4 +1,4 @@
-// The example metrics in a real browser; support.mjs has the settings.
+// The example metrics in a real browser; support.mjs lists the environment variables.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -10,7 +10,7 @@ import { TEST, endsOnCtrlC, example, get, openLive, shoot, startServer, until } 
 
 const metrics = example('metrics');
 
-// The text format: each sample's value by its name and labels, each family with its type before it.
+// Parses the text format: the value of each sample by its name and labels. Each family needs a type before its samples.
 async function scrape(origin) {
   const { status, headers, text } = await get(`${origin}/metrics`);
   assert.equal(status, 200);
@@ -37,7 +37,7 @@ async function reports(origin, what, condition) {
   });
 }
 
-test('metrics: the figures of the channel are told as Prometheus reads them', TEST, async (t) => {
+test('metrics: the channel\'s figures are in the Prometheus text format', TEST, async (t) => {
   const server = await startServer(t, metrics, { settings: { RATE: '50', HISTORY: '20' } });
   const page = await openLive(t, server.origin);
   const { values, types } = await reports(server.origin, 'a reader', (values) => values.get(`axum_sse_delivered_total${HUB}`) > 0);
@@ -52,7 +52,7 @@ test('metrics: the figures of the channel are told as Prometheus reads them', TE
   await openLive(t, server.origin);
   await reports(server.origin, 'two readers', (now) => now.get(`axum_sse_subscribers${HUB}`) === 2 && now.get('streams_open') === 2);
 
-  // Away for longer than the channel remembers.
+  // The page pauses until its last event has been evicted.
   await until('the page has an id', () => page.evaluate(() => lastId !== ''));
   await page.click('#pause');
   const before = (await scrape(server.origin)).values.get(published);

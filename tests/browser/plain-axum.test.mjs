@@ -1,4 +1,4 @@
-// The example plain_axum in a real browser; support.mjs has the settings.
+// The example plain_axum in a real browser; support.mjs lists the environment variables.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -15,7 +15,7 @@ const open = async (origin) => Number(await (await fetch(`${origin}/open`)).text
 const states = (page) => page.$$eval('#streams .pill', (pills) => pills.map((pill) => pill.dataset.state));
 const tellsStates = (page, expected) => until(`the streams are ${expected}`, async () => String(await states(page)) === String(expected));
 
-test('plain_axum: the head is that of an event stream, and origins are told apart', TEST, async (t) => {
+test('plain_axum: streams have the right headers, and only listed origins may read them', TEST, async (t) => {
   const { origin } = await startServer(t, plainAxum, { settings: { ORIGINS: 'https://app.example' } });
   const own = await get(`${origin}/events`, first);
   assert.equal(own.status, 200);
@@ -36,7 +36,7 @@ test('plain_axum: the head is that of an event stream, and origins are told apar
   await until('all have gone', async () => (await open(origin)) === 0);
 });
 
-test('plain_axum: one too many waits for its place', TEST, async (t) => {
+test('plain_axum: a stream over the limit waits until another one ends', TEST, async (t) => {
   const { origin } = await startServer(t, plainAxum);
   const page = await openLive(t, origin);
   for (let n = 0; n < 3; n += 1) {
@@ -53,7 +53,7 @@ test('plain_axum: one too many waits for its place', TEST, async (t) => {
   assert.deepEqual(page.faults, []);
 });
 
-test('plain_axum: a stream ends when its time is over, behind a whole event, and the browser comes back', TEST, async (t) => {
+test('plain_axum: a stream ends at its time limit after a whole event, and the browser reconnects', TEST, async (t) => {
   const { origin } = await startServer(t, plainAxum, { settings: { LIFETIME: '2' } });
   const { text } = await get(`${origin}/events`);
   assert.ok(text.includes('data: 1\n\n') && !text.includes('data: 9\n\n'), text);

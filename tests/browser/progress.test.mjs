@@ -1,4 +1,4 @@
-// The example progress in a real browser; support.mjs has the settings.
+// The example progress in a real browser; support.mjs lists the environment variables.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -54,7 +54,7 @@ test('progress: after a reload in the middle the bar is right, and nothing is st
   for (const follower of [page, other]) {
     await stateIs(follower, 'finished');
     assert.deepEqual(await bar(follower), { done: 100, of: 100 });
-    // No page gets the earlier steps.
+    // Pages do not receive the earlier steps.
     assert.ok((await events(follower)) < 75, `${await events(follower)} events`);
   }
   await shoot(page, 'progress-finished');
@@ -68,7 +68,7 @@ test('progress: the end is final, for pages that close the stream and for those 
   await stateIs(page, 'finished');
   assert.equal(await page.evaluate(() => source.readyState), 2);
 
-  // It does not listen for the end, and reconnects: once.
+  // This EventSource ignores the end event, so it reconnects once.
   const opened = await within('the browser gives up', page.evaluate(() => new Promise((resolve) => {
     const beside = new EventSource(source.url);
     let opened = 0;

@@ -3,7 +3,7 @@
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
 //
-// QUICKSTART  the binary (default: quickstart in EXAMPLES_DIR); support.mjs has the other settings
+// QUICKSTART  the binary (default: quickstart in EXAMPLES_DIR); support.mjs lists the other environment variables
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -20,7 +20,7 @@ const quickstart = example('quickstart', process.env.QUICKSTART);
 
 const startServer = (t, { port, history = 1000 } = {}) => start(t, quickstart, { port, settings: { HISTORY: String(history) } });
 
-// Not fetch: it refuses to send an Origin header of one's choice.
+// Not fetch, because it does not allow setting Origin.
 function post(origin, body, headers = {}) {
   const bytes = Buffer.from(body);
   return new Promise((resolve, reject) => {
@@ -42,7 +42,7 @@ function post(origin, body, headers = {}) {
 
 async function publish(origin, body) {
   const { status, text } = await post(origin, body);
-  assert.ok(status === 200 || status === 202, `publishing was answered with ${status}: ${text}`);
+  assert.ok(status === 200 || status === 202, `publishing failed with ${status}: ${text}`);
 }
 
 /* The page */
@@ -77,7 +77,7 @@ async function numbersMove(page) {
   return later;
 }
 
-// A second EventSource beside the page's own: it keeps every event as it came.
+// Records every event with a second EventSource.
 async function record(page) {
   await page.evaluate(() => {
     window.record = [];
@@ -106,7 +106,7 @@ function assertContiguous(numbers, what) {
   });
 }
 
-// Opens a recorded page through a proxy, publishes the first notes, cuts the line, publishes the rest, mends it.
+// Opens a recorded page through a proxy, publishes the first notes, cuts the connection, publishes the rest, and restores the connection.
 async function cutOffFor(t, server, { before: beforeCut, total }) {
   const proxy = await startProxy(t, server.port);
   const page = await openLive(t, proxy.origin);
@@ -115,7 +115,7 @@ async function cutOffFor(t, server, { before: beforeCut, total }) {
   await recorded(page, 'the first notes and a sample have come', (e) => notes(e).length === beforeCut && samples(e).length > 0);
 
   proxy.cut();
-  // Until the browser has tried and failed, nothing proves that it was cut off at all.
+  // A failed attempt of the browser proves that it was cut off.
   await recorded(page, 'the browser notices the cut', (e) => e.some((x) => x.kind === 'error'));
   await until('the browser has tried to connect and failed', () => proxy.refused > 0);
   for (let i = beforeCut + 1; i <= total; i += 1) await publish(server.origin, `note ${i}`);
@@ -147,7 +147,7 @@ test('the page goes live, its numbers move, its chart fills', TEST, async (t) =>
   assert.deepEqual([...page.faults, ...phone.faults], []);
 });
 
-test('a note posted through the form shows as the text it is', TEST, async (t) => {
+test('a note posted through the form shows as plain text', TEST, async (t) => {
   const server = await startServer(t);
   const page = await openLive(t, server.origin);
   const text = 'first "line"\r\n<b>second</b> & \'third\'\r\n\r\n  data: 😀 🇩🇪\r\nid: 7';
@@ -171,12 +171,12 @@ test('a note posted from outside shows on every open page', TEST, async (t) => {
   const server = await startServer(t);
   const pages = await Promise.all([openLive(t, server.origin), openLive(t, server.origin)]);
   const answer = await fetch(`${server.origin}/publish`, { method: 'POST', body: 'one\r\ntwo\rthree\nfour 😀' });
-  assert.ok(answer.status === 200 || answer.status === 202, `answered with ${answer.status}`);
+  assert.ok(answer.status === 200 || answer.status === 202, `the status was ${answer.status}`);
   await answer.json();
   for (const page of pages) await noteShows(page, 'one\ntwo\nthree\nfour 😀');
 });
 
-test('a killed and restarted server is told as lost, reconnected and a gap', TEST, async (t) => {
+test('the log shows a killed and restarted server as lost, reconnected and a gap', TEST, async (t) => {
   const server = await startServer(t);
   const page = await openLive(t, server.origin);
   await numbersMove(page);
@@ -211,12 +211,12 @@ test('a client that was cut off gets exactly what it missed', TEST, async (t) =>
   assert.deepEqual((await logOf(page)).map((line) => line.kind), ['connected', 'lost', 'reconnected']);
 });
 
-test('history that is gone is told as one gap, before the first event that is left', TEST, async (t) => {
+test('evicted history is reported as one gap before the first retained event', TEST, async (t) => {
   const server = await startServer(t, { history: 5 });
   const total = 30;
   const page = await cutOffFor(t, server, { before: 3, total });
   await recorded(page, 'the last note has come', (e) => notes(e).includes(total));
-  // One more, live: delivery goes on after the history that was left.
+  // One more live note: delivery continues after the replay.
   await publish(server.origin, `note ${total + 1}`);
   await recorded(page, 'a live note has come', (e) => notes(e).includes(total + 1));
   const last = samples(await recordOf(page)).at(-1);
@@ -244,7 +244,7 @@ test('history that is gone is told as one gap, before the first event that is le
   await shoot(page, 'evicted');
 });
 
-test('when the browser gives up, the page says so, and its button goes on without loss', TEST, async (t) => {
+test('when the browser gives up, the page reports it, and its button resumes without loss', TEST, async (t) => {
   const server = await startServer(t);
   const proxy = await startProxy(t, server.port);
   const page = await openLive(t, proxy.origin);
@@ -259,8 +259,8 @@ test('when the browser gives up, the page says so, and its button goes on withou
   await stateIs(page, 'live');
   await noteShows(page, 'while closed, 2');
   const { n, points } = await numbersMove(page);
-  // The page began with the server's first sample, and draws one point for each.
-  assert.equal(points, n, 'no sample was lost and none came twice');
+  // The page began with the server's first sample, and draws one point per sample.
+  assert.equal(points, n, 'no sample was lost or repeated');
   assert.deepEqual(await notesOf(page), ['while closed, 2', 'while closed, 1']);
   assert.deepEqual(await logOf(page, 'gap'), []);
   assert.equal(await page.isVisible('#reconnect'), false);
@@ -289,7 +289,7 @@ test('a page of another origin cannot publish', TEST, async (t) => {
   assert.equal(status, 403);
   assert.notEqual(text.trim(), '');
 
-  // Events keep their order: once a later note shows, an earlier one would have shown.
+  // Events arrive in order, so once this note shows, no earlier one can follow.
   await publish(server.origin, 'later');
   await noteShows(page, 'later');
   assert.deepEqual(await notesOf(page), ['later']);
@@ -299,7 +299,7 @@ test('bad notes are refused with a reason', TEST, async (t) => {
   const server = await startServer(t);
   const refused = async (body) => {
     const { status, text } = await post(server.origin, body);
-    assert.ok(status >= 400 && status < 500, `answered with ${status}`);
+    assert.ok(status >= 400 && status < 500, `the status was ${status}`);
     assert.match(text, /\w+ \w+/, 'the text says why');
     return status;
   };
@@ -313,14 +313,14 @@ test('bad notes are refused with a reason', TEST, async (t) => {
   assert.equal((await notesOf(page)).length, 1, 'no refused note shows');
 });
 
-test('a taken port ends the process with a message that names the address', TEST, async (t) => {
+test('if the port is taken, the process exits with a message that names the address', TEST, async (t) => {
   const server = await startServer(t);
   const second = launch(quickstart, server.port);
   t.after(() => second.child.kill('SIGKILL'));
   const { code } = await within('the second process ends', second.closed);
   assert.equal(typeof code, 'number', 'it ended by itself');
   assert.notEqual(code, 0);
-  assert.ok(second.output.includes(`${HOST}:${server.port}`), `it said: ${second.output}`);
+  assert.ok(second.output.includes(`${HOST}:${server.port}`), `its output: ${second.output}`);
 });
 
 test('SIGINT ends the process in time while two pages are open', TEST, async (t) => {

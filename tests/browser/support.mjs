@@ -1,6 +1,6 @@
-// What the browser tests share: the binaries, the servers, a line that can be cut, the browser.
+// Helpers of the browser tests: the example binaries, the servers, a proxy that can cut connections, the browser.
 //
-// EXAMPLES_DIR  where the examples' binaries are (default: target/release/examples)
+// EXAMPLES_DIR  the directory of the examples' binaries (default: target/release/examples)
 // CHROMIUM      the browser (default: the first of chromium, chromium-browser, google-chrome on the PATH)
 // SCREENSHOTS   a directory; if set, pictures of the pages are saved there
 
@@ -47,7 +47,7 @@ function findChromium() {
   return null;
 }
 
-// Before any test is declared: one plain line says more than every test failing with the same stack.
+// Called before any test is declared, so that a missing tool causes one clear message instead of many failed tests.
 function refuse(reason) {
   console.error(reason);
   process.exit(1);
@@ -59,7 +59,7 @@ if (!executablePath) {
 }
 const examples = path.resolve(process.env.EXAMPLES_DIR ?? path.join(here, '../../target/release/examples'));
 
-// The path of an example's binary, which must be there.
+// The path of an example's binary, which must exist.
 export function example(name, file = path.join(examples, name)) {
   file = path.resolve(file);
   if (!isExecutable(file)) {
@@ -78,7 +78,7 @@ export async function until(what, condition, bound = BOUND_MS) {
   for (;;) {
     const value = await condition();
     if (value) return value;
-    if (Date.now() > end) assert.fail(`still not so after ${bound} ms: ${what}`);
+    if (Date.now() > end) assert.fail(`timed out after ${bound} ms: ${what}`);
     await pause(20);
   }
 }
@@ -86,7 +86,7 @@ export async function until(what, condition, bound = BOUND_MS) {
 export async function within(what, promise, bound = BOUND_MS) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new assert.AssertionError({ message: `not within ${bound} ms: ${what}` })), bound);
+    timer = setTimeout(() => reject(new assert.AssertionError({ message: `timed out after ${bound} ms: ${what}` })), bound);
   });
   try {
     return await Promise.race([promise, late]);
@@ -102,7 +102,7 @@ process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
 });
 
-// With `stdin` as `pipe`, what the process reads is what is written to `child.stdin`.
+// With `stdin` set to `pipe`, the process reads what the test writes to `child.stdin`.
 export function launch(binary, port, settings = {}, stdin = 'ignore') {
   const child = spawn(binary, [], {
     env: { ...process.env, ...settings, HOST, PORT: String(port) },
@@ -111,7 +111,7 @@ export function launch(binary, port, settings = {}, stdin = 'ignore') {
   children.add(child);
   const process_ = { child, output: '', exit: null };
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => { process_.output += text; });
-  // `close`, not `exit`: by then all output has been read.
+  // `close`, not `exit`, because it fires after all output has been read.
   process_.closed = once(child, 'close').then(([code, signal]) => {
     children.delete(child);
     process_.exit = { code, signal };
@@ -131,7 +131,7 @@ export async function startServer(t, binary, { port, settings, stdin } = {}) {
   };
   t.after(() => server.kill('SIGKILL'));
   await until(`${server.origin} answers`, async () => {
-    if (server.exit) assert.fail(`the server ended (${JSON.stringify(server.exit)}) and said: ${server.output}`);
+    if (server.exit) assert.fail(`the server exited (${JSON.stringify(server.exit)}), and its output was: ${server.output}`);
     try {
       return (await fetch(`${server.origin}/`)).ok;
     } catch {
@@ -146,11 +146,11 @@ export async function endsOnCtrlC(server) {
   assert.deepEqual(exit, { code: 0, signal: null }, server.output);
 }
 
-// What a client gets that is no browser: until the end, or until the text so far is enough. Not by fetch, which sends no Origin of one's choice.
+// Reads a response without a browser, to its end or until `enough` accepts the text so far. Not fetch, because it does not allow setting Origin.
 export function get(url, { headers = {}, method = 'GET', enough = () => false } = {}) {
   return new Promise((resolve, reject) => {
     const request = http.request(url, { method, headers, agent: false });
-    const timer = setTimeout(() => request.destroy(new Error(`${url} has not come to an end`)), BOUND_MS);
+    const timer = setTimeout(() => request.destroy(new Error(`${url} did not end`)), BOUND_MS);
     request.on('close', () => clearTimeout(timer));
     request.on('error', reject);
     request.on('response', (response) => {
@@ -167,7 +167,7 @@ export function get(url, { headers = {}, method = 'GET', enough = () => false } 
   });
 }
 
-// A TCP proxy whose line can be cut.
+// A TCP proxy that can cut its connections.
 export async function startProxy(t, port) {
   const sockets = new Set();
   const proxy = { mode: 'pass', refused: 0 };
@@ -244,7 +244,7 @@ async function openIn(context, url) {
   return page;
 }
 
-// `session` is what the page finds in its session storage when it is first loaded; the rest is for the browser's context.
+// `session` is the page's session storage at its first load; other options go to the browser context.
 export async function openPage(t, url, { session = {}, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, ...options });
   t.after(() => context.close());
@@ -254,7 +254,7 @@ export async function openPage(t, url, { session = {}, ...options } = {}) {
   return openIn(context, url);
 }
 
-// In a browser of its own, with these preferences: some are for a profile that is kept, and not for contexts as above.
+// Starts a separate browser with these preferences, because some apply only to a persistent profile, and not to a context as above.
 export async function openWithPreferences(t, url, preferences) {
   const profile = mkdtempSync(path.join(tmpdir(), 'browser-'));
   let context;
@@ -278,7 +278,7 @@ export async function stateIs(page, state) {
   await until(`the page's state is ${state}`, async () => (await page.getAttribute('#state', 'data-state')) === state);
 }
 
-// Cuts the line and waits until the browser has tried in vain, without which nothing proves that it was cut off at all.
+// Cuts the connection, and waits for a failed attempt of the browser, which proves that it was cut off.
 export async function cutOff(page, proxy) {
   const before = proxy.refused;
   proxy.cut();

@@ -1,4 +1,4 @@
-// The example tail in a real browser; support.mjs has the settings.
+// The example tail in a real browser; support.mjs lists the environment variables.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -24,7 +24,7 @@ const shown = (page) => page.$$eval('#lines > li', (items) => items.map(
 ));
 const shows = (page, line) => until(`${JSON.stringify(line)} shows`, async () => (await shown(page)).includes(line));
 
-test('tail: lines show as they are printed, and to those who come later', TEST, async (t) => {
+test('tail: lines show as they are printed, and also on pages opened later', TEST, async (t) => {
   const server = await start(t);
   const page = await openLive(t, server.origin);
   const first = 'Nov 21 14:32:48 host app[7]: <b>not bold</b> & "quoted"';
@@ -48,7 +48,7 @@ test('tail: lines show as they are printed, and to those who come later', TEST, 
   for (const { faults } of [page, late]) assert.deepEqual(faults, []);
 });
 
-test('tail: a page that was away gets what it missed, or is told what is gone', TEST, async (t) => {
+test('tail: a page that was away receives what it missed, or a gap', TEST, async (t) => {
   const server = await start(t, { HISTORY: '10' });
   const proxy = await startProxy(t, server.port);
   const page = await openLive(t, proxy.origin);
@@ -63,7 +63,7 @@ test('tail: a page that was away gets what it missed, or is told what is gone', 
 
   await cutOff(page, proxy);
   server.print(...numbered(14, 40));
-  // A reader of its own tells when the server has read them all.
+  // A separate reader shows when the server has read all lines.
   await get(`${server.origin}/events`, { enough: (text) => text.includes('"line 40"') });
   proxy.mend();
   await shows(page, 'line 40');
@@ -72,7 +72,7 @@ test('tail: a page that was away gets what it missed, or is told what is gone', 
   await shoot(page, 'tail-gap');
 });
 
-test('tail: the end of the input is told to everyone, and the lines can still be read', TEST, async (t) => {
+test('tail: every page shows the end of the input, and the lines can still be read', TEST, async (t) => {
   const server = await start(t);
   const page = await openLive(t, server.origin);
   server.print(...numbered(1, 3));
@@ -87,7 +87,7 @@ test('tail: the end of the input is told to everyone, and the lines can still be
   await stateIs(late, 'finished');
   await until('all lines show', async () => (await shown(late)).length === all.length);
 
-  // A page that does not close by itself is told to.
+  // A client that does not close the stream gets a 204.
   const { text } = await get(`${server.origin}/events`);
   const last = text.match(/^event: end\nid: (\S+)$/m)[1];
   assert.equal((await get(`${server.origin}/events`, { headers: { 'last-event-id': last } })).status, 204);
@@ -100,7 +100,7 @@ test('tail: SIGINT ends the process in time while it waits for a line', TEST, as
   await endsOnCtrlC(server);
 });
 
-test('tail: a page whose own name points here reads nothing, and a name that is listed does', TEST, async (t) => {
+test('tail: a page on an unlisted host name reads nothing, and one on a listed name reads', TEST, async (t) => {
   const server = await start(t, { HOSTS: 'listed.example, also.example' });
   server.print('secret');
   const enough = (text) => text.includes('secret');

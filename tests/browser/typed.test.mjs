@@ -1,4 +1,4 @@
-// The example typed: its enum against its TypeScript, and both in a real browser; support.mjs has the settings.
+// The example typed: its enum checked against its TypeScript, and both in a real browser. support.mjs lists the environment variables.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/browser && npm ci && node --test
@@ -20,7 +20,7 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const sources = path.join(here, '../../examples/typed');
 const client = path.join(sources, 'client.ts');
 
-// What the TypeScript compiler has to say about these files.
+// The output of the TypeScript compiler for these files.
 async function tsc(...args) {
   const flags = ['--strict', '--target', 'es2022', '--module', 'es2022', '--moduleResolution', 'bundler', '--lib', 'es2022,dom',
     '--types', ''];
@@ -38,7 +38,7 @@ function folder(t) {
   return dir;
 }
 
-// Each event as a literal, in which TypeScript also finds a field too many; and no name of which nothing was sent.
+// Writes each event as a literal, so that TypeScript also rejects extra fields, and rejects names that no event has.
 function program(updates) {
   const names = [...new Set(updates.map(({ name }) => JSON.stringify(name)))].join(' | ');
   return `
@@ -59,11 +59,11 @@ test('typed: what the server sends is what client.ts expects, no more and no les
   const server = await startServer(t, typed, QUICK);
   const { text } = await get(`${server.origin}/events`, { enough: (text) => text.split('event: delivered').length > 2 });
   const sent = [...text.matchAll(/^event: (.+)\nid: .+\ndata: (.+)\n\n/gm)].map(([, name, data]) => ({ name, data }));
-  // Two orders: with and without a note, paid by either means.
+  // Two orders: with and without a note, paid in both ways.
   assert.deepEqual([...new Set(sent.map(({ name }) => name))], ['opened', 'placed', 'paid', 'out-for-delivery', 'delivered']);
   assert.equal(await complaints(t, sent), '');
 
-  // The check can fail.
+  // Shows that the check can fail.
   const paid = sent.find(({ name }) => name === 'paid');
   const changed = (change) => complaints(t, [...sent, { ...paid, ...change }]);
   assert.match(await changed({ name: 'refunded' }), /error TS/, 'a variant that client.ts does not know');
@@ -73,7 +73,7 @@ test('typed: what the server sends is what client.ts expects, no more and no les
   assert.match(await complaints(t, sent.filter(({ name }) => name !== 'paid')), /error TS/, 'a variant that is never sent');
 });
 
-test('typed: a forgotten case does not compile, and client.js is what the page gets of client.ts', TEST, async (t) => {
+test('typed: a missing case does not compile, and client.js is compiled from client.ts', TEST, async (t) => {
   const dir = folder(t);
   assert.equal(await tsc('--outDir', dir, client), '');
   const script = readFileSync(path.join(dir, 'client.js'), 'utf8');
@@ -91,7 +91,7 @@ test('typed: a forgotten case does not compile, and client.js is what the page g
   }
 });
 
-test('typed: the page tells each variant in words', TEST, async (t) => {
+test('typed: the page describes each variant in words', TEST, async (t) => {
   const server = await startServer(t, typed, QUICK);
   const page = await openLive(t, server.origin);
   const updates = () => page.$$eval('#updates > li', (items) => items.map(

@@ -1,4 +1,4 @@
-// A real nginx in front of a real app, with the very configurations of docs/deployment.md; support.mjs has the settings.
+// A real nginx in front of a real app, with the configurations in docs/deployment.md; support.mjs lists the environment variables.
 //
 //     cargo build --release --examples --all-features
 //     cd tests/proxy && node --test
@@ -10,7 +10,7 @@ import { test } from 'node:test';
 
 import { HOST, TEST, follow, freePort, has, names, open, pause, request, say, startApp, startCounter, startNginx, textsOf, until } from './support.mjs';
 
-// The recommended configuration has two apps. Where a test is about one, nothing listens in place of the second.
+// The recommended configuration has two apps. In tests with one app, nothing listens on the second port.
 const portsOf = async (name, port) => (name === 'plain' ? [port] : [port, await freePort()]);
 
 async function start(t, name) {
@@ -20,36 +20,35 @@ async function start(t, name) {
 }
 
 for (const name of names) {
-  test(`${name}: head and first line come at once, before there is any event, and as the app sent them`, TEST, async (t) => {
+  test(`${name}: headers and the first line arrive at once, before any event, as the app sent them`, TEST, async (t) => {
     const { app, nginx } = await start(t, name);
     const direct = await open(t, app.port);
     assert.equal(direct.headers['x-accel-buffering'], 'no');
 
-    // It does not resolve without the head, and nothing that could push it out comes within its bound.
+    // `open` resolves with the response headers, and nothing else is sent before its timeout that could flush them.
     const stream = await open(t, nginx.port);
     assert.equal(stream.status, 200);
     assert.equal(stream.headers['content-type'], 'text/event-stream');
     assert.equal(stream.headers['cache-control'], 'no-cache, no-store, no-transform');
     assert.equal(stream.headers['content-encoding'], undefined);
     assert.equal(stream.headers['content-length'], undefined);
-    // It was for nginx, and nginx has taken it.
+    // nginx consumes this header.
     assert.equal(stream.headers['x-accel-buffering'], undefined);
     await until('the first line has come', () => stream.text.startsWith(':\n'));
     assert.deepEqual(textsOf(stream), []);
   });
 
-  test(`${name}: each event comes at once, pushed out by nothing behind it`, TEST, async (t) => {
+  test(`${name}: each event arrives at once, without being flushed by a later one`, TEST, async (t) => {
     const { app, nginx } = await start(t, name);
     const stream = await open(t, nginx.port);
     const times = [];
     for (let n = 0; n < 50; n += 1) {
       const published = performance.now();
-      // The next one is published only when this one is there, and no heartbeat is due in between: nothing is behind it.
+      // The next event is published only after this one has arrived, and no heartbeat is due in between, so nothing flushes it.
       await say(app.port, `message ${n}`);
       times.push((await has(stream, `message ${n}`)).at - published);
     }
-    // 100 ms are asked for. The median, since a busy machine may well hold up one of these processes for as long now and then; that would
-    // say nothing about nginx, and a proxy that waits for something does so every time.
+    // The median, because a busy machine may delay one of these processes now and then, whereas a proxy that buffers delays every event.
     times.sort((a, b) => a - b);
     const median = times[times.length / 2];
     t.diagnostic(`publish to arrival: median ${median.toFixed(1)} ms, longest ${times.at(-1).toFixed(1)} ms`);
@@ -70,7 +69,7 @@ for (const name of names) {
     assert.ok(second.events.every(({ event }) => event === 'said'), JSON.stringify(second.events));
   });
 
-  test(`${name}: when a client goes, so does its connection to the app`, TEST, async (t) => {
+  test(`${name}: when a client disconnects, its connection to the app closes`, TEST, async (t) => {
     const app = await startApp(t);
     const counter = await startCounter(t, app.port);
     const nginx = await startNginx(t, name, await portsOf(name, counter.port));
@@ -98,7 +97,7 @@ for (const name of names) {
     assert.equal(before.ended, false);
   });
 
-  test(`${name}: over a restart of nginx, a client comes back by itself and has missed nothing`, TEST, async (t) => {
+  test(`${name}: after a restart of nginx, a client reconnects by itself and has missed nothing`, TEST, async (t) => {
     const { app, nginx } = await start(t, name);
     const client = follow(t, nginx.port);
     await until('the client is connected', () => client.answers.length === 1);
@@ -119,13 +118,13 @@ test('plain: without an app, nginx answers 502, which ends an EventSource for go
   const { app, nginx } = await start(t, 'plain');
   const client = follow(t, nginx.port);
   await until('the client is connected', () => client.answers.length === 1);
-  // As a deploy does it: the app ends its streams, tells the clients to come back, and is gone when they do.
+  // As in a deployment: the app ends its streams, asks the clients to reconnect, and has exited when they do.
   await app.kill('SIGINT');
   await until('the client has given up', () => client.dead);
   assert.deepEqual(client.answers, [200, 502]);
 });
 
-test('recommended: without an app, clients are told to come back, until there is one', TEST, async (t) => {
+test('recommended: without an app, clients are asked to retry until there is one', TEST, async (t) => {
   const { app, nginx } = await start(t, 'recommended');
   const client = follow(t, nginx.port);
   await until('the client is connected', () => client.answers.length === 1);
@@ -143,7 +142,7 @@ test('recommended: without an app, clients are told to come back, until there is
   assert.ok(client.answers.every((status) => status === 200), JSON.stringify(client.answers));
 });
 
-test('recommended: two apps are restarted one behind the other, and no client gets anything but a 200', TEST, async (t) => {
+test('recommended: two apps are restarted one after the other, and clients get only 200s', TEST, async (t) => {
   const apps = [await startApp(t), await startApp(t)];
   const ports = apps.map(({ port }) => port);
   const nginx = await startNginx(t, 'recommended', ports);
@@ -151,7 +150,7 @@ test('recommended: two apps are restarted one behind the other, and no client ge
   await until('all are connected', () => clients.every(({ answers }) => answers.length === 1));
   for (const [index, app] of apps.entries()) {
     await app.kill('SIGINT');
-    // Each client whose app is gone goes to the other one, which the first round has left alone and the second has just started.
+    // Each client of the stopped app moves to the other app, which is still running in the first round and has just started in the second.
     await Promise.all(clients.map(async (client) => {
       const other = ports[1 - index];
       await until('the client hears the other app', async () => {
@@ -170,7 +169,7 @@ test('recommended: two apps are restarted one behind the other, and no client ge
   }
 });
 
-test('recommended: the app learns the host and the client, and the client cannot say who it is', TEST, async (t) => {
+test('recommended: the app learns the host and the client\'s address, which the client cannot forge', TEST, async (t) => {
   const seen = [];
   const app = http.createServer((incoming, response) => {
     seen.push(incoming.headers);

@@ -1,8 +1,7 @@
-// What the proxy tests share: nginx with a configuration of docs/deployment.md, the app behind it, clients in front.
-// Nothing but Node's own modules.
+// Helpers of the proxy tests: nginx with a configuration from docs/deployment.md, the app, and the clients. Uses only modules of Node.js.
 //
-// EXAMPLES_DIR  where the examples' binaries are (default: target/release/examples)
-// NGINX         nginx (default: the first on the PATH or in the usual places beside it)
+// EXAMPLES_DIR  the directory of the examples' binaries (default: target/release/examples)
+// NGINX         nginx (default: the first on the PATH or in the usual directories)
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -19,7 +18,7 @@ import { HOST, freePort, pause } from '../support.mjs';
 export { HOST, freePort, pause };
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-// A heartbeat comes 15 seconds after the last write. What arrives within less has not been pushed through by one.
+// Heartbeats are sent 15 seconds after the last write, so an event that arrives sooner was not flushed by one.
 export const BOUND_MS = 10_000;
 export const TEST = { timeout: 60_000 };
 
@@ -32,7 +31,7 @@ function isExecutable(file) {
   }
 }
 
-// Before any test is declared: one plain line says more than every test failing with the same stack.
+// Called before any test is declared, so that a missing tool causes one clear message instead of many failed tests.
 function refuse(reason) {
   console.error(reason);
   process.exit(1);
@@ -47,7 +46,7 @@ function findNginx() {
 
 const nginx = findNginx() ?? refuse('no nginx found: set NGINX to its executable, or install it');
 
-// The path of an example's binary, which must be there.
+// The path of an example's binary, which must exist.
 export function example(name) {
   const file = path.resolve(process.env.EXAMPLES_DIR ?? path.join(here, '../../target/release/examples'), name);
   return isExecutable(file)
@@ -62,7 +61,7 @@ export async function until(what, condition, bound = BOUND_MS) {
   for (;;) {
     const value = await condition();
     if (value) return value;
-    if (performance.now() > end) assert.fail(`still not so after ${bound} ms: ${what}`);
+    if (performance.now() > end) assert.fail(`timed out after ${bound} ms: ${what}`);
     await pause(5);
   }
 }
@@ -82,13 +81,13 @@ function accepts(port) {
   });
 }
 
-// `last` is the signal that ends it when the test is over.
+// `last` is the signal that stops the process after the test.
 async function launch(t, name, port, last, binary, args, env = {}) {
   const child = spawn(binary, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
   const server = { child, last, port, output: '', exit: null };
   children.add(server);
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => { server.output += text; });
-  // `close`, not `exit`: by then all output has been read.
+  // `close`, not `exit`, because it fires after all output has been read.
   server.closed = once(child, 'close').then(([code, signal]) => {
     children.delete(server);
     server.exit = { code, signal };
@@ -100,7 +99,7 @@ async function launch(t, name, port, last, binary, args, env = {}) {
   };
   t.after(() => server.kill(last));
   await until(`${name} accepts connections`, () => {
-    if (server.exit) assert.fail(`${name} ended (${JSON.stringify(server.exit)}) and said: ${server.output}`);
+    if (server.exit) assert.fail(`${name} exited (${JSON.stringify(server.exit)}), and its output was: ${server.output}`);
     return accepts(port);
   });
   return server;
@@ -108,7 +107,7 @@ async function launch(t, name, port, last, binary, args, env = {}) {
 
 const rooms = example('rooms');
 
-// The example with which nothing is on the wire but what is published. On the same port again, it is the same app restarted.
+// An example that sends only published events. Starting it again on the same port restarts the app.
 export async function startApp(t, port) {
   port ??= await freePort();
   return launch(t, 'the app', port, 'SIGKILL', rooms, [], { HOST, PORT: String(port) });
@@ -116,7 +115,7 @@ export async function startApp(t, port) {
 
 /* nginx */
 
-// The configurations of the document, in its order.
+// The configurations in the document, in order.
 function documented() {
   const text = readFileSync(path.join(here, '../../docs/deployment.md'), 'utf8');
   const blocks = [...text.matchAll(/^```nginx\n(.*?)^```$/gms)].map(([, block]) => block);
@@ -127,15 +126,15 @@ function documented() {
 const configurations = documented();
 export const names = Object.keys(configurations);
 
-// Only whole ports: a free one may be 30012, which begins like the documented 3001.
+// Matches whole ports only, because a free port such as 30012 begins like the documented 3001.
 function replaceOnce(text, from, to) {
   const parts = text.split(new RegExp(`${from.replaceAll('.', '\\.')}(?!\\d)`));
-  assert.equal(parts.length, 2, `"${from}" stands once in docs/deployment.md's configuration`);
+  assert.equal(parts.length, 2, `"${from}" occurs once in the configuration in docs/deployment.md`);
   return parts.join(to);
 }
 
-// `apps` are the ports to put in place of the documented ones; nothing else of the document is changed. What stands around it is what nginx
-// needs to run in the foreground, as anyone, beside another nginx.
+// Only the ports in the documented configuration are replaced, by `apps`. The lines around it let nginx run in the foreground, as any user, and
+// next to another nginx.
 function configuration(name, port, apps, folder) {
   let text = replaceOnce(configurations[name], 'listen 80;', `listen ${HOST}:${port};`);
   apps.forEach((app, index) => { text = replaceOnce(text, `127.0.0.1:${3000 + index}`, `${HOST}:${app}`); });
@@ -150,15 +149,15 @@ export async function startNginx(t, name, apps, port) {
   port ??= await freePort();
   const folder = mkdtempSync(path.join(os.tmpdir(), 'axum-sse-nginx-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  // Started by root, nginx does its work as somebody else.
+  // If root starts nginx, its workers run as another user.
   chmodSync(folder, 0o755);
   const file = path.join(folder, 'nginx.conf');
   writeFileSync(file, configuration(name, port, apps, folder));
-  // SIGTERM: killed at once, it would leave its workers behind.
+  // SIGTERM, because after SIGKILL its workers would keep running.
   return launch(t, 'nginx', port, 'SIGTERM', nginx, ['-p', folder, '-c', file, '-e', 'stderr']);
 }
 
-// Stands between nginx and the app, and counts the connections.
+// A proxy between nginx and the app that counts connections.
 export async function startCounter(t, port) {
   const sockets = new Set();
   const counter = { open: 0 };
@@ -187,11 +186,11 @@ export async function startCounter(t, port) {
 
 /* Clients */
 
-// Each request on a connection of its own: no pool keeps one to a server that has been restarted.
+// Each request opens a new connection, because a pool could keep one to a server that has been restarted.
 export function request(port, { method = 'GET', path: target, headers = {}, body } = {}) {
   return new Promise((resolve, reject) => {
     const sent = http.request({ host: HOST, port, method, path: target, headers, agent: false });
-    sent.setTimeout(BOUND_MS, () => sent.destroy(new Error(`nothing came for ${BOUND_MS} ms`)));
+    sent.setTimeout(BOUND_MS, () => sent.destroy(new Error(`nothing arrived for ${BOUND_MS} ms`)));
     sent.once('error', reject).once('response', (response) => resolve({ sent, response }));
     sent.end(body);
   });
@@ -209,19 +208,19 @@ export async function say(port, text) {
   assert.equal(response.statusCode, 200);
 }
 
-// Resolves with the head. `events` grows from then on; each event has the time at which it came.
+// Resolves with the response headers. `events` keeps growing; each event has its time of arrival.
 export async function open(t, port, { lastEventId, onEvent = () => {} } = {}) {
   const headers = { Accept: 'text/event-stream', 'Cache-Control': 'no-cache', 'Accept-Encoding': 'gzip, deflate, br, zstd' };
   if (lastEventId) headers['Last-Event-ID'] = lastEventId;
   const { sent, response } = await request(port, { path: '/events?name=someone&rooms=lobby', headers });
-  // From here on silence is the server's right.
+  // An event stream may stay silent.
   sent.setTimeout(0);
   const stream = {
     status: response.statusCode, headers: response.headers, text: '', events: [], retry: undefined, lastEventId, ended: false,
   };
   let rest = '';
   let event = {};
-  // As much of the format as our own server uses: LF only, and a space behind each colon.
+  // Parses only what this crate sends: LF line ends, and a space after each colon.
   const take = (line) => {
     const [, name, value] = /^(\w*): ?(.*)$/.exec(line) ?? [];
     if (line === '') {
@@ -257,12 +256,11 @@ export async function open(t, port, { lastEventId, onEvent = () => {} } = {}) {
 export const textsOf = ({ events }) => events.filter(({ event }) => event === 'said').map(({ data }) => JSON.parse(data).text);
 
 export async function has(client, text) {
-  await until(`"${text}" has come`, () => textsOf(client).includes(text));
+  await until(`"${text}" has arrived`, () => textsOf(client).includes(text));
   return client.events.find(({ event, data }) => event === 'said' && JSON.parse(data).text === text);
 }
 
-// What an EventSource does: it comes back with the last id after every end and every lost connection, and never again after any other answer
-// than a 200.
+// Behaves like an EventSource: reconnects with the last id after each end and each lost connection, and stops after any status other than 200.
 export function follow(t, port) {
   const client = { answers: [], events: [], putOff: 0, lastEventId: undefined, dead: false };
   let running = true;
@@ -278,7 +276,7 @@ export function follow(t, port) {
           return;
         }
         await stream.closed;
-        // Not a stream of the app, which begins with a comment line.
+        // This stream is from nginx: one from the app begins with a comment line.
         if (stream.text.startsWith('retry:')) client.putOff += 1;
         client.lastEventId = stream.lastEventId;
         retry = stream.retry ?? retry;

@@ -870,7 +870,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_else_sends_the_end_of_a_run() {
+    async fn the_end_of_a_run_cannot_be_forged() {
         let runs: Runs<u32> = Runs::new();
         let last = LastEventId::Absent;
         let response = runs.resume_or_start(last, (), tokio_stream::pending);

@@ -1,5 +1,5 @@
-//! A seat map that many people change at once: a page gets one snapshot and then every change,
-//! and never differs from the server.
+//! A seat map that many people change at once: a page gets one snapshot and then every change, so
+//! it always matches the server.
 //!
 //! Run with
 //!
@@ -42,7 +42,7 @@ const SEATS_PER_ROW: u8 = 10;
 const MAX_NAME: usize = 24;
 const GUESTS: [&str; 8] = ["Ada", "Alan", "Carl", "Emmy", "Ida", "Kurt", "Lise", "Tony"];
 
-/// The state: each seat, and the name of who has it.
+/// The state: each seat, and the name of the person who has it.
 type Seats = BTreeMap<String, Option<String>>;
 
 /// A change of the state. The variant is the name of the event.
@@ -61,7 +61,7 @@ fn apply(seats: &mut Seats, change: &Change) {
 }
 
 struct Theatre {
-    board: StateChannel<Seats, Change>,
+    seats: StateChannel<Seats, Change>,
 }
 
 #[tokio::main]
@@ -81,7 +81,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .flat_map(|row| (1..=SEATS_PER_ROW).map(move |number| (format!("{row}{number}"), None)))
         .collect();
     let theatre = Arc::new(Theatre {
-        board: StateChannel::on(channel, seats, apply)?,
+        seats: StateChannel::on(channel, seats, apply)?,
     });
 
     let shutdown = Shutdown::new();
@@ -102,7 +102,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 }
 
 async fn events(State(theatre): State<Arc<Theatre>>, last: LastEventId) -> impl IntoResponse {
-    theatre.board.subscribe(last)
+    theatre.seats.subscribe(last)
 }
 
 #[derive(Serialize)]
@@ -113,10 +113,10 @@ struct Checksum {
 
 /// The checksum that a page's state must have once the page has reached `id`.
 async fn checksum(State(theatre): State<Arc<Theatre>>) -> Result<Json<Checksum>, Refusal> {
-    let board = &theatre.board;
-    let checksum = board.read(|seats| Checksum {
+    let channel = theatre.seats.channel();
+    let checksum = theatre.seats.read(|seats| Checksum {
         // Publishing takes the lock that is held here, so `id` and checksum belong together.
-        id: board.channel().newest(),
+        id: channel.newest(),
         checksum: fnv1a(seats),
     })?;
     Ok(Json(checksum))
@@ -179,13 +179,13 @@ async fn free(
 }
 
 impl Theatre {
-    /// Publishes the change that `decide` returns for the name of who has the seat now.
+    /// Publishes the change that `decide` returns for the seat's current occupant.
     fn change(
         &self,
         seat: &str,
         decide: impl FnOnce(Option<String>) -> Result<Change, String>,
     ) -> Result<Published, Refusal> {
-        self.board.update(|seats| {
+        self.seats.update(|seats| {
             let Some(now) = seats.get(seat) else {
                 let what = "there is no such seat; they go from A1 to J10".to_owned();
                 return Err(Refusal(StatusCode::NOT_FOUND, what));
@@ -194,7 +194,7 @@ impl Theatre {
         })
     }
 
-    /// Lets guests come and go, for as long as the process lives.
+    /// Lets guests come and go until the process exits.
     fn make_random_changes(&self, every: Duration) {
         let random = RandomState::new();
         for n in 0_u64.. {

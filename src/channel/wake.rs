@@ -504,7 +504,7 @@ mod tests {
 
     /// A reader that leaves is dropped at once, whatever the interval.
     #[tokio::test(start_paused = true)]
-    async fn the_wheel_keeps_nobody_who_has_gone() {
+    async fn the_wheel_drops_readers_that_have_gone() {
         let wake = Wake::new(Some(Duration::from_secs(3600)), Duration::ZERO);
         let staying: Vec<_> = (0..10).map(|_| wake.register()).collect();
         for _ in 0..1000 {

@@ -311,7 +311,7 @@ mod resume {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_closed_channel_without_checkpoints_turns_nobody_in_circles() {
+    async fn a_closed_channel_without_checkpoints_causes_no_reconnect_loop() {
         let channel: Channel<u32> = Channel::builder().checkpoint_name(None).build();
         channel.close(None).unwrap();
         let response = channel.subscribe(header("x")).into_response();
@@ -454,7 +454,7 @@ mod resume {
             replay.all_at_once().await,
             format!("{PRELUDE}retry: 1000\n{bytes}")
         );
-        let ids: Vec<_> = (1..=5).map(|lo| EventId::new(start.epoch(), lo)).collect();
+        let ids: Vec<_> = (1..=5).map(|n| EventId::new(start.epoch(), n)).collect();
         assert_eq!(
             bytes,
             format!(

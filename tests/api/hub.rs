@@ -516,7 +516,7 @@ async fn a_closed_channel_stays_known_and_then_its_name_is_free() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_channel_that_nobody_asks_for_is_retired() {
+async fn a_closed_channel_without_requests_is_retired() {
     let hub = builder().retire_after(secs(10)).retry(secs(30)).build();
     publish(&hub, "build", 1);
     hub.channel::<u32>("build").unwrap().close(None).unwrap();

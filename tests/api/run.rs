@@ -83,7 +83,7 @@ const UNKNOWN: &str =
 /// one.
 async fn assert_ends<T, S>(
     runs: &Runs<T>,
-    job: impl Fn() -> S + Send + 'static,
+    source: impl Fn() -> S + Send + 'static,
     items: &[&str],
     reason: Option<&str>,
 ) where
@@ -99,7 +99,7 @@ async fn assert_ends<T, S>(
         let end = format!("event: end\nid: T-{number}\ndata: {{\"reason\":\"{reason}\"}}\n\n");
         expected.push_str(&end);
     }
-    let response = runs.resume_or_start(LastEventId::Absent, (), job);
+    let response = runs.resume_or_start(LastEventId::Absent, (), source);
     let start = response.id().unwrap();
     let mut wire = Wire::new(response);
     assert_eq!(masked(&mut wire).await, expected);
@@ -270,15 +270,15 @@ async fn a_complete_run_has_no_end_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_panics_ends_its_run_as_failed() {
+async fn a_panic_ends_its_run_as_failed() {
     let runs: Runs<u32> = Runs::new();
-    let job = || {
+    let source = || {
         futures_util::stream::iter(0..).map(|n| {
             assert!(n < 2, "broken");
             n
         })
     };
-    assert_ends(&runs, job, &["0", "1"], Some("failed")).await;
+    assert_ends(&runs, source, &["0", "1"], Some("failed")).await;
     let start = || -> tokio_stream::Empty<u32> { panic!("broken") };
     assert_ends(&runs, start, &[], Some("failed")).await;
     assert_eq!(runs.len(), 2);
@@ -287,7 +287,7 @@ async fn a_job_that_panics_ends_its_run_as_failed() {
 }
 
 #[test]
-fn a_job_whose_runtime_is_shut_down_ends_its_run_as_failed() {
+fn a_runtime_that_shuts_down_ends_its_runs_as_failed() {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -319,16 +319,16 @@ async fn an_item_that_cannot_be_serialised_ends_its_run_as_failed() {
             }
         }
     }
-    let job = || tokio_stream::iter((0..5).map(Item));
-    assert_ends(&Runs::new(), job, &["0", "1"], Some("failed")).await;
+    let source = || tokio_stream::iter((0..5).map(Item));
+    assert_ends(&Runs::new(), source, &["0", "1"], Some("failed")).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_item_that_is_too_large_ends_its_run_as_overflow() {
     for bytes in [0, 1000, 2000] {
-        let job = || tokio_stream::iter(["a".to_owned(), "b".repeat(2000), "c".to_owned()]);
+        let source = || tokio_stream::iter(["a".to_owned(), "b".repeat(2000), "c".to_owned()]);
         let runs = Runs::builder().bytes(bytes).build();
-        assert_ends(&runs, job, &["\"a\""], Some("overflow")).await;
+        assert_ends(&runs, source, &["\"a\""], Some("overflow")).await;
     }
 }
 
@@ -475,7 +475,7 @@ async fn all_runs_together_are_bounded_in_bytes() {
 /// An `EventSource` that loses its connection before it has an id starts a run each time; a POST
 /// that returns the id starts one.
 #[tokio::test(start_paused = true)]
-async fn a_post_starts_one_job_however_often_its_stream_is_cut() {
+async fn a_post_starts_one_run_however_often_its_stream_is_cut() {
     let (runs, model) = (Runs::new(), Model::default());
     for _ in 0..3 {
         // Polled, but the response is lost.

@@ -25,7 +25,7 @@ use crate::wire::{Wire, assert_time, messages, millis, secs};
 
 type Counts = StateChannel<Vec<u32>, u32>;
 
-fn board(capacity: usize) -> Counts {
+fn counts(capacity: usize) -> Counts {
     let channel = Channel::builder().capacity(capacity).build();
     StateChannel::on(channel, Vec::new(), |all: &mut Vec<u32>, n: &u32| {
         all.push(*n);
@@ -50,32 +50,32 @@ fn state(bytes: &str) -> (Vec<u32>, Vec<String>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_client_gets_the_state_and_then_every_event() {
-    let board = board(3);
+    let counts = counts(3);
     for n in 0..10 {
-        board.publish(&n).unwrap();
+        counts.publish(&n).unwrap();
     }
-    let mut wire = Wire::new(board.subscribe(LastEventId::Absent));
+    let mut wire = Wire::new(counts.subscribe(LastEventId::Absent));
     let mut bytes = wire.all_at_once().await;
-    let id = board.channel().newest();
+    let id = counts.channel().newest();
     assert_eq!(
         bytes,
         format!(":\nevent: snapshot\nid: {id}\ndata: [0,1,2,3,4,5,6,7,8,9]\n\n")
     );
-    board.publish(&10).unwrap();
+    counts.publish(&10).unwrap();
     bytes += &wire.all_at_once().await;
     assert_eq!(state(&bytes).0, (0..=10).collect::<Vec<_>>());
-    assert_eq!(board.read(Vec::len).unwrap(), 11);
+    assert_eq!(counts.read(Vec::len).unwrap(), 11);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_can_resume_gets_no_snapshot_and_one_with_a_gap_does() {
-    let board = board(3);
+    let counts = counts(3);
     let ids: Vec<_> = (0..10)
-        .map(|n| board.publish(&n).unwrap().id().unwrap())
+        .map(|n| counts.publish(&n).unwrap().id().unwrap())
         .collect();
-    let resumed = Wire::new(board.subscribe(ids[7])).all_at_once().await;
+    let resumed = Wire::new(counts.subscribe(ids[7])).all_at_once().await;
     assert_eq!(state(&resumed).1, ["message", "message"]);
-    let gap = Wire::new(board.subscribe(ids[1])).all_at_once().await;
+    let gap = Wire::new(counts.subscribe(ids[1])).all_at_once().await;
     let (all, kinds) = state(&gap);
     assert_eq!(
         (all, kinds),
@@ -85,10 +85,10 @@ async fn a_client_that_can_resume_gets_no_snapshot_and_one_with_a_gap_does() {
         )
     );
     assert!(gap.contains(&format!("\"oldest\":\"{}\"", ids[9])), "{gap}");
-    let replay = board.subscribe(ids[1]).on_gap(OnGap::Replay);
+    let replay = counts.subscribe(ids[1]).on_gap(OnGap::Replay);
     let kinds = state(&Wire::new(replay).all_at_once().await).1;
     assert_eq!(kinds, ["gap", "message", "message", "message"]);
-    let live = board.subscribe(LastEventId::Absent).start(Start::Live);
+    let live = counts.subscribe(LastEventId::Absent).start(Start::Live);
     assert_eq!(
         state(&Wire::new(live).all_at_once().await).1,
         ["checkpoint"]
@@ -96,20 +96,20 @@ async fn a_client_that_can_resume_gets_no_snapshot_and_one_with_a_gap_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_several_channels_a_snapshot_stands_in_its_place() {
+async fn on_several_channels_a_snapshot_is_in_order() {
     let hub = Hub::new();
     let start = hub.newest();
     let other: Channel<u32> = hub.channel("other").unwrap();
-    let board = StateChannel::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
+    let sum = StateChannel::on(hub.channel("sum").unwrap(), 0u32, |sum, n: &u32| {
         *sum += n;
     })
     .unwrap();
     let first = other.publish(&100).unwrap().id().unwrap();
-    board.publish(&1).unwrap();
+    sum.publish(&1).unwrap();
     let last = other.publish(&200).unwrap().id().unwrap();
     // An unknown id: everything of both channels, in one order, and then an id for all of it.
     let foreign = EventId::new(1, 1);
-    let mut wire = Wire::new(hub.subscribe(["other", "board"], foreign));
+    let mut wire = Wire::new(hub.subscribe(["other", "sum"], foreign));
     let all = wire.all_at_once().await;
     let story: Vec<_> = messages(&all)
         .into_iter()
@@ -128,10 +128,10 @@ async fn on_several_channels_a_snapshot_stands_in_its_place() {
             said("checkpoint", "", &last.to_string()),
         ]
     );
-    let next = board.publish(&2).unwrap().id().unwrap();
+    let next = sum.publish(&2).unwrap().id().unwrap();
     assert_eq!(wire.all_at_once().await, format!("id: {next}\ndata: 2\n\n"));
     // The id is known and whole: no snapshot.
-    let all = Wire::new(hub.subscribe(["other", "board"], start))
+    let all = Wire::new(hub.subscribe(["other", "sum"], start))
         .all_at_once()
         .await;
     assert!(!all.contains("event: snapshot"));
@@ -285,23 +285,23 @@ async fn without_an_id_of_its_own_a_snapshot_comes_at_least_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_client_has_no_gap_however_small_the_log() {
-    let board = board(0);
-    let subscription = board.subscribe(LastEventId::Absent);
-    board.publish(&1).unwrap();
-    board.publish(&2).unwrap();
+    let counts = counts(0);
+    let subscription = counts.subscribe(LastEventId::Absent);
+    counts.publish(&1).unwrap();
+    counts.publish(&2).unwrap();
     let all = Wire::new(subscription).all_at_once().await;
     assert_eq!(state(&all), (vec![1, 2], vec!["snapshot".to_owned()]));
 }
 
 #[test]
-fn a_panic_of_a_reader_leaves_a_board_as_it_is() {
-    let board = board(3);
-    let clone = board.clone();
+fn a_panic_of_a_reader_does_not_change_the_state() {
+    let counts = counts(3);
+    let clone = counts.clone();
     let reader = std::thread::spawn(move || clone.read(|all| all[7]));
     assert!(reader.join().is_err());
-    board.publish(&1).unwrap();
-    assert_eq!(board.read(Vec::clone).unwrap(), [1]);
-    let refused = board.update(|all| match all.is_empty() {
+    counts.publish(&1).unwrap();
+    assert_eq!(counts.read(Vec::clone).unwrap(), [1]);
+    let refused = counts.update(|all| match all.is_empty() {
         true => Ok(2),
         false => Err(BoxError::from("not the first")),
     });
@@ -309,17 +309,17 @@ fn a_panic_of_a_reader_leaves_a_board_as_it_is() {
 }
 
 #[test]
-fn a_panic_while_applying_poisons_the_board() {
-    let board = StateChannel::new((), |(), n: &u32| assert!(*n < 2, "broken"));
-    board.publish(&1).unwrap();
-    let clone = board.clone();
+fn a_panic_while_applying_poisons_the_state_channel() {
+    let unit = StateChannel::new((), |(), n: &u32| assert!(*n < 2, "broken"));
+    unit.publish(&1).unwrap();
+    let clone = unit.clone();
     assert!(
         std::thread::spawn(move || clone.publish(&2))
             .join()
             .is_err()
     );
-    assert_eq!(board.publish(&1).unwrap_err().kind(), ErrorKind::Poisoned);
-    assert!(board.read(|()| ()).is_err());
+    assert_eq!(unit.publish(&1).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert!(unit.read(|()| ()).is_err());
 }
 
 /// A state that takes `time` to make, and how often it was made.
@@ -347,12 +347,12 @@ async fn next_data(body: &mut Body) -> Bytes {
 async fn a_large_snapshot_is_one_piece_of_memory_for_all() {
     let hub = Hub::new();
     let channels = ["x", "y"].map(|name| {
-        let board = StateChannel::on(
+        let channel = StateChannel::on(
             hub.channel(name).unwrap(),
             "s".repeat(100_000),
             |_, _: &u32| {},
         );
-        board.unwrap().channel().clone()
+        channel.unwrap().channel().clone()
     });
     let mut seen: [Vec<*const u8>; 2] = Default::default();
     for _ in 0..3 {
@@ -408,17 +408,17 @@ async fn clients_that_arrive_one_after_the_other_share_few_snapshots() {
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_is_added_brings_its_snapshot() {
     let hub = Hub::builder().capacity(1).build();
-    let board = StateChannel::on(hub.channel("board").unwrap(), 0u32, |sum, n: &u32| {
+    let sum = StateChannel::on(hub.channel("sum").unwrap(), 0u32, |sum, n: &u32| {
         *sum += n;
     })
     .unwrap();
-    board.publish(&41).unwrap();
+    sum.publish(&41).unwrap();
     let mut subscription = hub.subscribe(["lobby"], LastEventId::Absent);
     let control = subscription.handle();
     let mut wire = Wire::new(subscription);
     wire.all_at_once().await;
-    let place = board.publish(&1).unwrap().id().unwrap();
-    control.add("board").unwrap();
+    let place = sum.publish(&1).unwrap().id().unwrap();
+    control.add("sum").unwrap();
     let all = wire.all_at_once().await;
     assert_eq!(
         all,
@@ -428,10 +428,10 @@ async fn a_channel_that_is_added_brings_its_snapshot() {
         )
     );
     // It also comes after a gap.
-    control.remove("board");
+    control.remove("sum");
     wire.all_at_once().await;
-    board.publish(&1).unwrap();
-    control.add_since("board", place).unwrap();
+    sum.publish(&1).unwrap();
+    control.add_since("sum", place).unwrap();
     let all = wire.all_at_once().await;
     let story: Vec<_> = messages(&all)
         .into_iter()
@@ -443,7 +443,7 @@ async fn a_channel_that_is_added_brings_its_snapshot() {
         story.contains(&("snapshot".to_owned(), "43".to_owned())),
         "{all}"
     );
-    board.publish(&1).unwrap();
+    sum.publish(&1).unwrap();
     assert_eq!(messages(&wire.all_at_once().await)[0].data, "1");
 }
 
@@ -451,14 +451,14 @@ async fn a_channel_that_is_added_brings_its_snapshot() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_snapshot_of_a_busy_channel_is_delivered() {
     let hub = Hub::builder().capacity(8).build();
-    let (channel, _) = slow_state(&hub, "board", millis(5000));
+    let (channel, _) = slow_state(&hub, "state", millis(5000));
     let publisher = tokio::spawn(async move {
         for n in 0.. {
             channel.publish(&n).unwrap();
             sleep(millis(10)).await;
         }
     });
-    for names in [vec!["board"], vec!["board", "chat"]] {
+    for names in [vec!["state"], vec!["state", "chat"]] {
         let mut wire = Wire::new(hub.subscribe(names, LastEventId::Absent));
         let mut all = String::new();
         while !all.contains("event: snapshot") || messages(&all).len() < 600 {
@@ -475,7 +475,7 @@ async fn a_slow_snapshot_of_a_busy_channel_is_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_snapshot_loses_nothing_of_other_channels() {
+async fn a_client_waiting_for_a_snapshot_loses_nothing_of_other_channels() {
     for on_lag in [OnLag::Gap, OnLag::End] {
         let hub = Hub::builder().capacity(10).build();
         let (_slow, _) = slow_state(&hub, "slow", secs(5));
@@ -502,9 +502,9 @@ async fn who_waits_for_a_snapshot_loses_nothing_of_other_channels() {
 /// Wherever it is cut, a client resumes its chat without holes or duplicates, and gets the state
 /// it is owed.
 #[tokio::test(start_paused = true)]
-async fn law_4_a_chat_beside_a_slow_board_loses_nothing_when_it_is_cut() {
+async fn law_4_a_chat_beside_a_slow_snapshot_loses_nothing_when_it_is_cut() {
     let hub = Hub::new();
-    let (board, _) = slow_state(&hub, "board", secs(2));
+    let (slow, _) = slow_state(&hub, "slow", secs(2));
     let chat: Channel<u32> = hub.channel("chat").unwrap();
     chat.publish(&0).unwrap();
     let subscribe = |last: &str| {
@@ -512,7 +512,7 @@ async fn law_4_a_chat_beside_a_slow_board_loses_nothing_when_it_is_cut() {
             "" => LastEventId::Absent,
             last => LastEventId::Known(last.parse().unwrap()),
         };
-        Wire::new(hub.subscribe(["board", "chat"], last))
+        Wire::new(hub.subscribe(["slow", "chat"], last))
     };
     let mut wire = subscribe("");
     let mut all = wire.all_at_once().await;
@@ -520,7 +520,7 @@ async fn law_4_a_chat_beside_a_slow_board_loses_nothing_when_it_is_cut() {
     for n in 1..60 {
         sent = n;
         chat.publish(&n).unwrap();
-        board.publish(&(1000 + n)).unwrap();
+        slow.publish(&(1000 + n)).unwrap();
         sleep(millis(50)).await;
         all += &wire.all_at_once().await;
     }
@@ -577,22 +577,22 @@ async fn a_snapshot_that_never_comes_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_before_a_snapshot_counts_up_to_it() {
-    let board = board(3);
+    let counts = counts(3);
     let ids: Vec<_> = (0..10)
-        .map(|n| board.publish(&n).unwrap().id().unwrap())
+        .map(|n| counts.publish(&n).unwrap().id().unwrap())
         .collect();
-    let all = Wire::new(board.subscribe(ids[1])).all_at_once().await;
+    let all = Wire::new(counts.subscribe(ids[1])).all_at_once().await;
     let gap: serde_json::Value = serde_json::from_str(&messages(&all)[0].data).unwrap();
     assert_eq!(gap["missed"], 8);
     assert_eq!(gap["oldest"], ids[9].to_string());
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_boards_on_one_connection_can_be_told_apart() {
+async fn two_state_channels_on_one_connection_are_distinguishable() {
     let hub = Hub::builder().snapshot_channel(true).build();
     for (name, value) in [("x", 1), ("y\"\n", 2)] {
-        let board = StateChannel::on(hub.channel(name).unwrap(), value, |_, _: &u32| {}).unwrap();
-        drop(board);
+        let channel = StateChannel::on(hub.channel(name).unwrap(), value, |_, _: &u32| {}).unwrap();
+        drop(channel);
     }
     let all = Wire::new(hub.subscribe(["x", "y\"\n"], LastEventId::Absent))
         .all_at_once()
@@ -613,7 +613,7 @@ async fn two_boards_on_one_connection_can_be_told_apart() {
 }
 
 #[test]
-fn nobody_publishes_past_a_board() {
+fn a_channel_with_a_state_refuses_direct_publishes() {
     let changes: Channel<u32> = Channel::new();
     let sum = StateChannel::on(changes.clone(), 0, |sum, change: &u32| *sum += change).unwrap();
     for refused in [
@@ -632,7 +632,7 @@ fn nobody_publishes_past_a_board() {
 }
 
 #[test]
-fn a_state_that_cannot_be_serialised_is_no_board() {
+fn a_state_that_cannot_be_serialised_is_refused() {
     type Pairs = std::collections::BTreeMap<(u8, u8), u8>;
     let apply = |pairs: &mut Pairs, change: &u8| {
         pairs.insert((*change, 0), 0);
@@ -648,15 +648,15 @@ fn a_state_that_cannot_be_serialised_is_no_board() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_from_before_a_client_was_let_in_is_made_anew() {
-    let board = board(1000);
-    Wire::new(board.subscribe(LastEventId::Absent))
+async fn a_snapshot_from_before_a_client_was_let_in_is_not_reused() {
+    let counts = counts(1000);
+    Wire::new(counts.subscribe(LastEventId::Absent))
         .all_at_once()
         .await;
-    board.publish(&1).unwrap();
-    let joined = board.channel().newest();
-    board.publish(&2).unwrap();
-    let subscription = board.subscribe(LastEventId::Absent).not_before(joined);
+    counts.publish(&1).unwrap();
+    let joined = counts.channel().newest();
+    counts.publish(&2).unwrap();
+    let subscription = counts.subscribe(LastEventId::Absent).not_before(joined);
     let all = Wire::new(subscription).all_at_once().await;
     assert_eq!(
         state(&all),
@@ -683,14 +683,14 @@ async fn a_snapshot_from_before_a_client_was_let_in_is_made_anew() {
     );
     assert_eq!(made.load(Ordering::SeqCst), 2);
     // The next client gets this one.
-    let all = Wire::new(board.subscribe(LastEventId::Absent).not_before(joined))
+    let all = Wire::new(counts.subscribe(LastEventId::Absent).not_before(joined))
         .all_at_once()
         .await;
     assert_eq!(state(&all).1, ["snapshot"]);
 }
 
 #[test]
-fn nobody_forges_the_snapshot_of_another_channel() {
+fn a_snapshot_cannot_be_forged() {
     let hub = Hub::new();
     let prices: Channel<u32> = hub.channel("prices").unwrap();
     prices.set_snapshot_name(event_name!("prices")).unwrap();

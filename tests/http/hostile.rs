@@ -39,7 +39,7 @@ use super::client::Raw;
 pub(crate) struct App {
     /// A channel for each user.
     users: Hub,
-    board: StateChannel<u32, u32>,
+    state: StateChannel<u32, u32>,
     runs: Runs<String, String>,
     pub(crate) flood: Channel<str>,
     /// Requests that have reached a handler.
@@ -59,7 +59,7 @@ impl App {
     fn new() -> Self {
         Self {
             users: Hub::builder().capacity(4).build(),
-            board: StateChannel::new(0, |state, event| *state += event),
+            state: StateChannel::new(0, |state, event| *state += event),
             runs: Runs::new(),
             flood: Channel::builder().bytes(1 << 20).build(),
             asked: Arc::default(),
@@ -98,12 +98,12 @@ impl Server {
         let layer = SseLayer::new()
             .limits(limits.clone())
             .shutdown(shutdown.clone());
-        let board = async |State(app): State<App>, last: LastEventId| app.board.subscribe(last);
+        let state = async |State(app): State<App>, last: LastEventId| app.state.subscribe(last);
         let flood = async |State(app): State<App>, last: LastEventId| app.flood.subscribe(last);
         let router = Router::new()
             .route("/user/{user}", get(user))
             .route("/run/{user}", get(run))
-            .route("/board", get(board))
+            .route("/state", get(state))
             .route("/flood", get(flood))
             .layer(layer)
             .with_state(app.clone());
@@ -389,7 +389,7 @@ async fn rule_90_nothing_of_another_user_is_ever_replayed() {
         ids.push(server.app.publish("bob", &format!("bob {n}")));
     }
     let elsewhere = [
-        server.app.board.publish(&1).unwrap().id().unwrap(),
+        server.app.state.publish(&1).unwrap().id().unwrap(),
         server.app.flood.publish("x").unwrap().id().unwrap(),
         EventId::new(ids[0].epoch(), 0),
         EventId::new(ids[0].epoch(), u64::MAX),
@@ -442,11 +442,11 @@ async fn rule_90_nothing_of_another_user_is_ever_replayed() {
 }
 
 #[tokio::test]
-async fn rule_90_a_board_and_a_run_give_nothing_of_theirs_for_an_id_of_others() {
+async fn rule_90_a_state_channel_and_a_run_replay_nothing_for_foreign_ids() {
     let server = Server::start(Options::new());
     let user = server.app.publish("alice", "alice");
-    server.app.board.publish(&5).unwrap();
-    let (status, mut raw) = server.with_id("/board", &user.to_string()).await;
+    server.app.state.publish(&5).unwrap();
+    let (status, mut raw) = server.with_id("/state", &user.to_string()).await;
     assert_eq!(status, OK);
     // After the gap comes what any new client would get.
     let got = messages(&mut raw, 2).await;

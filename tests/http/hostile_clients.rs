@@ -49,7 +49,7 @@ async fn a_head_that_comes_byte_by_byte_is_a_head() {
 
 /// Each costs a connection, but no limit slot and no subscription, and delays no other client.
 #[tokio::test]
-async fn half_open_clients_cost_a_connection_and_hold_up_nobody() {
+async fn half_open_clients_cost_a_connection_and_delay_no_client() {
     const EACH: usize = 400;
     let server = Server::start(Options::new());
     println!("before: {}", cost());
@@ -139,7 +139,7 @@ async fn nothing_ends_a_client_that_never_finishes_its_head() {
 
 /// A publisher waits for no client (law 10), and the listener cuts clients that do not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_70_clients_that_never_read_hold_up_nobody_and_are_cut() {
+async fn rule_70_clients_that_never_read_delay_no_client_and_are_cut() {
     const SILENT: usize = 100;
     const ROUNDS: usize = 200;
     let options = Options::new()
@@ -200,7 +200,7 @@ async fn rule_70_clients_that_never_read_hold_up_nobody_and_are_cut() {
 
 /// All at once instead of one after the other, and with other streams open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_69_a_flood_of_aborts_leaves_nothing_and_nobody_waits() {
+async fn rule_69_a_flood_of_aborts_leaves_nothing_and_delays_no_client() {
     const TASKS: usize = 50;
     const EACH: usize = 100;
     let server = Server::start(Options::new());

@@ -369,7 +369,7 @@ fn a_second_publisher_relies_on_no_round_that_has_begun() {
 /// a task that is about to end, and an event without readers does not leave the channel marked as
 /// queued forever.
 #[test]
-fn a_task_that_ends_leaves_nobody_asleep() {
+fn a_task_that_ends_leaves_no_reader_asleep() {
     model(|| {
         let hub = hub();
         let a = channel(&hub, "a");
@@ -405,7 +405,7 @@ fn a_task_that_ends_leaves_nobody_asleep() {
 /// The task's runtime dies while a reader goes to sleep: either the reader is woken, or it has
 /// noticed that no task would wake it, and starts a new one.
 #[test]
-fn a_task_that_dies_leaves_nobody_asleep() {
+fn a_task_that_dies_leaves_no_reader_asleep() {
     model(|| {
         let hub = hub();
         let wake = hub.0.wake.clone();

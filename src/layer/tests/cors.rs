@@ -349,7 +349,7 @@ async fn rules_97_and_104_an_options_request_that_is_no_preflight_gets_the_heade
 }
 
 #[tokio::test]
-async fn rule_105_a_preflight_asks_nobody() {
+async fn rule_105_a_preflight_skips_the_handler_and_the_limits() {
     let full = Limits::new().total(0).before_handler().refuse();
     let layer = with_credentials().strict_accept().limits(full);
     let mut request = preflight_from(APP);

@@ -123,7 +123,7 @@ impl Client {
                     vec![world.users[user].clone()],
                 )
             }
-            Target::StateChannel => ("/board".to_owned(), vec![world.board.clone()]),
+            Target::StateChannel => ("/tally".to_owned(), vec![world.tally.clone()]),
             Target::Mixed => {
                 let set = MIXES[self.random.index(MIXES.len())];
                 let tracks = set.iter().map(|at| world.mixed[*at].clone());

@@ -283,7 +283,7 @@ fn soak(options: &Options) -> bool {
     }
     samples.print(&at_begin, &at_end);
     row(
-        "files open, begin / most / end",
+        "files open, beginning / most / end",
         format!(
             "{:?} / {} / {:?}",
             at_begin.files.unwrap_or(0),
@@ -307,7 +307,7 @@ fn soak(options: &Options) -> bool {
     }
     if at_begin.files != at_end.files {
         failed.push(format!(
-            "open files: {:?} at the begin, {:?} at the end",
+            "open files: {:?} at the beginning, {:?} at the end",
             at_begin.files, at_end.files
         ));
     }

@@ -145,7 +145,7 @@ fn publish_others(world: &World, app: &App, rate: f64, how: Break) {
         .iter()
         .map(|track| app.users.channel(&track.name).unwrap())
         .collect();
-    let (mut due, mut board_due, mut at) = (Due::default(), Due::default(), 0);
+    let (mut due, mut tally_due, mut at) = (Due::default(), Due::default(), 0);
     ticking(world, Duration::from_millis(10), |time| {
         for _ in 0..due.since(time, rate * channels.len() as f64) {
             at = (at + 1) % channels.len();
@@ -157,10 +157,10 @@ fn publish_others(world: &World, app: &App, rate: f64, how: Break) {
                 channels[next].publish(&note).unwrap();
             }
         }
-        for _ in 0..board_due.since(time, rate * 4.0) {
+        for _ in 0..tally_due.since(time, rate * 4.0) {
             world
-                .board
-                .publish(|note| app.board.publish(note).unwrap().id().unwrap());
+                .tally
+                .publish(|note| app.tally.publish(note).unwrap().id().unwrap());
             world.published.fetch_add(1, Ordering::Relaxed);
         }
     });

@@ -84,7 +84,7 @@ impl Figures {
         let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         row("connections", load(&self.connections));
         row("of these, over 100 channels", load(&self.wide));
-        row("of these, over boards and chats", load(&self.mixed));
+        row("of these, over state channels and chats", load(&self.mixed));
         row("events delivered and checked", load(&self.delivered));
         row(
             "of these, number not known beforehand",
@@ -218,7 +218,7 @@ pub(crate) fn sample(begun: Instant, time: Duration, figures: &Figures, world: &
 impl Samples {
     pub(crate) fn print(&self, begin: &Held, end: &Held) {
         let held = [
-            ("at the begin", begin),
+            ("at the beginning", begin),
             ("after a tenth", &self.early),
             ("at the end, under load", &self.late),
             ("with everything closed", end),
@@ -239,7 +239,7 @@ impl Samples {
         // each connection of an hour.
         if end.heap > begin.heap + MIB {
             failed.push(format!(
-                "heap: {} more than at the begin",
+                "heap: {} more than at the beginning",
                 mib(end.heap - begin.heap)
             ));
         }

@@ -64,7 +64,7 @@ pub(crate) const MIXES: [&[usize]; 8] = [
 /// How many ids of runs are kept for clients to share.
 pub(crate) const SHARED_RUNS: usize = 256;
 pub(crate) const USERS: usize = 100;
-pub(crate) const BOARD: &str = "board";
+pub(crate) const TALLY: &str = "tally";
 
 /// How long a client may stall before its connection is cut.
 const STALL: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ pub(crate) struct World {
     /// The rooms, then the busy channels, then the quiet ones.
     pub(crate) rooms: Vec<Arc<Track>>,
     pub(crate) users: Vec<Arc<Track>>,
-    pub(crate) board: Arc<Track>,
+    pub(crate) tally: Arc<Track>,
     pub(crate) flood: Arc<Track>,
     /// The hub of state channels and chats.
     pub(crate) mixed: Vec<Arc<Track>>,
@@ -98,7 +98,7 @@ pub(crate) struct App {
     pub(crate) users: Hub,
     pub(crate) passing: Hub,
     pub(crate) flood: Channel<Note>,
-    pub(crate) board: StateChannel<Tally, Note>,
+    pub(crate) tally: StateChannel<Tally, Note>,
     pub(crate) mixed: Hub,
     pub(crate) steady: StateChannel<Tally, Note>,
     pub(crate) bursts: StateChannel<Tally, Note>,
@@ -218,8 +218,8 @@ async fn flood(State(app): State<App>, last: LastEventId) -> impl IntoResponse {
     app.flood.subscribe(last)
 }
 
-async fn board(State(app): State<App>, last: LastEventId) -> impl IntoResponse {
-    app.board.subscribe(last)
+async fn tally(State(app): State<App>, last: LastEventId) -> impl IntoResponse {
+    app.tally.subscribe(last)
 }
 
 async fn run(
@@ -241,7 +241,7 @@ async fn run(
                 sleep(pause(run)).await;
                 if kind(run) == Kind::Panics && number == panics_at(run) {
                     // Without printing a panic message.
-                    std::panic::resume_unwind(Box::new("a job that panics"));
+                    std::panic::resume_unwind(Box::new("a run that panics"));
                 }
                 note
             }
@@ -278,7 +278,7 @@ impl App {
                 state.apply(note.number);
             }
         };
-        let board = |channel, name: &str| {
+        let state_channel = |channel, name: &str| {
             let state = Tally::after(name, 0);
             StateChannel::on(channel, state, apply).unwrap()
         };
@@ -288,9 +288,9 @@ impl App {
             let name = mixed_name(at);
             (mixed.channel(&name).unwrap(), name)
         };
-        let board_of_mixed = |at| {
+        let state_channel_of_mixed = |at| {
             let (channel, name) = of_mixed(at);
-            board(channel, &name)
+            state_channel(channel, &name)
         };
         Self {
             rooms: of_hub(KEPT).build(),
@@ -300,9 +300,9 @@ impl App {
                 .retry(Duration::from_millis(500))
                 .build(),
             flood: of_channel(100).bytes(100 * 1024).build(),
-            board: board(of_channel(100).build(), BOARD),
-            steady: board_of_mixed(STEADY),
-            bursts: board_of_mixed(BURSTS),
+            tally: state_channel(of_channel(100).build(), TALLY),
+            steady: state_channel_of_mixed(STEADY),
+            bursts: state_channel_of_mixed(BURSTS),
             late: Late::new(of_mixed(LATE).0),
             mixed: mixed.clone(),
             runs: Runs::builder()
@@ -323,7 +323,7 @@ impl App {
             .route("/user", get(user))
             .route("/passing", get(passing))
             .route("/flood", get(flood))
-            .route("/board", get(board))
+            .route("/tally", get(tally))
             .route("/run", get(run))
             .route("/silent", get(async || Sse::new(stream::pending::<u8>())))
             .layer(layer)
@@ -376,7 +376,7 @@ impl Server {
             mixed: mixed.collect(),
             runs: Mutex::default(),
             has_partial_ids: AtomicBool::new(false),
-            board: Arc::new(Track::new(BOARD, 200, 4096).single().with_state()),
+            tally: Arc::new(Track::new(TALLY, 200, 4096).single().with_state()),
             flood: Arc::new(Track::new("flood", 1200, 16_384).single()),
             passing: Mutex::default(),
             published: AtomicU64::new(0),
@@ -405,7 +405,7 @@ impl Server {
             }
         }
         self.app.flood.close(None).unwrap();
-        self.app.board.channel().close(None).unwrap();
+        self.app.tally.channel().close(None).unwrap();
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -424,7 +424,7 @@ impl Server {
             ("subscribers of rooms", app.rooms.stats().subscribers),
             ("subscribers of users", app.users.stats().subscribers),
             (
-                "subscribers of boards and chats",
+                "subscribers of state channels and chats",
                 app.mixed.stats().subscribers,
             ),
             (
@@ -433,8 +433,8 @@ impl Server {
             ),
             ("subscribers of the flood", app.flood.stats().subscribers),
             (
-                "subscribers of the board",
-                app.board.channel().stats().subscribers,
+                "subscribers of the state channel",
+                app.tally.channel().stats().subscribers,
             ),
             // Except the one for this look itself.
             (
@@ -453,7 +453,7 @@ impl Server {
             app.mixed.stats(),
             app.passing.stats(),
             app.flood.stats(),
-            app.board.channel().stats(),
+            app.tally.channel().stats(),
         ]
     }
 

@@ -179,7 +179,7 @@ impl Client {
             Target::Rooms | Target::Wide => (&world.rooms[..], &world.flood),
             Target::User => (&world.users[..], &world.flood),
             Target::Mixed => (&world.mixed[..], &world.flood),
-            Target::Flood => (&[][..], &world.board),
+            Target::Flood => (&[][..], &world.tally),
             Target::StateChannel | Target::Passing | Target::Run => (&[][..], &world.flood),
         };
         let is_same_hub = !neighbours.is_empty() && self.random.chance(60);

@@ -71,7 +71,7 @@ impl Policy {
         }
         let sender = Sender::of(headers);
         if cors.metadata && site == Site::Unknown && matches!(sender, Sender::NoPage) {
-            return Verdict::Refuse("neither Origin nor Sec-Fetch-Site tells who asks");
+            return Verdict::Refuse("neither Origin nor Sec-Fetch-Site identifies the sender");
         }
         let origin = match (&cors.origins, sender) {
             // All pages may read, but this is an image, or a fetch without CORS.

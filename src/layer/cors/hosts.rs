@@ -100,7 +100,7 @@ fn canonical(entry: &str) -> Result<String, Flaw> {
     refuse_if_long(entry)?;
     match entry {
         "" => return Err("it is empty".into()),
-        "*" => return Err("it stands for every name, the attacker's included".into()),
+        "*" => return Err("it matches every name, including an attacker's".into()),
         _ if entry.contains("://") => return Err("a scheme; a host is a name alone".into()),
         _ => {}
     }
@@ -118,7 +118,7 @@ fn canonical(entry: &str) -> Result<String, Flaw> {
         None => ("", entry),
     };
     if name.contains('*') {
-        return Err("`*` stands only for the first label: *.example.com".into());
+        return Err("`*` can only be the whole first label: *.example.com".into());
     }
     if !star.is_empty() && !name.contains('.') {
         return Err("a pattern needs two labels or more after `*.`".into());

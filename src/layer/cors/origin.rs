@@ -36,7 +36,8 @@ pub(super) fn canonical(entry: &str) -> Result<Entry, Flaw> {
     };
     let (host, port) = split_port(rest)?;
     if host.contains('*') || (pattern && !matches!(&*scheme, "http" | "https")) {
-        let why = "`*` stands only for the first label after http or https: https://*.example.com";
+        let why =
+            "`*` can only be the whole first label, after http or https: https://*.example.com";
         return Err(why.into());
     }
     let host = match &*scheme {
@@ -138,7 +139,7 @@ fn split_port(rest: &str) -> Result<(&str, Option<u16>), Flaw> {
     {
         return Ok((host, Some(port)));
     }
-    Err("a port is a number from 1 to 65535 after the host; IPv6 addresses stand in `[]`".into())
+    Err("a port is a number from 1 to 65535 after the host; IPv6 addresses need `[]`".into())
 }
 
 /// An IPv6 address in the form that browsers print.

@@ -75,8 +75,10 @@ pub(crate) struct StreamEnd {
     /// When the access ends. A lifetime is not part of this.
     expires: Option<Instant>,
     is_revocable: bool,
-    /// The connection polled last, so it is the connection's waker that will be woken.
-    polled_by_connection: AtomicBool,
+    /// The waker that will be woken may not be the body's, so [`Self::is_quiet`] must not let the
+    /// body skip a poll. Set by `poll_overdue`, which usually runs for the connection, and if two
+    /// tasks poll at once.
+    is_waker_uncertain: AtomicBool,
 }
 
 struct State {
@@ -127,7 +129,7 @@ impl StreamEnd {
             only_shutdown,
             expires: None,
             is_revocable: false,
-            polled_by_connection: AtomicBool::new(false),
+            is_waker_uncertain: AtomicBool::new(false),
         })
     }
 
@@ -137,18 +139,19 @@ impl StreamEnd {
         self.only_shutdown
             .as_ref()
             .is_some_and(|shutdown| !shutdown.has_begun())
-            && !self.polled_by_connection.load(Ordering::Relaxed)
+            && !self.is_waker_uncertain.load(Ordering::Relaxed)
     }
 
     /// For the body: ready once the stream has to end.
     pub(crate) fn poll_due(&self, cx: &mut Context<'_>) -> Poll<Due> {
-        self.polled_by_connection.store(false, Ordering::Relaxed);
+        self.is_waker_uncertain.store(false, Ordering::Relaxed);
         self.poll_state(cx, State::poll_due)
     }
 
-    /// For the connection: ready once [`GRACE`] has passed since the stream had to end.
+    /// For the connection, and for a body inside an event that does not end: ready once [`GRACE`]
+    /// has passed since the stream had to end.
     pub(crate) fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<Due> {
-        self.polled_by_connection.store(true, Ordering::Relaxed);
+        self.is_waker_uncertain.store(true, Ordering::Relaxed);
         self.poll_state(cx, |state, cx| {
             let due = ready!(state.poll_due(cx));
             ready!(state.poll_timer(due.at + GRACE, cx));
@@ -170,8 +173,8 @@ impl StreamEnd {
         poll: impl FnOnce(&mut State, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let Some(mut state) = lock(&self.state).take() else {
-            // Another task is polling right now. Poll again, since it may have left its waker.
-            self.polled_by_connection.store(true, Ordering::Relaxed);
+            // Another task is polling right now. Poll again, since its waker may be registered.
+            self.is_waker_uncertain.store(true, Ordering::Relaxed);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };

@@ -19,7 +19,7 @@ use crate::{
 ///
 /// On responses that are `text/event-stream`:
 ///
-/// * `Content-Type` is exactly that, since some clients refuse or mistake parameters;
+/// * `Content-Type` is exactly that, because some clients reject or misread parameters;
 /// * `Cache-Control` has `no-cache`, `no-store` and `no-transform`, merged with the handler's
 ///   directives into one field;
 /// * `X-Accel-Buffering: no`, unless the handler has set it: without it, nginx holds back even

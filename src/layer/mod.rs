@@ -2,7 +2,7 @@
 //!
 //! | when | what |
 //! | --- | --- |
-//! | before the handler, for every request under the layer | answers preflights; 403 for other origins and for requests that no stream client sends; if configured, 421, 406 and limits |
+//! | before the handler, for every request under the layer | with `origins` or `cors`: answers to preflights, and 403 for other origins and for requests that no stream client sends; if configured: 421, 406 and limits |
 //! | after the handler, if the response is `text/event-stream` | response headers, CORS headers, limits, lifetime, shutdown |
 //! | never | 405, `Allow` and redirects, which are the router's |
 //!

@@ -391,11 +391,11 @@ impl Refused {
                 && bytes.len() < MAX_REFUSAL
             {
                 bytes.extend_from_slice(&frame.into_data().unwrap_or_default());
-                // Frames can be empty, and without an end.
+                // The body may send empty frames forever.
                 yield_now().await;
             }
         };
-        // What came in time will do: it may be a stream without an end.
+        // The body may never end, so whatever arrives within the timeout is enough.
         let _ = within(wait, wait, read).await;
         bytes.truncate(MAX_REFUSAL);
         Self(Box::new(Inner {

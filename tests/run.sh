@@ -12,10 +12,10 @@ Usage: tests/run.sh [--install] [quick | STAGE...]
 
 Without arguments, runs all stages in this order. Stops at the first one that fails.
 
-  quick     format, clippy, tests and doctests of the crate itself: needs only Rust, takes less than five minutes
+  quick     format, clippy, tests and doctests of the crate itself: needs only Rust, finishes within five minutes
 
   format    the code is formatted
-  clippy    no lint warns, in any package, target or feature
+  clippy    no lint warns, in every package of the workspace, with all targets and all features
   tests     unit and integration tests, and a soak of a few seconds
   loom      concurrency models, in every interleaving with up to two preemptions
   doctests  the examples in the documentation
@@ -111,7 +111,7 @@ check_tools() {
   if ((${#missing[@]} > 0)); then
     printf -v list '%s, ' "${missing[@]}"
     say "tests/run.sh: missing: ${list%, }" >&2
-    say "tests/run.sh: .ci/install installs it on Debian; 'tests/run.sh quick' needs only Rust" >&2
+    say "tests/run.sh: on Debian, .ci/install installs all but cargo, node and npm; 'quick' needs only Rust" >&2
     exit 1
   fi
 }

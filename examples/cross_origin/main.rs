@@ -1,5 +1,5 @@
-//! A page of one origin and an API of another, with a login by cookie: the whole configuration that
-//! this takes. A third origin, which is not allowed, shows how a page is refused.
+//! A page of one origin and an API of another, with a login by cookie, and the whole configuration
+//! that this needs. A third origin, which is not allowed, shows how a page is refused.
 //!
 //! Run with
 //!
@@ -198,7 +198,7 @@ struct Login {
     name: String,
 }
 
-/// Here would be a password.
+/// A real login would also check a password.
 async fn log_in(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes each target for SECONDS, and tells the number of executions. `fuzz/run.sh --help` says more.
+# Fuzzes each target for SECONDS, and prints the number of executions. See `fuzz/run.sh --help`.
 set -euo pipefail
 
 readonly TARGETS=(round_trip last_event_id origins log)
@@ -8,17 +8,17 @@ usage() {
   cat <<TEXT
 Usage: fuzz/run.sh [SECONDS] [TARGET...]
 
-Runs each target, or only the named ones, under libFuzzer for SECONDS (600 if not given), with the address sanitizer.
-Stops at the first that fails; the input is then in fuzz/artifacts, and belongs into fuzz/corpus once it is understood.
+Runs each target, or only the named ones, under libFuzzer for SECONDS (default: 600), with the address sanitizer.
+Stops at the first failure and leaves the input in fuzz/artifacts. Once it is understood, add it to fuzz/corpus.
 
-  round_trip     what is encoded comes out of a parser as it went in
-  last_event_id  any Last-Event-ID has a defined outcome, and nothing is lost silently
-  origins        no origin is allowed that is not the same as an entry
-  log            channels, cut and returning clients, against a list of everything published
+  round_trip     a parser reads every event as it was built
+  last_event_id  every Last-Event-ID has the outcome that the rules define, and no event is lost silently
+  origins        no origin is allowed without an entry for it
+  log            transcripts of clients that are cut off and reconnect, compared with everything published
 
 Needs a nightly toolchain (rustup toolchain install nightly), cargo-fuzz (cargo install cargo-fuzz --locked) and a C++
-compiler. What the runs find is kept in fuzz/target/corpus, and the next run goes on from there. TOOLCHAIN names
-another toolchain than nightly. Stable needs none of this: the same code runs in \`cargo test --test fuzz\`.
+compiler. New inputs are kept in fuzz/target/corpus, and the next run continues from there. TOOLCHAIN selects another
+toolchain. On stable, the same checks run with \`cargo test --all-features --test fuzz\`.
 TEXT
 }
 
@@ -54,7 +54,7 @@ if ((${#missing[@]} > 0)); then
   exit 1
 fi
 
-# Where cargo-fuzz puts it, whatever the shell says: the corpus of the runs is beside it.
+# A fixed directory, regardless of the environment, because the corpus is kept in it.
 export CARGO_TARGET_DIR=$PWD/target
 figures=()
 for target in "${chosen[@]}"; do
@@ -62,7 +62,7 @@ for target in "${chosen[@]}"; do
   log=target/$target.log
   mkdir -p "$found"
   printf '\n==> %s, %s s\n' "$target" "$seconds"
-  # The first folder is the one that grows. Long inputs from the start: a short one is a story in which little happens.
+  # libFuzzer adds new inputs to the first folder. Long inputs from the start, because little happens in a short one.
   cargo "+$toolchain" fuzz run --fuzz-dir . "$target" "$found" "corpus/$target" -- \
     -max_total_time="$seconds" -max_len=1024 -len_control=0 -timeout=10 -print_final_stats=1 2>&1 | tee "$log" |
     grep -vE '^#[0-9]+[[:space:]]+(NEW|REDUCE|RELOAD)|^NEW_FUNC' || true

@@ -367,7 +367,7 @@ impl Reader {
             Expect::Next(expected) => {
                 assert!(
                     next.most() > expected,
-                    "{gap}: nothing is missing behind {expected}"
+                    "{gap}: nothing is missing after {expected}"
                 );
                 assert!(
                     model.gone[channel] > expected,

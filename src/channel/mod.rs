@@ -1,11 +1,13 @@
 //! [`Channel<T>`]: the typed handle on a log. This folder has logs and cursors, but no HTTP.
 //!
 //! `state.rs` is one channel, `registry.rs` finds it by name, `clock.rs` draws its ids, `wake.rs`
-//! wakes its readers, and `hub.rs` combines many channels.
+//! wakes its readers, `heartbeats.rs` says when a heartbeat is due, and `hub.rs` combines many
+//! channels.
 
 pub(crate) mod builder;
 pub(crate) mod clock;
 pub(crate) mod gap;
+mod heartbeats;
 pub(crate) mod hub;
 pub(crate) mod log;
 #[cfg(feature = "metrics")]

@@ -2,7 +2,7 @@
 //!
 //! A publisher appends and signals, but never wakes a client itself (law 10). The task takes the
 //! channels with news and wakes their readers in slices that all these channels share
-//! (`rounds.rs`), together with the readers whose heartbeat is due. After each slice, the task
+//! (`rounds.rs`), together with the readers whose heartbeat is due (`heartbeats.rs`). After each slice, the task
 //! yields to all ready tasks. More events arrive meanwhile, and each reader picks up all of them
 //! in one write.
 //!
@@ -19,7 +19,6 @@ use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     pin::pin,
-    sync::atomic::AtomicUsize,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -27,17 +26,14 @@ use std::{
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::{
-    channel::{rounds::Rounds, shared::Shared, state::ChannelState},
+    channel::{
+        heartbeats::{TICKS, Timer, Wheel},
+        rounds::Rounds,
+        shared::Shared,
+        state::ChannelState,
+    },
     sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, WakerSlot, Weak, lock},
 };
-
-/// Ticks per heartbeat interval. A heartbeat is at most one tick late, unless more are due in one
-/// tick than [`Wake::most_beats`] allows.
-const TICKS: u64 = 16;
-
-/// A heartbeat is due this many ticks after a write. One more than [`TICKS`]: the tick of the
-/// write has already begun, and a heartbeat must not be early.
-const AHEAD: u64 = TICKS + 1;
 
 /// How many readers are woken before other tasks run: half the capacity of a tokio worker's queue,
 /// because tasks that overflow it run late. In loom's models, a round over two readers takes two
@@ -55,14 +51,7 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     pub(crate) waker: WakerSlot,
-    /// The tick at which a heartbeat is due if nothing is written until then.
-    due: AtomicU64,
-    /// Set by the task when a heartbeat is due.
-    beat: AtomicBool,
-    /// The reader's position in the wheel. Only used under the wheel's lock, so std's atomics will
-    /// do in loom's models too.
-    slot: AtomicUsize,
-    index: AtomicUsize,
+    pub(super) timer: Timer,
 }
 
 #[derive(Debug)]
@@ -82,56 +71,17 @@ pub(crate) struct Wake {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     running: bool,
     readers: usize,
-    /// The last tick whose slot was visited.
-    visited: u64,
-    /// Readers by the tick of their next visit, modulo the length of the wheel.
-    wheel: Vec<Vec<Arc<Reader>>>,
-}
-
-impl State {
-    fn slot_of(&self, tick: u64) -> usize {
-        let slots = self.wheel.len() as u64;
-        usize::try_from(tick % slots).unwrap_or(0)
-    }
-
-    fn put(&mut self, tick: u64, reader: Arc<Reader>) {
-        let at = self.slot_of(tick);
-        let slot = &mut self.wheel[at];
-        reader.slot.store(at, Ordering::Relaxed);
-        reader.index.store(slot.len(), Ordering::Relaxed);
-        slot.push(reader);
-    }
-
-    fn remove(&mut self, reader: &Reader) -> Option<Arc<Reader>> {
-        let slot = self.wheel.get_mut(reader.slot.load(Ordering::Relaxed))?;
-        let index = reader.index.load(Ordering::Relaxed);
-        if !slot
-            .get(index)
-            .is_some_and(|at| std::ptr::eq(&**at, reader))
-        {
-            return None;
-        }
-        let removed = slot.swap_remove(index);
-        if let Some(moved) = slot.get(index) {
-            moved.index.store(index, Ordering::Relaxed);
-        }
-        // The wheel may not reach this slot for an hour.
-        if slot.len() < slot.capacity() / 4 {
-            slot.shrink_to(2 * slot.len());
-        }
-        Some(removed)
-    }
+    wheel: Wheel,
 }
 
 impl Wake {
     /// `heartbeat` is the interval of heartbeats, if they are on; `coalesce` is the least time
     /// between two wake rounds.
     pub(crate) fn new(heartbeat: Option<Duration>, coalesce: Duration) -> Self {
-        let slots = usize::try_from(AHEAD).unwrap_or(0) + 1;
         Self {
             tick_length: heartbeat.map_or(IDLE_TICK, |every| every / 16),
             beats: heartbeat.is_some(),
@@ -145,8 +95,7 @@ impl Wake {
             state: Mutex::new(State {
                 running: false,
                 readers: 0,
-                visited: 0,
-                wheel: vec![Vec::new(); slots],
+                wheel: Wheel::new(),
             }),
         }
     }
@@ -155,12 +104,11 @@ impl Wake {
     pub(crate) fn register(&self) -> Arc<Reader> {
         let reader = Arc::new(Reader::default());
         let tick = self.tick_at(Instant::now());
-        reader.due.store(tick + AHEAD, Ordering::Relaxed);
         // No task counted ticks while there were no readers.
         self.tick.fetch_max(tick, Ordering::Relaxed);
         let mut state = lock(&self.state);
         state.readers += 1;
-        state.put(tick + AHEAD, reader.clone());
+        state.wheel.add(tick, reader.clone());
         drop(state);
         reader
     }
@@ -172,7 +120,7 @@ impl Wake {
 
     pub(crate) fn unregister(&self, reader: &Reader) {
         let mut state = lock(&self.state);
-        let removed = state.remove(reader);
+        let removed = state.wheel.remove(reader);
         state.readers -= 1;
         let last = state.readers == 0;
         drop(state);
@@ -186,18 +134,12 @@ impl Wake {
 
     /// Called after a write: the next heartbeat is due a whole interval from now.
     pub(crate) fn wrote(&self, reader: &Reader) {
-        // A heartbeat that was due and is not sent yet would now be early.
-        reader.beat.store(false, Ordering::Relaxed);
-        // Never moved back: until a new task has first read the time, `tick` is that of the
-        // previous task.
-        reader
-            .due
-            .fetch_max(self.tick.load(Ordering::Relaxed) + AHEAD, Ordering::Relaxed);
+        reader.timer.wrote(self.tick.load(Ordering::Relaxed));
     }
 
-    /// Whether a heartbeat is due. Clears the flag, so each heartbeat is reported once.
+    /// Whether a heartbeat is due. Reports each one once.
     pub(crate) fn beat(&self, reader: &Reader) -> bool {
-        reader.beat.load(Ordering::Relaxed) && reader.beat.swap(false, Ordering::AcqRel)
+        reader.timer.take_beat()
     }
 
     /// Whether there is no task that would wake a reader. A reader checks this after it has stored
@@ -288,43 +230,12 @@ impl Wake {
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
-    /// The maximum number of heartbeats in one tick: twice the mean if all connections are silent.
-    /// After an event that reached every connection, all heartbeats are due at once; those over
-    /// the maximum move to the next ticks, and stay spread out from then on.
-    fn most_beats(readers: usize) -> usize {
-        let mean = readers / usize::try_from(AHEAD).unwrap_or(1);
-        (2 * mean).max(SLICE)
-    }
-
-    /// Takes the wakers of readers whose heartbeat is due, and moves the other readers to the slot
-    /// of their due tick. Visits only one slot per tick.
     fn turn_wheel(&self, wakers: &mut VecDeque<Waker>) {
         let now = self.tick_at(Instant::now());
         let mut state = lock(&self.state);
         self.tick.fetch_max(now, Ordering::Relaxed);
-        let last = std::mem::replace(&mut state.visited, now);
-        let passed = now.saturating_sub(last).min(AHEAD + 1);
-        let mut left = Self::most_beats(state.readers);
-        for tick in (now - passed + 1)..=now {
-            let slot = state.slot_of(tick);
-            for reader in std::mem::take(&mut state.wheel[slot]) {
-                let due = reader.due.load(Ordering::Relaxed);
-                let next = if due > tick {
-                    due
-                } else if self.beats && left == 0 {
-                    now + 1
-                } else {
-                    if self.beats {
-                        left -= 1;
-                        reader.beat.store(true, Ordering::Release);
-                        wakers.extend(reader.waker.take());
-                    }
-                    reader.due.store(now + AHEAD, Ordering::Relaxed);
-                    now + AHEAD
-                };
-                state.put(next, reader);
-            }
-        }
+        let readers = state.readers;
+        state.wheel.turn(now, self.beats, readers, wakers);
     }
 }
 
@@ -358,7 +269,7 @@ impl Drop for Guard {
         let mut state = lock(&self.wake.state);
         state.running = false;
         self.wake.orphaned.store(true, Ordering::Release);
-        let readers: Vec<_> = state.wheel.iter().flatten().cloned().collect();
+        let readers: Vec<_> = state.wheel.readers().cloned().collect();
         drop(state);
         self.wakers.drain(..).for_each(Waker::wake);
         self.beats.drain(..).for_each(Waker::wake);
@@ -496,10 +407,7 @@ mod tests {
     use super::*;
 
     fn in_wheel(wake: &Wake) -> (usize, usize) {
-        let state = lock(&wake.state);
-        let all = state.wheel.iter();
-        let capacity = all.clone().map(Vec::capacity).sum();
-        (all.map(Vec::len).sum(), capacity)
+        lock(&wake.state).wheel.size()
     }
 
     /// A reader that leaves is dropped at once, whatever the interval.

@@ -1,6 +1,6 @@
 //! [`Heartbeat`]: what is sent on a silent connection, and how often.
 //!
-//! `channel/wake.rs` decides when one is due on a channel's connections, `sse/body.rs` when one is
+//! `channel/heartbeats.rs` decides when one is due on a channel's connections, `sse/body.rs` when one is
 //! due on those of an [`Sse`](crate::Sse).
 
 use std::time::Duration;

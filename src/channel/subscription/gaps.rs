@@ -3,10 +3,9 @@
 //! The format of the gap event is in `channel/gap.rs`.
 
 use crate::channel::{
-    gap::{Gap, GapReason, LostFrom, Notice, Part},
-    log::Read,
+    gap::{Gap, Notice, Part},
     shared::Shared,
-    subscription::{OnGap, OnLag, Subscription, cursor::Snapshot},
+    subscription::{Subscription, cursor::Snapshot},
 };
 
 impl Subscription {
@@ -15,29 +14,6 @@ impl Subscription {
         cursor.gap = Some(gap);
         cursor.channel.counters.gap(gap.reason);
         self.shared.counters.gap(gap.reason);
-    }
-
-    /// Moves a cursor that the log has overtaken. `read` is a hole or an overrun.
-    pub(super) fn lagged(&mut self, index: usize, read: &Read) {
-        let cursor = &mut self.cursors[index];
-        let from = match read {
-            Read::Overrun { .. } => LostFrom::Position(cursor.position),
-            _ => LostFrom::Unknown,
-        };
-        cursor.start_at(read.next(cursor.position));
-        cursor.overruns = cursor.overruns.saturating_add(1);
-        // A client that is too slow even for snapshots would get one after the other.
-        let too_often = cursor.overruns > 1
-            && self.on_gap == OnGap::Snapshot
-            && cursor.channel.snapshots.get().is_some();
-        cursor.channel.counters.gap(GapReason::Lagged);
-        self.shared.counters.gap(GapReason::Lagged);
-        if self.on_lag == OnLag::End || too_often {
-            self.send_away(index, "the client reads too slowly");
-            return;
-        }
-        Gap::widen(&mut cursor.gap, from);
-        self.request_snapshot(index);
     }
 
     /// Reports every pending gap before anything that follows on any channel. An event with an id

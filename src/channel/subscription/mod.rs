@@ -9,6 +9,7 @@
 //! | `cursor.rs` | one position in one log |
 //! | `merge.rs` | reading one channel, or several in one order |
 //! | `snapshots.rs` | requesting and placing snapshots |
+//! | `lag.rs` | what happens to a client that reads too slowly |
 //! | `gaps.rs` | what the client has missed |
 //! | `anchor.rs` | which id the client has: checkpoints and partial ids |
 //! | `handle.rs`, `changes.rs` | adding and removing channels |
@@ -25,6 +26,7 @@ mod chunks;
 mod cursor;
 mod gaps;
 mod handle;
+mod lag;
 mod merge;
 mod policy;
 mod seek;
@@ -494,25 +496,6 @@ impl Subscription {
 
     fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended)
-    }
-
-    /// Ends the stream, with a reconnection time of a few seconds.
-    fn send_away(&mut self, index: usize, _why: &str) {
-        if self.is_ended() {
-            return;
-        }
-        let cursor = &self.cursors[index];
-        cursor.channel.counters.sent_away();
-        self.shared.counters.sent_away();
-        #[cfg(feature = "tracing")]
-        self.span.in_scope(|| {
-            tracing::info!(
-                channel = cursor.channel.name(),
-                "an event stream is ended and its client sent away: {_why}"
-            );
-        });
-        self.stop();
-        self.ready.push(retry::come_back(retry::RETURN));
     }
 
     /// Ends the stream and unregisters it everywhere.

@@ -1,5 +1,5 @@
 //! The choices of a handler, [`Start`], [`OnGap`] and [`OnLag`], and what it can know:
-//! [`Resumption`]. They are applied in `seek.rs` and `gaps.rs`.
+//! [`Resumption`]. They are applied in `seek.rs`, `lag.rs` and `snapshots.rs`.
 
 use crate::channel::gap::GapReason;
 

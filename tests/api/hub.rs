@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{http::StatusCode, response::IntoResponse};
 use axum_sse::{
     BoxError, Channel, ErrorKind, Event, EventId, GapReason, Heartbeat, Hub, HubBuilder,
-    LastEventId, OnLag, Resumption, Start, event_name,
+    LastEventId, OnGap, OnLag, Resumption, Start, event_name,
 };
 use tokio::time::{advance, sleep, timeout};
 
@@ -326,6 +326,48 @@ async fn rule_61_no_204_while_something_is_left() {
     let mut subscription = hub.subscribe(["closed"], LastEventId::Absent);
     subscription.handle().add("open").unwrap();
     assert_eq!(subscription.into_response().status(), StatusCode::OK);
+}
+
+/// Without it, the client would come back with an id before the gap, and be told of it again.
+#[tokio::test(start_paused = true)]
+async fn law_4_a_gap_at_the_end_brings_an_id_after_older_events_of_other_channels() {
+    let hub = Hub::builder().capacity(2).build();
+    let seen = hub.newest();
+    publish(&hub, "b", 1);
+    let newest = (2..=4).map(|n| publish(&hub, "a", n)).last().unwrap();
+    let stream = hub.subscribe(["a", "b"], seen).on_gap(OnGap::Live);
+    let all = Wire::new(stream).all_at_once().await;
+    let names: Vec<_> = messages(&all).into_iter().map(|it| it.event).collect();
+    assert_eq!(names, ["gap", "message", "checkpoint"], "{all}");
+    assert_eq!(messages(&all)[2].last_event_id, newest.to_string());
+}
+
+/// The id that it got first is partial, and nothing is owed any more.
+#[tokio::test(start_paused = true)]
+async fn law_4_a_channel_that_leaves_before_its_snapshot_leaves_a_whole_id() {
+    let hub = hub();
+    let slow: Channel<u32> = hub.channel("slow").unwrap();
+    slow.snapshot(|| std::future::pending::<Result<(EventId, u32), BoxError>>())
+        .unwrap();
+    let mut stream = hub.subscribe(["slow", "b"], LastEventId::Absent);
+    let handle = stream.handle();
+    let mut wire = Wire::new(stream);
+    let partial = messages(&wire.all_at_once().await).pop().unwrap();
+    assert!(partial.last_event_id.ends_with('.'), "{partial:?}");
+    handle.remove("slow");
+    let whole = messages(&wire.all_at_once().await).pop().unwrap();
+    assert_eq!(whole.event, "checkpoint");
+    assert_eq!(whole.last_event_id, hub.newest().to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_93_a_closed_channel_without_checkpoints_still_tells_what_is_gone() {
+    let channel: Channel<u32> = Channel::builder().capacity(0).checkpoint_name(None).build();
+    channel.publish(&1).unwrap();
+    channel.close(None).unwrap();
+    let stream = channel.subscribe(LastEventId::Absent).start(Start::Oldest);
+    let all = Wire::new(stream).all_at_once().await;
+    assert_eq!(messages(&all)[0].event, "gap", "{all}");
 }
 
 #[tokio::test(start_paused = true)]

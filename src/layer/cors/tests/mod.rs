@@ -285,7 +285,7 @@ fn rule_114_ipv6() {
         ("http://[::1]x", "a port"),
         ("http://[::1]:", "a port"),
         ("http://[::1]]", "a port"),
-        ("http://::1", "stand in `[]`"),
+        ("http://::1", "need `[]`"),
         ("http://1:2:3:4:5:6:7:8", "a port"),
         ("http://x[::1]", "a port"),
     ]);

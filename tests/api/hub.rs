@@ -334,12 +334,14 @@ async fn law_4_a_gap_at_the_end_brings_an_id_after_older_events_of_other_channel
     let hub = Hub::builder().capacity(2).build();
     let seen = hub.newest();
     publish(&hub, "b", 1);
-    let newest = (2..=4).map(|n| publish(&hub, "a", n)).last().unwrap();
+    (2..=4).for_each(|n| {
+        publish(&hub, "a", n);
+    });
     let stream = hub.subscribe(["a", "b"], seen).on_gap(OnGap::Live);
     let all = Wire::new(stream).all_at_once().await;
     let names: Vec<_> = messages(&all).into_iter().map(|it| it.event).collect();
     assert_eq!(names, ["gap", "message", "checkpoint"], "{all}");
-    assert_eq!(messages(&all)[2].last_event_id, newest.to_string());
+    assert_eq!(messages(&all)[2].last_event_id, hub.newest().to_string());
 }
 
 /// The id that it got first is partial, and nothing is owed any more.
@@ -347,7 +349,7 @@ async fn law_4_a_gap_at_the_end_brings_an_id_after_older_events_of_other_channel
 async fn law_4_a_channel_that_leaves_before_its_snapshot_leaves_a_whole_id() {
     let hub = hub();
     let slow: Channel<u32> = hub.channel("slow").unwrap();
-    slow.snapshot(|| std::future::pending::<Result<(EventId, u32), BoxError>>())
+    slow.snapshot(std::future::pending::<Result<(EventId, u32), BoxError>>)
         .unwrap();
     let mut stream = hub.subscribe(["slow", "b"], LastEventId::Absent);
     let handle = stream.handle();

@@ -20,7 +20,7 @@ Without arguments, runs all stages in this order. Stops at the first one that fa
   loom      concurrency models, in every interleaving with up to two preemptions
   doctests  the examples in the documentation
   docs      the documentation builds without a warning
-  features  the crate compiles with each feature alone, with none, the default ones and all
+  features  no lint warns with each feature alone, with none, the default ones and all
   targets   the crate compiles for macOS and Windows *
   msrv      the crate compiles with the Rust version that Cargo.toml promises *
   minimal   the crate compiles with the oldest dependencies that Cargo.toml allows
@@ -91,7 +91,7 @@ check_tools() {
   if is_chosen format; then
     cargo fmt --version >/dev/null 2>&1 || missing+=("cargo fmt (rustup component add rustfmt)")
   fi
-  if is_chosen clippy; then
+  if is_chosen clippy || is_chosen features; then
     cargo clippy --version >/dev/null 2>&1 || missing+=("cargo clippy (rustup component add clippy)")
   fi
   if is_chosen interop || is_chosen proxy || is_chosen browser; then
@@ -154,12 +154,18 @@ stage_docs() {
 
 stage_features() {
   local feature
-  check_with --no-default-features
+  lint_with --no-default-features
   for feature in "${FEATURES[@]}"; do
-    check_with --no-default-features --features "$feature"
+    lint_with --no-default-features --features "$feature"
   done
-  check_with
-  check_with --all-features
+  lint_with
+  lint_with --all-features
+}
+
+# A warning counts, too: `clippy` sees only the code of all features together.
+lint_with() {
+  say "  features: ${*:-(default)}"
+  cargo clippy --locked --quiet "$@" -- -D warnings
 }
 
 check_with() {

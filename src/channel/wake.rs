@@ -27,7 +27,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::{
     channel::{
-        heartbeats::{TICKS, Timer, Wheel},
+        heartbeats::{Timer, Wheel},
         rounds::Rounds,
         shared::Shared,
         state::ChannelState,
@@ -325,7 +325,12 @@ async fn run(mut guard: Guard, mut ticks: Interval, shared: Weak<Shared>) {
                         rounds.look_later(channel);
                     }
                     #[cfg(feature = "metrics")]
-                    if wake.tick.load(Ordering::Relaxed).is_multiple_of(TICKS) && !tallies {
+                    if wake
+                        .tick
+                        .load(Ordering::Relaxed)
+                        .is_multiple_of(super::heartbeats::TICKS)
+                        && !tallies
+                    {
                         tally = shared.is_reported().then(super::shared::Tally::default);
                     }
                 }
